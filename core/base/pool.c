@@ -1,0 +1,162 @@
+#include "core/base/pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+static inline void relax(void) {
+    _mm_pause();
+}
+#elif defined(__aarch64__)
+static inline void relax(void) {
+    __asm__ volatile("yield");
+}
+#else
+static inline void relax(void) {}
+#endif
+
+/* Between two kernels of one pass a worker spins this long before it sleeps: a pass is a few hundred short runs, and a
+ * wake-up through the kernel costs more than most of them. */
+enum { SPINS = 4000 };
+
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    int index;
+};
+
+struct pool {
+    int n_threads;
+    struct worker *workers; /* n_threads - 1 */
+    int n_started;
+
+    pool_fn fn;
+    void *ctx;
+    int n_items;
+    atomic_int next;
+    atomic_int busy;      /* workers that have not finished the current run */
+    atomic_uint run;      /* generation: changes when there is work */
+    atomic_int n_asleep;
+    atomic_bool stop;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+};
+
+static void work(struct pool *p, int worker) {
+    for (int i; (i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n_items;)
+        p->fn(p->ctx, i, worker);
+}
+
+static void *worker_main(void *arg) {
+    struct worker *w = arg;
+    struct pool *p = w->pool;
+    unsigned seen = 0;
+    for (;;) {
+        int spins = 0;
+        while (atomic_load_explicit(&p->run, memory_order_acquire) == seen) {
+            if (++spins < SPINS) {
+                relax();
+                continue;
+            }
+            pthread_mutex_lock(&p->lock);
+            atomic_fetch_add(&p->n_asleep, 1);
+            while (atomic_load(&p->run) == seen)
+                pthread_cond_wait(&p->wake, &p->lock);
+            atomic_fetch_sub(&p->n_asleep, 1);
+            pthread_mutex_unlock(&p->lock);
+        }
+        seen++;
+        if (atomic_load(&p->stop))
+            return NULL;
+        work(p, w->index);
+        atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
+    }
+}
+
+static void announce(struct pool *p) {
+    atomic_fetch_add(&p->run, 1); /* sequentially consistent against n_asleep: no lost wake-up */
+    if (atomic_load(&p->n_asleep) > 0) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
+void pool_run(struct pool *p, pool_fn fn, void *ctx, int n_items) {
+    if (n_items <= 0)
+        return;
+    if (p->n_started == 0 || n_items == 1) {
+        for (int i = 0; i < n_items; i++)
+            fn(ctx, i, 0);
+        return;
+    }
+    p->fn = fn;
+    p->ctx = ctx;
+    p->n_items = n_items;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->busy, p->n_started, memory_order_relaxed);
+    announce(p);
+    work(p, 0);
+    for (int spins = 0; atomic_load_explicit(&p->busy, memory_order_acquire) > 0;) {
+        if (++spins < SPINS)
+            relax();
+        else
+            sched_yield(); /* more threads than cores: let the last worker run */
+    }
+}
+
+int pool_create(struct pool **out, int n_threads, struct err *e) {
+    *out = NULL;
+    if (n_threads <= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        n_threads = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    }
+    struct pool *p = calloc(1, sizeof *p);
+    if (!p)
+        return err_set(e, ERR_MEMORY, "out of memory for the thread pool");
+    p->n_threads = n_threads;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    if (n_threads > 1) {
+        p->workers = calloc((size_t)n_threads - 1, sizeof *p->workers);
+        if (!p->workers) {
+            pool_free(p);
+            return err_set(e, ERR_MEMORY, "out of memory for %d threads", n_threads);
+        }
+    }
+    for (int i = 0; i < n_threads - 1; i++) {
+        struct worker *w = &p->workers[i];
+        w->pool = p;
+        w->index = i + 1;
+        int rc = pthread_create(&w->thread, NULL, worker_main, w);
+        if (rc != 0) {
+            pool_free(p);
+            return err_sys(e, rc, "cannot start thread %d of %d", i + 2, n_threads);
+        }
+        p->n_started++;
+    }
+    *out = p;
+    return 0;
+}
+
+void pool_free(struct pool *p) {
+    if (!p)
+        return;
+    atomic_store(&p->stop, true);
+    announce(p);
+    for (int i = 0; i < p->n_started; i++)
+        pthread_join(p->workers[i].thread, NULL);
+    pthread_cond_destroy(&p->wake);
+    pthread_mutex_destroy(&p->lock);
+    free(p->workers);
+    free(p);
+}
+
+int pool_threads(const struct pool *p) {
+    return p->n_threads;
+}

@@ -1,0 +1,65 @@
+/* core/decode/session.h - one conversation: tokens, the KV of the trusted layers, a middle, and the loop
+ * propose -> submit -> collect -> match -> commit.
+ *
+ * A session knows no text and no socket. Logits at a position are the same bits whatever windows computed it. */
+#ifndef CORE_DECODE_SESSION_H
+#define CORE_DECODE_SESSION_H
+
+#include "core/base/err.h"
+#include "core/decode/sample.h"
+#include "core/model/backend.h"
+#include "core/model/middle.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct session;
+
+struct session_opts {
+    struct stage *front;    /* embed + [0, front) */
+    struct stage *back;     /* [n - back, n) + head; may be the same stage as front when one part holds everything */
+    struct middle *middle;  /* borrowed; NULL when front == back */
+    enum dtype kv_type;     /* DT_F16 or DT_F32, of the trusted layers */
+    uint32_t max_ctx;       /* positions */
+    int max_rows;           /* rows of the largest window (prefill chunk); <= the stages' max_rows */
+};
+
+struct session_stats {
+    uint32_t prompt_tokens;  /* of the last session_feed: all, and how many were reused from the KV */
+    uint32_t reused_tokens;
+    uint64_t generated;      /* since creation */
+    uint64_t steps;          /* round trips of decoding since creation */
+    double prefill_ms, decode_ms; /* of the last feed; since the last feed */
+    double front_ms, middle_ms, back_ms, head_ms, sample_ms; /* since creation; middle is waiting for it */
+    double cloud_ms;         /* compute time that the middle reported */
+};
+
+int session_create(struct session **out, const struct session_opts *o, struct err *e);
+void session_free(struct session *s); /* wipes tokens and activations */
+
+/* Makes the context equal tokens[0..n): keeps the longest common prefix with what is there, drops the rest, computes what
+ * is new in windows of at most max_rows. Afterwards session_logits are those of the last token. progress may be NULL; it
+ * is told positions done and in all, and stops the feed when it returns non-zero (then -1 with ERR_NONE in e, the context
+ * keeps what was computed). ERR_USAGE when n is 0, n > max_ctx, or a token is out of range. */
+int session_feed(struct session *s, const uint32_t *tokens, uint32_t n, int (*progress)(void *ctx, uint32_t done, uint32_t all),
+                 void *ctx, struct err *e);
+
+/* Samples the next token from the current logits: *token. Does not compute it; session_advance does. n_generated tells
+ * the sampler how many of the last tokens count as generated. */
+int session_sample(struct session *s, const struct sample_params *p, uint32_t n_generated, uint32_t *token, struct err *e);
+
+/* Appends token to the context and computes its logits. ERR_USAGE when the context is full. */
+int session_advance(struct session *s, uint32_t token, struct err *e);
+
+/* Computes a window of speculative nodes: tokens[i] under parent index parents[i] (an earlier node of this window, or -1
+ * for a child of the last committed token), and writes logits[n][vocab]. The nodes are cancelled again. For tests, and
+ * the ground on which drafting stands. n <= max_rows. */
+int session_try_tree(struct session *s, const uint32_t *tokens, const int *parents, int n, float *logits, struct err *e);
+
+const float *session_logits(const struct session *s); /* [vocab], of the last token; NULL before the first feed */
+const uint32_t *session_tokens(const struct session *s, uint32_t *n); /* borrowed */
+uint32_t session_max_ctx(const struct session *s);
+void session_reset(struct session *s);
+const struct session_stats *session_stats(const struct session *s);
+
+#endif
