@@ -61,13 +61,13 @@ double rbuf_f64(struct rbuf *r) {
 int wbuf_room(struct wbuf *w, size_t n) {
     if (w->bad)
         return -1;
-    if (n < SIZE_MAX / 2 - w->n && w->n + n + 1 <= w->cap)
-        return 0;
     size_t max = w->max ? w->max : SIZE_MAX / 4;
     if (n > max || w->n > max - n) {
         w->bad = true;
         return -1;
     }
+    if (w->n + n + 1 <= w->cap)
+        return 0;
     size_t need = w->n + n + 1, cap = w->cap ? w->cap : 64;
     while (cap < need)
         cap *= 2;
