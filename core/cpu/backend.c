@@ -33,7 +33,7 @@ struct cpu_stage {
     float *inv_freq; /* [head_dim / 2] */
     size_t bytes;    /* of weights */
     /* scratch, [max_rows][...] */
-    float *h, *q, *k, *v, *gate, *up, *cs;
+    float *h, *q, *k, *v, *att, *gate, *up, *cs;
     uint32_t *pos;
 };
 
@@ -188,6 +188,7 @@ static void cpu_stage_free(struct stage *base) {
         wipe_free(s->q, n * (size_t)(c->n_heads * c->head_dim) * sizeof(float));
         wipe_free(s->k, n * (size_t)(c->n_kv_heads * c->head_dim) * sizeof(float));
         wipe_free(s->v, n * (size_t)(c->n_kv_heads * c->head_dim) * sizeof(float));
+        wipe_free(s->att, n * (size_t)(c->n_heads * c->head_dim) * sizeof(float));
         wipe_free(s->gate, n * (size_t)c->ffn * sizeof(float));
         wipe_free(s->up, n * (size_t)c->ffn * sizeof(float));
     }
@@ -207,11 +208,12 @@ static int reserve_scratch(struct cpu_stage *s, struct err *e) {
     s->q = rows_of(n, c->n_heads * c->head_dim);
     s->k = rows_of(n, c->n_kv_heads * c->head_dim);
     s->v = rows_of(n, c->n_kv_heads * c->head_dim);
+    s->att = rows_of(n, c->n_heads * c->head_dim);
     s->gate = rows_of(n, c->ffn);
     s->up = rows_of(n, c->ffn);
     s->cs = rows_of(n, c->head_dim);
     s->pos = malloc((size_t)n * sizeof *s->pos);
-    if (!s->h || !s->q || !s->k || !s->v || !s->gate || !s->up || !s->cs || !s->pos)
+    if (!s->h || !s->q || !s->k || !s->v || !s->att || !s->gate || !s->up || !s->cs || !s->pos)
         return err_set(e, ERR_MEMORY, "out of memory for windows of %d rows", n);
     struct cpu *cpu = &s->backend->cpu;
     size_t need = cpu_attend_scratch(cpu, c->n_heads, c->n_kv_heads, c->head_dim, n);
@@ -390,7 +392,7 @@ static void attention(struct cpu_stage *s, struct cpu_kv *kv, const struct layer
     cpu_kv_write(cpu, plane(kv, index, 1), kv->type, kv->head_stride, s->v, wkv, b, c->n_kv_heads, c->head_dim);
     const struct attend a = {.batch = b,
                              .q = s->q,
-                             .out = s->q,
+                             .out = s->att,
                              .k = plane(kv, index, 0),
                              .v = plane(kv, index, 1),
                              .kv_type = kv->type,
@@ -402,7 +404,7 @@ static void attention(struct cpu_stage *s, struct cpu_kv *kv, const struct layer
                              .window = index >= c->sliding_from ? c->sliding_window : 0};
     cpu_attend(cpu, &a);
     const struct matmul o = {.w = &y->o, .bias = y->o_bias, .y = x, .ldy = c->hidden, .add = true};
-    cpu_matmul(cpu, &o, 1, s->q, wq, n);
+    cpu_matmul(cpu, &o, 1, s->att, wq, n);
 }
 
 static void mlp(struct cpu_stage *s, const struct layer *y, int n, float *x) {
