@@ -1,23 +1,22 @@
 #!/bin/sh
-# Makes vendor/build (headers, static libraries, licences) from the sources that vendor/pins names. Does nothing when it is
-# there already.
+# Makes headers, static libraries and licences of the sources that vendor/pins names. Does nothing when they are there.
 #
-#   vendor/build.sh
+#   vendor/build.sh [DIR]        DIR: vendor/build when it is not given
 #
 # A static library of the distribution is taken instead of the pinned source when it is new enough and set up as we need
 # it. VENDOR_FROM=source builds from source in any case; VENDOR_FROM=distro refuses to.
 set -eu
-cd "$(dirname -- "$0")"
+cd "$(dirname -- "$0")/.."
 CC=${CC:-cc}
 from=${VENDOR_FROM:-any}
 jobs=$(nproc 2>/dev/null || echo 2)
 arch=$($CC -dumpmachine | cut -d- -f1)
-out=build
+out=${1:-vendor/build}
 
 say() { printf '%s\n' "$*" >&2; }
 
 # What the result depends on; kept beside it.
-key=$(cat pins build.sh | sha256sum | cut -d' ' -f1)-$arch-$from
+key=$(cat vendor/pins vendor/build.sh | sha256sum | cut -d' ' -f1)-$arch-$from
 [ "$(cat $out/.key 2>/dev/null)" = "$key" ] && exit 0
 
 mkdir -p $out
@@ -48,7 +47,7 @@ run() {
 
 # unpack NAME: fetches (and so verifies) the archive, then unpacks it into $out/work/NAME.
 unpack() {
-    archive=$(./fetch.sh "$1")
+    archive=$(vendor/fetch.sh "$1")
     mkdir -p "$out/work/$1"
     run "$1 (unpacking $archive)" tar -xf "$archive" -C "$out/work/$1" --strip-components=1
 }
@@ -82,6 +81,7 @@ mbedtls() {
     # In the configuration header, not on the command line: the layout of its structures depends on these.
     sed -i -e 's|^//\(#define MBEDTLS_THREADING_C\)$|\1|' -e 's|^//\(#define MBEDTLS_THREADING_PTHREAD\)$|\1|' \
         $src/include/mbedtls/mbedtls_config.h
+    run "mbedtls (its threads are not on)" grep -q '^#define MBEDTLS_THREADING_PTHREAD' $src/include/mbedtls/mbedtls_config.h
     say "vendor: building mbedtls (half a minute, once)"
     run mbedtls make -C $src/library -j"$jobs" CC="$CC" CFLAGS="$cflags" GEN_FILES= static
     cp $src/library/libmbedtls.a $src/library/libmbedx509.a $src/library/libmbedcrypto.a $out/

@@ -75,7 +75,7 @@ from_debian() {
     return 1
 }
 
-grep -E "^$name[[:space:]]" "$pins" >"$scratch/lines" || { say "error: vendor/pins has no line for $name"; exit 2; }
+grep -E "^${name}[[:space:]]" "$pins" >"$scratch/lines" || { say "error: vendor/pins has no line for $name"; exit 2; }
 
 while read -r _ _ kind sha file where; do
     if [ -f "$cache/$file" ] && [ "${VENDOR_KIND:-$kind}" = "$kind" ]; then
