@@ -16,7 +16,8 @@ static inline void relax(void) {
     __asm__ volatile("yield");
 }
 #else
-static inline void relax(void) {}
+static inline void relax(void) {
+}
 #endif
 
 /* Between two kernels of one pass a worker spins this long before it sleeps: a pass is a few hundred short runs, and a
@@ -38,8 +39,8 @@ struct pool {
     void *ctx;
     int n_items;
     atomic_int next;
-    atomic_int busy;      /* workers that have not finished the current run */
-    atomic_uint run;      /* generation: changes when there is work */
+    atomic_int busy; /* workers that have not finished the current run */
+    atomic_uint run; /* generation: changes when there is work */
     atomic_int n_asleep;
     atomic_bool stop;
     pthread_mutex_t lock;
