@@ -1,6 +1,7 @@
 #include "cmd/line_input.h"
 
 #include "cmd/interrupt.h"
+#include "cmd/line_join.h"
 #include "core/base/wipe.h"
 
 #include <errno.h>
@@ -24,33 +25,6 @@ struct line_input {
     struct line_joiner join;
     bool interrupted;
 };
-
-static const char fence[] = "\"\"\"";
-enum { FENCE = sizeof fence - 1 };
-
-void line_join(struct line_joiner *j, const char *line, size_t n, struct wbuf *text) {
-    if (!j->more && n >= FENCE && memcmp(line, fence, FENCE) == 0) {
-        j->block = true;
-        line += FENCE;
-        n -= FENCE;
-        if (n == 0) { /* the block starts with the next line */
-            j->more = true;
-            return;
-        }
-    } else if (j->more && text->n) {
-        wbuf_u8(text, '\n');
-    }
-    if (j->block) {
-        j->more = !(n >= FENCE && memcmp(line + n - FENCE, fence, FENCE) == 0);
-        wbuf_put(text, line, j->more ? n : n - FENCE);
-        if (!j->more && text->n && text->p[text->n - 1] == '\n')
-            text->n--; /* the fence stood on a line of its own */
-    } else {
-        j->more = n && line[n - 1] == '\\';
-        wbuf_put(text, line, j->more ? n - 1 : n);
-    }
-    j->block = j->block && j->more;
-}
 
 static const char *prompt(EditLine *edit) {
     struct line_input *in;

@@ -1,5 +1,5 @@
-/* cmd/line_input.h - messages typed at a terminal: line editing and history (libedit), several lines in one message.
- * A line that ends in a backslash goes on in the next; a line that starts with """ opens a block that """ ends. */
+/* cmd/line_input.h - messages typed at a terminal: line editing and history (libedit), several lines in one message
+ * (line_join.h). */
 #ifndef CMD_LINE_INPUT_H
 #define CMD_LINE_INPUT_H
 
@@ -21,13 +21,5 @@ int line_input_close(struct line_input *in, struct err *e);
 
 /* Into message, emptied first, without the last newline. */
 enum line_result line_input_read(struct line_input *in, struct wbuf *message);
-
-/* How lines make messages, apart from any terminal. Start with {0}; text is emptied by the caller. */
-struct line_joiner {
-    bool more;  /* the message goes on in the next line */
-    bool block; /* inside """ */
-};
-/* Adds one line (without its newline) to text. j->more tells whether the message is complete. */
-void line_join(struct line_joiner *j, const char *line, size_t n, struct wbuf *text);
 
 #endif

@@ -1,38 +1,35 @@
 #include "cmd/memory.h"
 
 #include "core/cpu/cpu.h"
+#include "core/model/names.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int add_matrix(struct memory_plan *p, int part, struct weights *w, const char *name, int rows, int cols,
-                      enum quant quant, struct err *e) {
+static int add_matrix(struct memory_plan *p, int part, struct weights *w, const char *name, enum quant quant,
+                      struct err *e) {
+    struct tensor_info shape;
     struct tensor t;
     enum dtype packed;
-    if (weights_get(w, name, (uint32_t)rows, (uint32_t)cols, &t, e) != 0)
+    if (!names_find(weights_config(w), name, &shape))
+        return err_set(e, ERR_MODEL, "%s has no tensor %s", weights_path(w), name);
+    if (weights_get(w, name, shape.rows, shape.cols, &t, e) != 0)
         return -1;
     p->file[part] += (uint64_t)t.rows * t.row_bytes;
-    p->weights += packed_size(t.dtype, rows, cols, quant, &packed);
+    p->weights += packed_size(t.dtype, (int)shape.rows, (int)shape.cols, quant, &packed);
     return 0;
 }
 
 static int add_layer(struct memory_plan *p, int part, struct weights *w, int layer, enum quant quant, struct err *e) {
-    const struct model_config *c = weights_config(w);
-    int q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    const struct {
-        const char *name;
-        int rows, cols;
-    } matrices[] = {
-        {"self_attn.q_proj", q, c->hidden},   {"self_attn.k_proj", kv, c->hidden},  {"self_attn.v_proj", kv, c->hidden},
-        {"self_attn.o_proj", c->hidden, q},   {"mlp.gate_proj", c->ffn, c->hidden}, {"mlp.up_proj", c->ffn, c->hidden},
-        {"mlp.down_proj", c->hidden, c->ffn},
-    };
+    static const char *const matrices[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                           "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+                                           "mlp.down_proj"};
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++) {
         char name[96];
-        snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, matrices[i].name);
-        if (add_matrix(p, part, w, name, matrices[i].rows, matrices[i].cols, quant, e) != 0)
+        snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, matrices[i]);
+        if (add_matrix(p, part, w, name, quant, e) != 0)
             return -1;
     }
     return 0;
@@ -47,7 +44,7 @@ int memory_plan(struct memory_plan *p, struct weights *w, const struct part part
             if (add_layer(p, i, w, l, quant, e) != 0)
                 return -1;
         const char *head = c->tied_head ? "model.embed_tokens.weight" : "lm_head.weight";
-        if (parts[i].head && add_matrix(p, i, w, head, c->vocab, c->hidden, quant, e) != 0)
+        if (parts[i].head && add_matrix(p, i, w, head, quant, e) != 0)
             return -1;
         /* An embedding is read where it lies in the file: the page cache's memory, not ours. */
         p->kv += slots * (uint64_t)(parts[i].hi - parts[i].lo) * config_kv_bytes(c, dtype_row_bytes(kv_type, 1));
