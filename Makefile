@@ -87,7 +87,7 @@ clean:
 # compiler, a flag, the list of sources or the commit is another one, and only then.
 CC_ID := $(CC) $(shell $(CC) --version | head -n 1)
 $(BUILD)/.flags:   TEXT = $(CC_ID) $(CFLAGS)
-$(BUILD)/.sources: TEXT = $(ALL_C)
+$(BUILD)/.sources: TEXT = $(ALL_C) $(UNIT_C)
 $(BUILD)/.version: TEXT = $(VERSION) $(COMMIT)
 $(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version: FORCE
 	@mkdir -p $(@D)
@@ -114,7 +114,7 @@ $(BUILD)/splitinf: $(call obj,$(CMD_C)) $(OURS) $(VENDOR)/.key
 
 # All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
 HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(OURS)
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(OURS) $(BUILD)/.sources
 	$(link) $(CRITERION) $(SYSTEM)
 $(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(OURS)
 	$(link) $(CRITERION) $(SYSTEM)

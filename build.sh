@@ -21,6 +21,7 @@ usage: ./build.sh [COMMAND]
   static           build ./splitinf-static: CPU only, no shared library at all
   fuzz [SECONDS]   build the fuzz targets and run each of them that long (default 60; needs clang)
   bench            build, then measure the kernels against the limits of this machine
+  packages WHAT... only look for the packages of build, test, fuzz, lint or arm64 (a cross compiler)
   install [PREFIX] build, then install under PREFIX (default /usr/local; DESTDIR is respected)
   clean            remove everything that was built (vendored sources and libraries stay; clean all removes them too)
 
@@ -104,6 +105,15 @@ look_fuzz() {
         "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev" -fsanitize=fuzzer,address
     compiler=
 }
+
+look_lint() {
+    need_command clang clang
+    need_command clang-tidy clang-tidy
+    need_command cppcheck cppcheck
+    need_command shellcheck shellcheck
+}
+
+look_arm64() { need_command aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu; }
 
 # need LOOK...: runs these checks, installs what they miss, and runs them again to be sure.
 need() {
@@ -219,6 +229,14 @@ fuzz)
 bench)
     build_release
     exec ./splitinf bench --kernels "$@"
+    ;;
+packages)
+    for what; do
+        case $what in
+        build | test | fuzz | lint | arm64) need "$what" ;;
+        *) die "./build.sh packages $what: there are build, test, fuzz, lint and arm64" ;;
+        esac
+    done
     ;;
 install)
     build_release

@@ -5,10 +5,14 @@
 
 #include "core/cpu/vec_avx512.h"
 
-#include "core/cpu/attend_kernels.inc"
+/* In this order: each stands on the ones before it. */
 #include "core/cpu/kernel_macros.h"
-#include "core/cpu/matmul_kernels.inc"
+
 #include "core/cpu/row_kernels.inc"
+
+#include "core/cpu/matmul_kernels.inc"
+
+#include "core/cpu/attend_kernels.inc"
 
 const struct cpu_isa cpu_isa_avx512 = {
     .name = "avx512",
