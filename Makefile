@@ -52,10 +52,10 @@ CORE_C := $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(wildcard core/*/*.
 CORE_C += $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c))
 CORE_C += $(if $(filter aarch64,$(ARCH)),$(wildcard core/cpu/isa_neon*.c))
 TOK_C  := $(wildcard tok/*.c)
-CMD_C  := $(wildcard main.c cmd/*.c)
+CMD_C  := $(wildcard cmd/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
-ALL_C  := $(CMD_C) $(CORE_C) $(TOK_C)
+ALL_C  := $(wildcard main.c) $(CMD_C) $(CORE_C) $(TOK_C)
 
 # V=1 shows whole commands.
 Q      := $(if $(V),,@)
@@ -66,7 +66,7 @@ define \n
 endef
 
 obj     = $(patsubst %.c,$(BUILD)/%.o,$(1))
-OURS    := $(BUILD)/libtok.a $(BUILD)/libcore.a
+OURS    := $(BUILD)/libcmd.a $(BUILD)/libtok.a $(BUILD)/libcore.a
 
 # -l:NAME.a names the static archive: only glibc is linked dynamically.
 TLS    := $(VENDOR)/libmbedtls.a $(VENDOR)/libmbedx509.a $(VENDOR)/libmbedcrypto.a
@@ -87,7 +87,7 @@ clean:
 # compiler, a flag, the list of sources or the commit is another one, and only then.
 CC_ID := $(CC) $(shell $(CC) --version | head -n 1)
 $(BUILD)/.flags:   TEXT = $(CC_ID) $(CFLAGS)
-$(BUILD)/.sources: TEXT = $(ALL_C)
+$(BUILD)/.sources: TEXT = $(ALL_C) $(UNIT_C)
 $(BUILD)/.version: TEXT = $(VERSION) $(COMMIT)
 $(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version: FORCE
 	@mkdir -p $(@D)
@@ -99,6 +99,7 @@ $(BUILD)/%.o: %.c $(BUILD)/.flags | $(VENDOR)/.key
 	$(Q)$(CC) $(CFLAGS) $(FLAGS_$<) -MMD -MP -c $< -o $@
 $(BUILD)/cmd/version.o: $(BUILD)/.version
 
+$(BUILD)/libcmd.a: $(call obj,$(CMD_C)) $(BUILD)/.sources
 $(BUILD)/libcore.a: $(call obj,$(CORE_C)) $(BUILD)/.sources
 $(BUILD)/libtok.a: $(call obj,$(TOK_C)) $(BUILD)/.sources
 $(OURS):
@@ -109,12 +110,12 @@ $(VENDOR)/.key: vendor/pins vendor/build.sh
 	vendor/build.sh $(VENDOR)
 	@touch $@
 
-$(BUILD)/splitinf: $(call obj,$(CMD_C)) $(OURS) $(VENDOR)/.key
+$(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 	$(link) $(EDIT) $(SYSTEM)
 
 # All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
 HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(OURS)
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(OURS) $(BUILD)/.sources
 	$(link) $(CRITERION) $(SYSTEM)
 $(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(OURS)
 	$(link) $(CRITERION) $(SYSTEM)

@@ -139,7 +139,8 @@ run_script() { # PATH
     name=${1##*/}
     name=${name%.sh}
     rm -rf "$SCRATCH" && mkdir -p "$HOME"
-    limit 900 sh "$1" >"$tmp/out" 2>"$tmp/err"
+    if [ -x "$1" ]; then set -- "$1"; else set -- sh "$1"; fi
+    limit 900 "$@" >"$tmp/out" 2>"$tmp/err"
     while IFS= read -r line; do
         case $line in
         'not ok'*) n_failed=$((n_failed + 1)) ; fail "$name: ${line#not ok }" ;;
