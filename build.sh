@@ -78,17 +78,14 @@ look_build() {
     fi
 }
 
-# The distribution's own mbedTLS and yyjson are better than sources where they are new enough: they get its updates.
+# The distribution's own mbedTLS is better than the pinned source where it is new enough: it gets the distribution's
+# updates. (Its package of yyjson has no static library, so that one is taken only where it happens to be installed.)
 look_vendored() {
     [ ! -f vendor/build/.key ] && [ "${VENDOR_FROM:-}" != source ] && command -v apt-cache >/dev/null || return 0
-    offer libmbedtls-dev 3.6 4
-    offer libyyjson-dev 0.10 1
-}
-offer() { # PACKAGE LEAST BELOW
-    version=$(LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: \([0-9][^ ]*\)$/\1/p')
+    version=$(LC_ALL=C apt-cache policy libmbedtls-dev 2>/dev/null | sed -n 's/^  Candidate: \([0-9][^ ]*\)$/\1/p')
     [ -n "$version" ] || return 0
-    dpkg --compare-versions "$version" ge "$2" && dpkg --compare-versions "$version" lt "$3" || return 0
-    [ "$(dpkg-query -W -f '${Status}' "$1" 2>/dev/null)" = 'install ok installed' ] || missing_add "$1"
+    dpkg --compare-versions "$version" ge 3.6 && dpkg --compare-versions "$version" lt 4 || return 0
+    [ "$(dpkg-query -W -f '${Status}' libmbedtls-dev 2>/dev/null)" = 'install ok installed' ] || missing_add libmbedtls-dev
 }
 
 look_test() {
@@ -101,7 +98,7 @@ look_fuzz() {
     need_command clang clang
     command -v clang >/dev/null || return 0
     compiler=clang
-    need_program 'int LLVMFuzzerTestOneInput(const char *p, long n); int LLVMFuzzerTestOneInput(const char *p, long n) { return p && n < 0; }' \
+    need_program 'int LLVMFuzzerTestOneInput(const char *p, long n) { return p && n < 0; }' \
         "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev" -fsanitize=fuzzer,address
     compiler=
 }
@@ -149,12 +146,14 @@ install_packages() {
     log=$(mktemp)
     apt_quiet() { $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" >>"$log" 2>&1 </dev/null; }
     # A fresh container has no package lists yet, and old lists name files that are gone.
-    if apt_quiet install -y --no-install-recommends "$@" || { apt_quiet update && apt_quiet install -y --no-install-recommends "$@"; }; then
+    set -- install -y --no-install-recommends "$@"
+    if apt_quiet "$@" || { apt_quiet update && apt_quiet "$@"; }; then
         rm -f "$log"
         return 0
     fi
     tail -n 15 "$log" >&2
     rm -f "$log"
+    shift 3
     die "apt-get could not install: $*"
 }
 
@@ -182,7 +181,8 @@ demo() {
     say "A conversation with the small model of test/models/tiny, all on this machine. (The split, where the middle layers"
     say "run on another machine, is the next part of this project and does not exist yet.)"
     say
-    set -- ./splitinf chat --local --model test/models/tiny --prompt "Tell me about the sea." --max-tokens 150 --temperature 0 --stats
+    set -- ./splitinf chat --local --model test/models/tiny --prompt "Tell me about the sea." --max-tokens 150 \
+        --temperature 0 --stats
     say "\$ $*"
     "$@" </dev/null
 }

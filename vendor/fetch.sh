@@ -34,7 +34,7 @@ from_upstream() {
     if command -v curl >/dev/null; then
         curl -fsSL --connect-timeout 6 --max-time 300 --speed-limit 1000 --speed-time 20 -o "$scratch/$1" "$2" 2>"$scratch/log"
     elif command -v wget >/dev/null; then
-        wget -q --tries=1 --connect-timeout=6 --read-timeout=20 -O "$scratch/$1" "$2" 2>"$scratch/log"
+        wget -nv --tries=1 --connect-timeout=6 --read-timeout=20 -O "$scratch/$1" "$2" 2>"$scratch/log"
     else
         echo "neither curl nor wget is installed" >"$scratch/log"
         return 1

@@ -2,6 +2,8 @@
 #ifndef CORE_CPU_VEC_AVX2_H
 #define CORE_CPU_VEC_AVX2_H
 
+#include "core/cpu/vec_x86.h"
+
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -70,11 +72,16 @@ static inline float vec_top(vec x) {
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 
-static inline __m256 vec_load_bf16_half(const void *p) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+static inline vec vec_bf16_even(const void *p) {
+    const __m256i *h = p;
+    return (vec){_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(h), 16)),
+                 _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(h + 1), 16))};
 }
-static inline vec vec_load_bf16(const void *p) {
-    return (vec){vec_load_bf16_half(p), vec_load_bf16_half((const char *)p + 16)};
+static inline vec vec_bf16_odd(const void *p) {
+    const __m256i *h = p;
+    __m256i m = _mm256_set1_epi32((int)0xffff0000);
+    return (vec){_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(h), m)),
+                 _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(h + 1), m))};
 }
 static inline vec vec_load_f16(const void *p) {
     const __m128i *h = p;
@@ -89,5 +96,47 @@ static inline vec vec_load_i8(const void *p) {
     __m128i b = _mm_loadu_si128(p);
     return (vec){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)),
                  _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(b, b)))};
+}
+static inline vec vec_load_u8(const void *p) {
+    __m128i b = _mm_loadu_si128(p);
+    return (vec){_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(b)),
+                 _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_unpackhi_epi64(b, b)))};
+}
+
+typedef struct {
+    __m256i a, b;
+} ivec;
+
+static inline ivec ivec_load(const void *p) {
+    const __m256i *h = p;
+    return (ivec){_mm256_loadu_si256(h), _mm256_loadu_si256(h + 1)};
+}
+static inline ivec ivec_set1(uint32_t x) {
+    return (ivec){_mm256_set1_epi32((int)x), _mm256_set1_epi32((int)x)};
+}
+static inline ivec ivec_and(ivec x, ivec y) {
+    return (ivec){_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)};
+}
+static inline ivec ivec_or(ivec x, ivec y) {
+    return (ivec){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)};
+}
+static inline ivec ivec_sub16(ivec x, ivec y) {
+    return (ivec){_mm256_sub_epi16(x.a, y.a), _mm256_sub_epi16(x.b, y.b)};
+}
+static inline ivec ivec_sll16(ivec x, int n) {
+    return (ivec){_mm256_sll_epi16(x.a, _mm_cvtsi32_si128(n)), _mm256_sll_epi16(x.b, _mm_cvtsi32_si128(n))};
+}
+static inline ivec ivec_srl16(ivec x, int n) {
+    return (ivec){_mm256_srl_epi16(x.a, _mm_cvtsi32_si128(n)), _mm256_srl_epi16(x.b, _mm_cvtsi32_si128(n))};
+}
+static inline ivec ivec_sra16(ivec x, int n) {
+    return (ivec){_mm256_sra_epi16(x.a, _mm_cvtsi32_si128(n)), _mm256_sra_epi16(x.b, _mm_cvtsi32_si128(n))};
+}
+static inline ivec ivec_dot(ivec acc, ivec x, ivec y) {
+    return (ivec){_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)),
+                  _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
+}
+static inline vec vec_from_int(ivec x) {
+    return (vec){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)};
 }
 #endif

@@ -2,6 +2,8 @@
 #ifndef CORE_CPU_VEC_AVX512_H
 #define CORE_CPU_VEC_AVX512_H
 
+#include "core/cpu/vec_x86.h"
+
 #include <immintrin.h>
 #include <stdint.h>
 
@@ -59,8 +61,11 @@ static inline float vec_top(vec a) {
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 
-static inline vec vec_load_bf16(const void *p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));
+static inline vec vec_bf16_even(const void *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+static inline vec vec_bf16_odd(const void *p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
 }
 static inline vec vec_load_f16(const void *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(p));
@@ -70,5 +75,41 @@ static inline void vec_store_f16(void *p, vec a) {
 }
 static inline vec vec_load_i8(const void *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+}
+static inline vec vec_load_u8(const void *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)));
+}
+
+typedef __m512i ivec;
+
+static inline ivec ivec_load(const void *p) {
+    return _mm512_loadu_si512(p);
+}
+static inline ivec ivec_set1(uint32_t x) {
+    return _mm512_set1_epi32((int)x);
+}
+static inline ivec ivec_and(ivec a, ivec b) {
+    return _mm512_and_si512(a, b);
+}
+static inline ivec ivec_or(ivec a, ivec b) {
+    return _mm512_or_si512(a, b);
+}
+static inline ivec ivec_sub16(ivec a, ivec b) {
+    return _mm512_sub_epi16(a, b);
+}
+static inline ivec ivec_sll16(ivec a, int n) {
+    return _mm512_sll_epi16(a, _mm_cvtsi32_si128(n));
+}
+static inline ivec ivec_srl16(ivec a, int n) {
+    return _mm512_srl_epi16(a, _mm_cvtsi32_si128(n));
+}
+static inline ivec ivec_sra16(ivec a, int n) {
+    return _mm512_sra_epi16(a, _mm_cvtsi32_si128(n));
+}
+static inline ivec ivec_dot(ivec acc, ivec a, ivec b) {
+    return _mm512_dpwssd_epi32(acc, a, b);
+}
+static inline vec vec_from_int(ivec a) {
+    return _mm512_cvtepi32_ps(a);
 }
 #endif

@@ -112,7 +112,7 @@ def write(path, model, tokens, n_greedy, every=9, last=10):
     picked, gaps = greedy(model, tokens, n_greedy)
     wide = logits.astype(np.float64)
     top = np.sort(wide, axis=1)
-    full = sorted(set(range(0, n, every)) | set(range(n - last, n)))
+    full = sorted(set(range(0, n, every)) | set(range(max(0, n - last), n)))
     with open(path, "wb") as f:
         f.write(MAGIC + struct.pack("<5I", vocab, n, len(full), N_PROJ, n_greedy))
         f.write(np.asarray(tokens, "<u4").tobytes())
