@@ -1,20 +1,9 @@
 #!/bin/sh
 # chat --local with one prompt, on the small model stories260K: what goes where, and when it is refused.
 . test/lib.sh
-model=
-for dir in test/models/stories260K ../shared/data/models/stories260K; do
-    [ -z "$model" ] && [ -f "$dir/model.safetensors" ] && model=$dir
-done
-if [ -z "$model" ]; then
-    echo "skip chat_oneshot: the model stories260K is neither in test/models nor in ../shared/data/models"
-    exit 0
-fi
-out=$SCRATCH/out err=$SCRATCH/err template=$SCRATCH/template.jinja
+. test/model.sh
+out=$SCRATCH/out err=$SCRATCH/err
 once="Once upon a time"
-cat >"$template" <<'END'
-{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] }}{% endif %}{{ '\n' }}{% endfor %}
-END
-
 # chat OPTION...: the program on the model. raw: without a template and with the prompt of the known answer.
 chat() { "$SPLITINF" chat --local --model "$model" "$@" >"$out" 2>"$err"; status=$?; }
 raw() { chat --raw --prompt "$once" --temperature 0 "$@" </dev/null; }
@@ -130,7 +119,8 @@ if [ -d test/models/families/qwen2 ]; then
 fi
 
 closed_pipe() {
-    { "$SPLITINF" chat --local --model "$model" --raw --prompt "$once" 2>"$err"; echo $? >"$SCRATCH/status"; } | head -c 5 >"$out"
+    # shellcheck disable=SC2086 # a list of options
+    { "$SPLITINF" chat $endless --raw --prompt "$once" 2>"$err"; echo $? >"$SCRATCH/status"; } | head -c 5 >"$out"
     [ "$(cat "$SCRATCH/status")" = 0 ] && [ ! -s "$err" ]
 }
 check "a reader that goes away ends the answer quietly" closed_pipe

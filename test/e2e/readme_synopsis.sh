@@ -1,17 +1,17 @@
 #!/bin/sh
 # README.md says of each command what its --help says: for every command that splitinf --help lists there is a block
 #   ```synopsis
-#   splitinf COMMAND ...
+#   usage: splitinf COMMAND ...
 #   ```
 # whose lines are the "usage:" lines of splitinf COMMAND --help, in order, and there is no block of another command.
 . test/lib.sh
 readme=${README:-README.md}
 
 in_readme() { # COMMAND
-    awk -v want="splitinf $1 " '/^```synopsis$/ { in_block = 1; next } /^```$/ { in_block = 0 }
+    awk -v want="usage: splitinf $1 " '/^```synopsis$/ { in_block = 1; next } /^```$/ { in_block = 0 }
         in_block && index($0, want) == 1' "$readme"
 }
-in_help() { "$SPLITINF" "$1" --help | sed -n 's/^usage: //p'; }
+in_help() { "$SPLITINF" "$1" --help | grep '^usage: '; }
 commands() { "$SPLITINF" --help | sed -n '/^Commands$/,/^$/s/^  \([a-z][a-z-]*\) .*/\1/p'; }
 
 same() {
@@ -29,7 +29,7 @@ for command in $(commands); do
 done
 no_others() {
     commands >"$SCRATCH/commands"
-    awk '/^```synopsis$/ { in_block = 1; next } /^```$/ { in_block = 0 } in_block && NF { print $1, $2 }' "$readme" |
+    awk '/^```synopsis$/ { in_block = 1; next } /^```$/ { in_block = 0 } in_block && NF { print $2, $3 }' "$readme" |
         sort -u | while read -r program command; do
         { [ "$program" = splitinf ] && grep -qx -e "$command" "$SCRATCH/commands"; } || echo "$program $command"
     done >"$SCRATCH/others"
@@ -45,5 +45,5 @@ fails_on() { # SED-SCRIPT: what it makes of the right text is found out
     ! (readme=$SCRATCH/wrong.md; same chat && no_others) 2>/dev/null
 }
 check "a README with another option is found out" fails_on 's/--model/--modle/'
-check "a README with a line too many is found out" fails_on 's/^splitinf chat .*/&\n&/'
-check "a README with another command is found out" fails_on 's/^splitinf chat .*/&\nsplitinf frobnicate/'
+check "a README with a line too many is found out" fails_on 's/^usage: splitinf chat .*/&\n&/'
+check "a README with another command is found out" fails_on 's/^usage: splitinf chat .*/&\nusage: splitinf frobnicate/'
