@@ -115,13 +115,13 @@ static void hide(const char *text) {
 }
 
 static void say_how_it_ended(const struct chat *c) {
-    const struct answer *a = &c->answer;
-    if (a->reason == STOP_CONTEXT)
-        term_warn(
-            "the answer ends here because the context of %u tokens is full; a larger --ctx holds more (the model was "
-            "made for %d)",
-            c->engine.ctx, c->engine.config->max_ctx);
-    else if (a->reason == STOP_LENGTH && !c->o->common.json)
+    int most = c->engine.config->max_ctx;
+    if (c->answer.reason == STOP_CONTEXT && (int)c->engine.ctx < most)
+        term_warn("the answer ends here because the context of %u tokens is full; --ctx can go up to %d", c->engine.ctx,
+                  most);
+    else if (c->answer.reason == STOP_CONTEXT)
+        term_warn("the answer ends here because the context is full: the model was made for %d tokens", most);
+    else if (c->answer.reason == STOP_LENGTH && !c->o->common.json)
         term_note("the answer was cut at --max-tokens %d", c->o->settings.max_tokens);
 }
 
@@ -188,6 +188,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
     struct wbuf input = {0};
     int status = -1;
     term_setup("chat", o->common.quiet, o->common.verbose);
+    interrupt_setup();
     if (!c)
         return err_set(e, ERR_MEMORY, "out of memory");
     c->o = o;

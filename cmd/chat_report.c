@@ -13,14 +13,15 @@ static double per_second(double n, double ms) {
 void chat_print_stats(const struct chat *c) {
     const struct answer *a = &c->answer;
     const struct session_stats *s = session_stats(c->engine.session);
-    uint32_t fresh = a->n_prompt - a->n_reused;
+    uint32_t fresh = a->n_prompt - a->n_reused, n_context;
+    session_tokens(c->engine.session, &n_context);
     fprintf(stderr, "prompt   %u tokens, %u of them computed before; the other %u in %.0f ms, %.1f tok/s\n",
             a->n_prompt, a->n_reused, fresh, a->prefill_ms, per_second(fresh, a->prefill_ms));
     fprintf(stderr,
             "answer   %zu tokens, first after %.0f ms, then %.1f tok/s in %llu steps of %.2f tokens; ended by: %s\n",
             a->ids.n, a->ttft_ms, answer_tok_s(a), (unsigned long long)a->steps, answer_tokens_per_step(a),
             stop_reason_name(a->reason));
-    fprintf(stderr, "context  %u of %u positions\n", a->n_prompt + (uint32_t)a->ids.n, c->engine.ctx);
+    fprintf(stderr, "context  %u of %u positions\n", n_context, c->engine.ctx);
     fprintf(stderr,
             "time     front %.0f ms, middle %.0f ms, back %.0f ms, head %.0f ms, sampling %.0f ms; loading %.0f ms\n",
             s->front_ms, s->middle_ms, s->back_ms, s->head_ms, s->sample_ms, c->engine.load_ms);

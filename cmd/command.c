@@ -1,7 +1,6 @@
 #include "cmd/command.h"
 
 #include "cmd/help.h"
-#include "cmd/interrupt.h"
 #include "cmd/suggest.h"
 #include "cmd/term.h"
 #include "cmd/version.h"
@@ -88,7 +87,6 @@ static int run(const struct command *c, int argc, char **argv) {
         status = EXIT_DONE;
         goto out;
     }
-    interrupt_setup();
     status = c->run(values, &given, &e);
 out:
     if (status < 0) {

@@ -154,7 +154,11 @@ int engine_open(struct engine *en, const struct engine_opts *o, struct err *e) {
     if (weights_open(&en->weights, o->model, e) != 0)
         return -1;
     en->config = weights_config(en->weights);
-    if (settle_shape(en, e) != 0 || open_text(en, e) != 0)
+    if (settle_shape(en, e) != 0)
+        return -1;
+    if (o->no_text)
+        return 0;
+    if (open_text(en, e) != 0)
         return -1;
     find_stops(en);
     return 0;

@@ -27,6 +27,7 @@ struct engine_opts {
     int quant;       /* enum quant */
     int kv;          /* 0: f16, 1: f32 */
     uint64_t memory; /* bytes that may be used; 0: what the machine has free */
+    bool no_text;    /* not an option: the command needs neither tokenizer nor template */
 };
 extern const struct opt engine_options[];
 

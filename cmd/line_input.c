@@ -148,6 +148,8 @@ enum line_result line_input_read(struct line_input *in, struct wbuf *message) {
     do {
         int n = 0;
         in->interrupted = false;
+        /* Before the prompt is shown: libedit would do it after, and a Ctrl-D between would get lost. */
+        el_set(in->edit, EL_PREP_TERM, 1);
         const char *line = el_gets(in->edit, &n);
         if (!line || n <= 0)
             return in->interrupted ? LINE_INTERRUPT : LINE_END;

@@ -34,9 +34,9 @@ int spm_add_piece(struct tokenizer *t, const uint8_t *p, size_t n, enum piece_ty
         if (t->unk >= 0)
             return err_set(e, ERR_MODEL, "pieces %d and %u are both the unknown piece", t->unk, id);
         t->unk = (int)id;
-        return strset_add(&t->special, p, n, id, e);
+        return tok_add_token(t, &(struct added){.id = id, .special = true}, p, n, e);
     case PIECE_CONTROL:
-        return n ? strset_add(&t->special, p, n, id, e) : 0;
+        return tok_add_token(t, &(struct added){.id = id, .special = true}, p, n, e);
     case PIECE_USER:
         return n ? strset_add(&t->spm.user, p, n, id, e) : 0;
     case PIECE_BYTE: {
@@ -203,7 +203,8 @@ static int flush(struct enc *c, const uint8_t *text, struct err *e) {
     return 0;
 }
 
-int spm_encode(struct enc *c, const uint8_t *p, size_t n, bool prefix, struct err *e) {
+/* Text without any control piece in it. */
+static int encode_text(struct enc *c, const uint8_t *p, size_t n, bool prefix, struct err *e) {
     const struct tokenizer *t = c->t;
     struct wbuf text = {0};
     bool meta_before = true;
@@ -232,4 +233,25 @@ int spm_encode(struct enc *c, const uint8_t *p, size_t n, bool prefix, struct er
 out:
     wbuf_free(&text);
     return rc;
+}
+
+int spm_encode(struct enc *c, const uint8_t *p, size_t n, struct err *e) {
+    const struct tokenizer *t = c->t;
+    bool prefix = !(c->flags & TOK_CONTINUE);
+    size_t from = 0;
+    for (size_t i = 0; i < n && (c->flags & TOK_SPECIAL);) {
+        uint32_t id;
+        size_t k = strset_match(&t->special, p + i, enc_room(c, i, n), &id);
+        if (k == 0) {
+            i++;
+            continue;
+        }
+        if (from < i && encode_text(c, p + from, i - from, prefix, e) != 0)
+            return -1;
+        ids_push(c->out, id);
+        c->unk_last = false;
+        prefix = !t->spm.prefix_once;
+        from = i += k;
+    }
+    return from < n ? encode_text(c, p + from, n - from, prefix, e) : 0;
 }

@@ -228,7 +228,8 @@ int tokenizer_parse_spm(struct tokenizer **out, const uint8_t *p, size_t n, cons
     }
     t->bos = control_id(t, m.bos, "<s>");
     t->eos = control_id(t, m.eos, "</s>");
-    t->add_bos = t->bos >= 0;
+    if (t->bos >= 0 && tok_add_front(t, (uint32_t)t->bos, e) != 0)
+        goto out;
     *out = t;
     t = NULL;
     rc = 0;

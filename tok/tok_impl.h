@@ -5,6 +5,8 @@
 #define TOK_TOK_IMPL_H
 
 #include "tok/bpe.h"
+#include "tok/normalize.h"
+#include "tok/pretok.h"
 #include "tok/strset.h"
 #include "tok/tokenizer.h"
 #include "tok/vocab.h"
@@ -19,6 +21,7 @@
 /* The normaliser of SentencePiece and how its model treats white space. */
 struct spm {
     bool dummy_prefix, remove_extra, escape, suffix;
+    bool prefix_once;   /* the dummy prefix is only put at the start, not behind each special token */
     bool cut_at_meta;   /* no piece has META after something else: text may be cut there before merging */
     bool byte_fallback; /* else unknown text becomes unk */
     uint32_t *units;    /* precompiled charsmap: a Darts-clone double array ... */
@@ -29,30 +32,80 @@ struct spm {
     char *unk_surface;
 };
 
+/* A token that is found in text before anything else happens to it. */
+struct added {
+    uint32_t id;
+    char *text;
+    uint32_t n_text;
+    bool special, single_word, lstrip, rstrip, normalized;
+};
+
+/* The pipeline of tokenizer.json: added tokens, normalizer, added tokens again, pre-tokenizer, merges. tekken.json and
+ * GGUF's gpt2 are this one too. */
+struct hf {
+    struct strset raw;         /* added tokens looked for in the text as it comes: text to index in added */
+    struct strset after;       /* those looked for in normalised text, by their own normalised form */
+    struct strset special_raw; /* the special ones of after, as they are */
+    struct norm norm;
+    struct pretok pretok;
+    bool byte_level;  /* pieces are bytes: vocab holds them unmapped, byte_id has the single ones */
+    bool by_text;     /* merges are looked up by text (tekken), else by pair */
+    bool whole_words; /* a word that is a piece is taken as it is */
+    bool byte_fallback, fuse_unk;
+    bool cut_at_meta;                                          /* no merge joins META to something before it */
+    bool metaspace;                                            /* spaces become META before splitting ... */
+    char *meta;                                                /* ... or whatever stands here */
+    enum { PREFIX_NEVER, PREFIX_FIRST, PREFIX_ALWAYS } prefix; /* put before text: a space, or meta */
+    enum { DECODE_BYTES, DECODE_TEXT, DECODE_METASPACE, DECODE_JOINED } decode;
+    bool decode_fallback;       /* <0x0A> pieces are bytes */
+    bool strip_first;           /* one leading space of the whole text goes */
+    struct norm decode_replace; /* per token; what it makes of each piece is in shown */
+    struct vocab shown;         /* empty without decode_replace */
+};
+
 struct tokenizer {
-    enum tok_kind { KIND_SPM, KIND_COUNT } kind;
+    enum tok_kind { KIND_SPM, KIND_BYTE, KIND_METASPACE, KIND_TEKKEN, KIND_COUNT } kind;
     struct vocab vocab;
     struct bpe bpe;
-    uint32_t cap_rank;     /* allocated elements of bpe.rank, while pieces are added */
-    struct strset special; /* text of control and special tokens to id */
+    uint32_t cap_rank;   /* allocated elements of bpe.rank, while pieces are added */
+    struct added *added; /* control, special and added tokens */
+    uint32_t n_added, cap_added;
+    struct strset special; /* their text to id */
     int bos, eos, unk;     /* -1: none */
-    bool add_bos;
-    uint32_t byte_id[256]; /* byte fallback; NO_ID: none */
-    struct spm spm;
+    uint32_t *front;       /* what TOK_BOS puts in front */
+    uint32_t n_front;
+    uint32_t byte_id[256]; /* the piece of each byte; NO_ID: none */
+    struct spm spm;        /* KIND_SPM */
+    struct hf hf;          /* the other kinds */
 };
 
 struct tokenizer *tok_new(enum tok_kind kind, struct err *e);
+/* Adds a token to t->added and t->special; text is copied. */
+int tok_add_token(struct tokenizer *t, const struct added *a, const void *text, size_t n, struct err *e);
+/* Adds an id to what TOK_BOS puts in front. */
+int tok_add_front(struct tokenizer *t, uint32_t id, struct err *e);
 
-/* Scratch of one encode call. */
+/* One encode call. */
 struct enc {
     const struct tokenizer *t;
+    int flags;
+    const struct tok_plain *plain; /* no special tokens there */
+    size_t n_plain, next_plain;
     struct ids *out;
     struct bpe_work w;
-    bool unk_last; /* the last thing pushed was unk: consecutive ones are one */
+    bool unk_last; /* spm: the last thing pushed was unk; consecutive ones are one */
+    struct regex_scratch *regex;
+    struct spans words, words_tmp;
 };
 
-/* Encodes text that holds no special tokens. prefix: put the dummy prefix, if the model has one. */
-int spm_encode(struct enc *c, const uint8_t *p, size_t n, bool prefix, struct err *e);
+/* Bytes from i to the next place where no special token may be: n - i when there is none, 0 when i is there. i never
+ * goes down from call to call. */
+size_t enc_room(struct enc *c, size_t i, size_t n);
+void hf_free(struct hf *hf);
+
+/* Appends the ids of a whole text to c->out. */
+int spm_encode(struct enc *c, const uint8_t *p, size_t n, struct err *e);
+int hf_encode(struct enc *c, const uint8_t *p, size_t n, struct err *e);
 /* Appends the normalised form. */
 int spm_normalize(const struct spm *s, const uint8_t *p, size_t n, bool prefix, struct wbuf *out, struct err *e);
 /* Appends a piece of the given type and score (not NaN) with the next free id. */
