@@ -37,7 +37,7 @@ struct engine {
     struct weights *weights;
     const struct model_config *config; /* of weights */
     struct tokenizer *tok;
-    struct chat_template *tmpl;     /* NULL: the model has none */
+    struct chat_template *tmpl;     /* NULL until engine_open_template */
     char *bos, *eos;                /* texts for the template; NULL: none */
     uint32_t stop[ENGINE_MAX_STOP]; /* tokens that end an answer */
     int n_stop;
@@ -52,9 +52,10 @@ struct engine {
     double load_ms;
 };
 
-/* Opens headers, tokenizer and template; settles parts and context. en is zeroed first. NULL-safe close in any state.
- */
+/* Opens headers and tokenizer; settles parts and context. en is zeroed first; engine_close is right in any state. */
 int engine_open(struct engine *en, const struct engine_opts *o, struct err *e);
+/* The chat template, for those who need one: ERR_USAGE when the model has none. */
+int engine_open_template(struct engine *en, struct err *e);
 /* Checks the memory, loads the parts and makes the session. ERR_IO when Ctrl-C stopped it. */
 int engine_load(struct engine *en, struct err *e);
 void engine_close(struct engine *en);

@@ -124,6 +124,17 @@ closed_pipe() {
     [ "$(cat "$SCRATCH/status")" = 0 ] && [ ! -s "$err" ]
 }
 check "a reader that goes away ends the answer quietly" closed_pipe
+full_disk() {
+    "$SPLITINF" chat --local --model "$model" --raw --prompt "$once" --max-tokens 9 "$@" >/dev/full 2>"$err" </dev/null
+    status=$?
+    said 1 && has "$err" "No space left"
+}
+if [ -w /dev/full ]; then
+    check "a full disk is a failure" full_disk
+    check "a full disk is a failure for --json too" full_disk --json
+else
+    echo "skip a full disk is a failure: there is no /dev/full"
+fi
 interrupted() {
     mkfifo "$SCRATCH/fifo"
     sleep 30 >"$SCRATCH/fifo" &

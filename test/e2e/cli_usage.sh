@@ -50,6 +50,7 @@ check "a missing value" usage_error "--model needs a value" chat --model
 check "an argument that is no option" usage_error "a prompt is given as --prompt TEXT" chat hello
 check "no model" usage_error "--model is needed" chat --local --prompt x
 check "neither here nor there" usage_error "--local is needed" chat --model x --prompt x
+check "--template-vars without a template" usage_error "--template-vars goes with" chat --local --model x --raw --template-vars '{}' --prompt x
 check "contradictions" usage_error "--special goes with --raw" chat --local --model x --special --prompt x
 
 environment() {
@@ -69,8 +70,11 @@ from_environment() {
 check "the environment is enough" from_environment
 
 full_disk() {
-    [ -w /dev/full ] || return 0
     "$SPLITINF" --help >/dev/full 2>"$err"
     [ $? = 1 ] && has "$err" "No space left"
 }
-check "a full disk is a failure" full_disk
+if [ -w /dev/full ]; then
+    check "a full disk is a failure" full_disk
+else
+    echo "skip a full disk is a failure: there is no /dev/full"
+fi
