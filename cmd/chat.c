@@ -71,6 +71,7 @@ static const struct opt_group groups[] = {
     {"Chat", options, 0},
     {"Sampling", chat_settings_options, offsetof(struct chat_opts, settings)},
     {"Model", engine_options, offsetof(struct chat_opts, engine)},
+    {"Text", engine_text_options, offsetof(struct chat_opts, engine)},
     {"Common", common_options, offsetof(struct chat_opts, common)},
 };
 
@@ -169,7 +170,8 @@ static int check_options(const struct chat_opts *o, struct err *e) {
 
 static int open_chat(struct chat *c, struct err *e) {
     struct engine *en = &c->engine;
-    if (engine_open(en, &c->o->engine, e) != 0 || (!c->o->raw && engine_open_template(en, e) != 0))
+    if (engine_open(en, &c->o->engine, e) != 0 || engine_open_tokenizer(en, e) != 0 ||
+        (!c->o->raw && engine_open_template(en, e) != 0))
         return -1;
     c->source = (struct prompt_source){.tok = en->tok,
                                        .tmpl = en->tmpl,

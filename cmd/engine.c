@@ -28,9 +28,6 @@ static const char *const kv_choices[] = {"f16", "f32", NULL};
 #define AT(field) .offset = offsetof(struct engine_opts, field)
 const struct opt engine_options[] = {
     {"model", "M", "a Hugging Face directory, a .gguf file, or random:NAME[/LAYERS][:SEED]", OPT_STRING, AT(model)},
-    {"tokenizer", "PATH", "take the tokenizer from this directory or file instead of the model's own", OPT_STRING,
-     AT(tokenizer)},
-    {"chat-template", "FILE", "a Jinja chat template to use instead of the model's own", OPT_STRING, AT(chat_template)},
     {"front", "N", "layers of the first part, which with the last one stays on the trusted machine", OPT_INT, AT(front),
      .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
     {"back", "N", "layers of the last part", OPT_INT, AT(back), .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
@@ -47,13 +44,39 @@ const struct opt engine_options[] = {
     {"memory", "BYTES", "refuse to take more than this; 0: what the machine has available", OPT_BYTES, AT(memory)},
     {0},
 };
+const struct opt engine_text_options[] = {
+    {"tokenizer", "PATH", "take the tokenizer from this directory or file instead of the model's own", OPT_STRING,
+     AT(tokenizer)},
+    {"chat-template", "FILE", "a Jinja chat template to use instead of the model's own", OPT_STRING, AT(chat_template)},
+    {0},
+};
 #undef AT
 
 const char *engine_isa_name(int choice) {
     return choice ? engine_isa_choices[choice] : NULL;
 }
 
-static int open_tokenizer(struct engine *en, struct err *e) {
+static void add_stop(struct engine *en, int id) {
+    if (id < 0 || en->n_stop == ENGINE_MAX_STOP)
+        return;
+    for (int i = 0; i < en->n_stop; i++)
+        if (en->stop[i] == (uint32_t)id)
+            return;
+    en->stop[en->n_stop++] = (uint32_t)id;
+}
+
+static void find_stops(struct engine *en) {
+    /* Tokens that end a turn in the templates of the supported families. Many files, GGUF above all, name only the
+     * end-of-text token as eos although the model was trained to end its turns with one of these. */
+    static const char *const turn_ends[] = {"<|eot_id|>", "<|im_end|>", "<|eom_id|>"};
+    for (int i = 0; i < en->config->n_eos; i++)
+        add_stop(en, en->config->eos[i]);
+    add_stop(en, tokenizer_eos(en->tok));
+    for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends; i++)
+        add_stop(en, tokenizer_special(en->tok, turn_ends[i], strlen(turn_ends[i])));
+}
+
+int engine_open_tokenizer(struct engine *en, struct err *e) {
     const struct gguf *g = en->o.tokenizer ? NULL : weights_gguf(en->weights);
     const char *path = en->o.tokenizer ? en->o.tokenizer : en->o.model;
     if (!en->o.tokenizer && !g && !file_is_dir(path))
@@ -65,6 +88,7 @@ static int open_tokenizer(struct engine *en, struct err *e) {
         return err_set(e, ERR_MODEL,
                        "the tokenizer of %s has %u tokens, but the model %s knows only %d: they do not belong together",
                        path, n, en->o.model, en->config->vocab);
+    find_stops(en);
     return 0;
 }
 
@@ -108,26 +132,6 @@ int engine_open_template(struct engine *en, struct err *e) {
     return 0;
 }
 
-static void add_stop(struct engine *en, int id) {
-    if (id < 0 || en->n_stop == ENGINE_MAX_STOP)
-        return;
-    for (int i = 0; i < en->n_stop; i++)
-        if (en->stop[i] == (uint32_t)id)
-            return;
-    en->stop[en->n_stop++] = (uint32_t)id;
-}
-
-static void find_stops(struct engine *en) {
-    /* Tokens that end a turn in the templates of the supported families. Many files, GGUF above all, name only the
-     * end-of-text token as eos although the model was trained to end its turns with one of these. */
-    static const char *const turn_ends[] = {"<|eot_id|>", "<|im_end|>", "<|eom_id|>"};
-    for (int i = 0; i < en->config->n_eos; i++)
-        add_stop(en, en->config->eos[i]);
-    add_stop(en, tokenizer_eos(en->tok));
-    for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends; i++)
-        add_stop(en, tokenizer_special(en->tok, turn_ends[i], strlen(turn_ends[i])));
-}
-
 static int settle_shape(struct engine *en, struct err *e) {
     const struct model_config *c = en->config;
     int n = c->n_layers, front = en->o.front, back = en->o.back;
@@ -155,10 +159,7 @@ int engine_open(struct engine *en, const struct engine_opts *o, struct err *e) {
     if (weights_open(&en->weights, o->model, e) != 0)
         return -1;
     en->config = weights_config(en->weights);
-    if (settle_shape(en, e) != 0 || open_tokenizer(en, e) != 0)
-        return -1;
-    find_stops(en);
-    return 0;
+    return settle_shape(en, e);
 }
 
 static int check_memory(const struct engine *en, const struct memory_plan *p, struct err *e) {
@@ -236,10 +237,9 @@ int engine_load(struct engine *en, struct err *e) {
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
-    log_line(LOG_INFO, "%s: %s, layers 0-%d | %d-%d | %d-%d, tokenizer %s of %u; weights %.1f MB, KV cache %.1f MB",
-             en->o.model, en->config->arch, en->parts[0].hi, en->parts[1].lo, en->parts[1].hi, en->parts[2].lo,
-             en->parts[2].hi, tokenizer_kind(en->tok), tokenizer_n(en->tok), (double)plan.weights / 1e6,
-             (double)plan.kv / 1e6);
+    log_line(LOG_INFO, "%s: %s, layers 0-%d | %d-%d | %d-%d; weights %.1f MB, KV cache %.1f MB", en->o.model,
+             en->config->arch, en->parts[0].hi, en->parts[1].lo, en->parts[1].hi, en->parts[2].lo, en->parts[2].hi,
+             (double)plan.weights / 1e6, (double)plan.kv / 1e6);
     return 0;
 }
 

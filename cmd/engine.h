@@ -29,6 +29,7 @@ struct engine_opts {
     uint64_t memory; /* bytes that may be used; 0: what the machine has free */
 };
 extern const struct opt engine_options[];
+extern const struct opt engine_text_options[]; /* for commands that deal in text; the same struct */
 
 enum { ENGINE_MAX_STOP = 24 };
 
@@ -52,9 +53,11 @@ struct engine {
     double load_ms;
 };
 
-/* Opens headers and tokenizer; settles parts and context. en is zeroed first; engine_close is right in any state. */
+/* Opens headers; settles parts and context. en is zeroed first; engine_close is right in any state. */
 int engine_open(struct engine *en, const struct engine_opts *o, struct err *e);
-/* The chat template, for those who need one: ERR_USAGE when the model has none. */
+/* The tokenizer, and the tokens that end an answer; then the chat template. For those who need them: ERR_USAGE when the
+ * model has none. */
+int engine_open_tokenizer(struct engine *en, struct err *e);
 int engine_open_template(struct engine *en, struct err *e);
 /* Checks the memory, loads the parts and makes the session. ERR_IO when Ctrl-C stopped it. */
 int engine_load(struct engine *en, struct err *e);

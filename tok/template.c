@@ -178,14 +178,12 @@ int chat_template_render(const struct chat_template *t, const struct chat_messag
     struct err local = {0};
     struct trun r = {.a = &a, .e = &local, .ast = &t->ast, .line = 1};
     struct tsink k = trun_sink(&r);
-    struct tscope root = {0};
     struct tstr text;
     wbuf_clear(&out->text);
     out->n_spans = 0;
     v = v ? v : &none;
     r.date = v->date;
-    if (put_variables(&r, m, n, v) != 0 || texec_body(&r, &root, &k, &t->ast.body) != 0 ||
-        trun_text(&r, &k, &text) != 0)
+    if (put_variables(&r, m, n, v) != 0 || texec(&r, &k) != 0 || trun_text(&r, &k, &text) != 0)
         goto out;
     if (put_prompt(out, text) != 0)
         err_set(&local, ERR_MEMORY, "out of memory rendering a chat template");

@@ -47,6 +47,8 @@ enum tnode_kind {
 struct tbody {
     struct tnode **v;
     size_t n;
+    uint32_t *blank; /* of a body with a scope of its own: the names that begin undefined in it */
+    size_t n_blank;
 };
 struct tnode_kw {
     struct tstr name;
@@ -144,7 +146,13 @@ struct tast {
     uint32_t sym_loop;
 };
 
-enum { TAST_MAX_SOURCE = 1 << 20, TAST_MAX_DEPTH = 150, TAST_MAX_SYMBOLS = 1000, TMACRO_MAX_PARAMS = 64 };
+enum {
+    TAST_MAX_SOURCE = 1 << 20,
+    TAST_MAX_DEPTH = 150, /* nested brackets and blocks */
+    TAST_MAX_CHAIN = 500, /* a + b + c ... */
+    TAST_MAX_SYMBOLS = 1000,
+    TMACRO_MAX_PARAMS = 64,
+};
 #define TAST_MAX_MEMORY ((size_t)128 << 20)
 
 /* ast is zeroed; tarena_free(&ast->a) releases it, also after a failure. */

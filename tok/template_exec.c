@@ -31,6 +31,18 @@ static int bind(struct trun *r, struct tscope *s, uint32_t sym, const struct tva
     return 0;
 }
 
+/* A scope for a body, within up. */
+static struct tscope *scope_enter(struct trun *r, struct tscope *up, const struct tbody *b) {
+    struct tscope *s = scope_new(r, up);
+    for (size_t i = 0; s && i < b->n_blank; i++) {
+        uint32_t sym = b->blank[i];
+        struct tval v = {.kind = TV_UNDEF, .undef = {.name = r->ast->sym[sym].p, .n = r->ast->sym[sym].n}};
+        if (r->globals[sym].kind != TV_UNDEF && bind(r, s, sym, &v) != 0)
+            return NULL;
+    }
+    return s;
+}
+
 static int assign_attr(struct trun *r, struct tscope *s, const struct tnode *target, const struct tval *v) {
     struct tnode name = {.kind = TN_NAME, .line = target->line, .sym = target->attr.sym};
     struct tval ns, key = tval_str(target->attr.name);
@@ -135,7 +147,7 @@ static enum flow exec_for(struct trun *r, struct tscope *s, struct tsink *k, con
         return FLOW_ERR;
     self = (struct tval){.kind = TV_LOOP, .loop = l};
     for (; (rc = loop_next(r, l, &item)) > 0; l->index0++) {
-        struct tscope *inner = scope_new(r, s);
+        struct tscope *inner = scope_enter(r, s, &n->loop.body);
         l->prev = l->current;
         l->current = item;
         if (!inner || texec_assign(r, inner, n->loop.target, &item) != 0 ||
@@ -152,7 +164,7 @@ static enum flow exec_for(struct trun *r, struct tscope *s, struct tsink *k, con
         return FLOW_ERR;
     if (completed || !n->loop.empty.n) /* jinja2 runs the else also when every round ended by continue or break */
         return FLOW_ON;
-    struct tscope *inner = scope_new(r, s);
+    struct tscope *inner = scope_enter(r, s, &n->loop.empty);
     return inner ? exec_body(r, inner, k, &n->loop.empty) : FLOW_ERR;
 }
 
@@ -173,7 +185,7 @@ static int filter_chain(struct trun *r, struct tscope *s, const struct tnode *f,
 
 static enum flow exec_captured(struct trun *r, struct tscope *s, struct tsink *k, const struct tnode *n) {
     struct tsink own = trun_sink(r);
-    struct tscope *inner = scope_new(r, s);
+    struct tscope *inner = scope_enter(r, s, &n->set.body);
     struct tval v = {.kind = TV_STR};
     enum flow f = inner ? exec_body(r, inner, &own, &n->set.body) : FLOW_ERR;
     if (f != FLOW_ON)
@@ -185,7 +197,7 @@ static enum flow exec_captured(struct trun *r, struct tscope *s, struct tsink *k
 }
 
 static enum flow exec_with(struct trun *r, struct tscope *s, struct tsink *k, const struct tnode *n) {
-    struct tscope *inner = scope_new(r, s);
+    struct tscope *inner = scope_enter(r, s, &n->with.body);
     struct tval v;
     for (size_t i = 0; inner && i < n->with.n; i++)
         if (teval(r, s, n->with.value[i], &v) != 0 || texec_assign(r, inner, n->with.target[i], &v) != 0)
@@ -248,7 +260,7 @@ static int bind_parameters(struct trun *r, struct tscope *s, const struct tnode 
 
 int texec_macro(struct trun *r, const struct tmacro *m, const struct targs *args, struct tval *out) {
     struct tsink k = trun_sink(r);
-    struct tscope *s = scope_new(r, m->scope);
+    struct tscope *s = scope_enter(r, m->scope, &m->node->macro.body);
     if (!s || bind_parameters(r, s, m->node, args) != 0 || exec_body(r, s, &k, &m->node->macro.body) == FLOW_ERR)
         return -1;
     out->kind = TV_STR;
@@ -277,7 +289,7 @@ static enum flow exec(struct trun *r, struct tscope *s, struct tsink *k, const s
     case TN_WITH:
         return exec_with(r, s, k, n);
     case TN_GENERATION:
-        inner = scope_new(r, s);
+        inner = scope_enter(r, s, &n->set.body);
         return inner ? exec_body(r, inner, k, &n->set.body) : FLOW_ERR;
     case TN_BREAK:
         return FLOW_BREAK;
@@ -303,6 +315,7 @@ static enum flow exec_body(struct trun *r, struct tscope *s, struct tsink *k, co
     return f;
 }
 
-int texec_body(struct trun *r, struct tscope *s, struct tsink *k, const struct tbody *b) {
-    return exec_body(r, s, k, b) == FLOW_ERR ? -1 : 0;
+int texec(struct trun *r, struct tsink *k) {
+    struct tscope *root = scope_enter(r, NULL, &r->ast->body);
+    return !root || exec_body(r, root, k, &r->ast->body) == FLOW_ERR ? -1 : 0;
 }

@@ -304,17 +304,8 @@ static int f_list(struct trun *r, const struct tval *self, const struct tcall *c
 }
 
 static int f_items(struct trun *r, const struct tval *self, const struct tcall *c, struct tval *out) {
-    struct titer *it;
-    struct tval view = *self;
     (void)c;
-    if (self->kind == TV_DICT)
-        view = (struct tval){.kind = TV_VIEW, .view = {self->dict, TVIEW_ITEMS}};
-    else if (self->kind != TV_UNDEF)
-        return trun_fail(r, "the filter 'items' needs a dict, not %s", tval_type(self));
-    if (titer_of(r, &view, &it) != 0)
-        return -1;
-    *out = (struct tval){.kind = TV_ITER, .iter = it};
-    return 0;
+    return titer_items(r, self, out);
 }
 
 static int f_reverse(struct trun *r, const struct tval *self, const struct tcall *c, struct tval *out) {

@@ -155,10 +155,25 @@ static int sort_list(struct trun *r, struct tval *list, struct keyed *v, bool do
     return 0;
 }
 
+/* jinja2 sorts by a list of keys, one for each attribute of "a,b". */
+static int sort_keys(struct trun *r, const struct tval *item, const struct tval *attr, bool case_sensitive,
+                     struct tval *out) {
+    struct tval key, part;
+    if (tval_new_list(r, TV_LIST, out) != 0)
+        return -1;
+    if (!given(attr) || attr->kind != TV_STR)
+        return sort_key(r, item, attr, case_sensitive, &key) != 0 ? -1 : tlist_push(r, out->list, &key);
+    for (size_t from = 0; from <= attr->s.n;) {
+        size_t comma = tstr_find(attr->s, tstr_lit(","), from), end = comma == SIZE_MAX ? attr->s.n : comma;
+        part = tval_str(tstr_sub(attr->s, from, end - from));
+        if (sort_key(r, item, &part, case_sensitive, &key) != 0 || tlist_push(r, out->list, &key) != 0)
+            return -1;
+        from = end + 1;
+    }
+    return 0;
+}
+
 int tfilter_sort(struct trun *r, const struct tval *self, const struct tcall *c, struct tval *out) {
-    const struct tval *attr = c->arg[2];
-    if (given(attr) && attr->kind == TV_STR && tstr_find(attr->s, tstr_lit(","), 0) != SIZE_MAX)
-        return trun_fail(r, "sort by several attributes is not supported");
     if (titer_list(r, self, out) != 0)
         return -1;
     size_t n = out->list->n;
@@ -167,7 +182,7 @@ int tfilter_sort(struct trun *r, const struct tval *self, const struct tcall *c,
         return trun_memory(r);
     for (size_t i = 0; i < n; i++) {
         v[i].item = out->list->v[i];
-        if (sort_key(r, &v[i].item, attr, tcall_flag(c, 1), &v[i].key) != 0)
+        if (sort_keys(r, &v[i].item, c->arg[2], tcall_flag(c, 1), &v[i].key) != 0)
             return -1;
     }
     return sort_list(r, out, v, tcall_flag(c, 0));

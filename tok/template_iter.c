@@ -2,13 +2,13 @@
  * give. */
 #include "tok/template_run.h"
 
-enum iter_kind { IT_VALUES, IT_MAP, IT_SELECT, IT_UNIQUE, IT_REVERSED, IT_WHERE };
+enum iter_kind { IT_VALUES, IT_MAP, IT_SELECT, IT_UNIQUE, IT_REVERSED, IT_WHERE, IT_ITEMS };
 
 struct titer {
     enum iter_kind kind;
-    struct tval src; /* VALUES, REVERSED: the container */
-    struct titer *in;
-    size_t at; /* VALUES, REVERSED: of src, in items (of a string in bytes) */
+    struct tval src;  /* what is walked; for VALUES and REVERSED a container */
+    struct titer *in; /* the others walk src through this one, made when the first item is asked for */
+    size_t at;        /* VALUES, REVERSED: of src, in items (of a string in bytes) */
     /* MAP, SELECT: what to do to each item */
     const struct tbuiltin *f;
     struct targs args;
@@ -48,6 +48,8 @@ int titer_of(struct trun *r, const struct tval *v, struct titer **out) {
     case TV_VIEW:
     case TV_RANGE:
         break;
+    case TV_LOOP:
+        return trun_fail(r, "iterating over 'loop' is not supported");
     default:
         return trun_fail(r, "a %s cannot be iterated over", tval_type(v));
     }
@@ -179,6 +181,15 @@ static int next_where(struct trun *r, struct titer *it, struct tval *out) {
     return rc;
 }
 
+static int open_source(struct trun *r, struct titer *it) {
+    struct tval src = it->src;
+    if (it->kind == IT_ITEMS && src.kind == TV_DICT)
+        src = (struct tval){.kind = TV_VIEW, .view = {src.dict, TVIEW_ITEMS}};
+    else if (it->kind == IT_ITEMS && src.kind != TV_UNDEF)
+        return trun_fail(r, "the filter 'items' needs a dict, not %s", tval_type(&src));
+    return titer_of(r, &src, &it->in);
+}
+
 int titer_next(struct trun *r, struct titer *it, struct tval *out) {
     if (trun_spend(r, 1) != 0)
         return -1;
@@ -186,9 +197,12 @@ int titer_next(struct trun *r, struct titer *it, struct tval *out) {
         return next_value(r, it, out);
     if (trun_enter(r) != 0) /* iterators over iterators over ... */
         return -1;
+    if (!it->in && open_source(r, it) != 0)
+        return -1;
     int rc = it->kind == IT_MAP      ? next_mapped(r, it, out)
              : it->kind == IT_SELECT ? next_selected(r, it, out)
              : it->kind == IT_UNIQUE ? next_unique(r, it, out)
+             : it->kind == IT_ITEMS  ? titer_next(r, it->in, out)
                                      : next_where(r, it, out);
     trun_leave(r);
     return rc;
@@ -207,13 +221,13 @@ int titer_list(struct trun *r, const struct tval *v, struct tval *out) {
     return rc;
 }
 
-/* An iterator of the kind over v, as a value. What is falsy gives nothing, as in jinja2. */
+/* An iterator of the kind over v, as a value. Like a Python generator it looks at v only when it is walked. */
 static struct titer *over(struct trun *r, enum iter_kind kind, const struct tval *v, struct tval *out) {
     struct titer *it = iter_new(r, kind);
-    struct tval nothing = tval_undef(NULL);
-    bool empty = (kind == IT_MAP || kind == IT_SELECT) && !tval_truth(v);
-    if (!it || titer_of(r, empty ? &nothing : v, &it->in) != 0)
+    if (!it)
         return NULL;
+    bool nothing = (kind == IT_MAP || kind == IT_SELECT) && !tval_truth(v); /* jinja2 asks "if value" */
+    it->src = nothing ? tval_undef(NULL) : *v;
     iter_value(out, it);
     return it;
 }
@@ -271,6 +285,11 @@ int titer_unique(struct trun *r, const struct tval *v, bool case_sensitive, cons
     it->case_sensitive = case_sensitive;
     it->attr = attr && attr->kind != TV_NONE ? attr : NULL;
     return 0;
+}
+
+int titer_items(struct trun *r, const struct tval *v, struct tval *out) {
+    struct titer *it = over(r, IT_ITEMS, v, out);
+    return it ? 0 : -1;
 }
 
 int titer_reversed(struct trun *r, const struct tval *v, struct tval *out) {

@@ -192,7 +192,7 @@ static int overflow(struct trun *r) {
 static int need_numbers(struct trun *r, const char *op, const struct tval *a, const struct tval *b) {
     if (tval_is_number(a) && tval_is_number(b))
         return 0;
-    if (a->kind == TV_UNDEF || b->kind == TV_UNDEF)
+    if (a->kind == TV_UNDEF || (b->kind == TV_UNDEF && a->kind != TV_STR))
         return trun_undefined(r, a->kind == TV_UNDEF ? a : b);
     return trun_fail(r, "the operator %s on %s and %s is not supported", op, tval_type(a), tval_type(b));
 }

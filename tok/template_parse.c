@@ -388,7 +388,7 @@ static int statements(struct tparser *p, const char *ends, struct tbody *out) {
     }
 done:
     tparse_leave(p);
-    *out = (struct tbody){l.v, l.n};
+    *out = (struct tbody){.v = l.v, .n = l.n};
     return 0;
 }
 
@@ -411,8 +411,8 @@ int tparse(struct tast *ast, const char *src, size_t n, const char *name, struct
     if (tlex(&ast->a, src, n, ast->name, &tok, &n_tok, &local) != 0)
         goto out;
     p.tok = tok;
-    if (tparse_symbol(&p, tstr_lit("loop"), &ast->sym_loop) == 0)
-        statements(&p, NULL, &ast->body);
+    if (tparse_symbol(&p, tstr_lit("loop"), &ast->sym_loop) == 0 && statements(&p, NULL, &ast->body) == 0)
+        tparse_scopes(&p);
 out:
     if (local.kind)
         err_set(e, local.kind, "%s", local.msg);

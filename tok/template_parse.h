@@ -43,4 +43,7 @@ struct tnode *tparse_target(struct tparser *p, bool with_namespace);
 /* Filters "| a | b(c)" upon of, which may be NULL; start_inline: the first stands without its bar. */
 struct tnode *tparse_filters(struct tparser *p, struct tnode *of, bool start_inline);
 
+/* After parsing: fills in tbody.blank everywhere (template_scope.c). */
+int tparse_scopes(struct tparser *p);
+
 #endif

@@ -97,7 +97,7 @@ static struct tnode *bracketed(struct tparser *p, enum tnode_kind kind, char clo
         if (pairs && (tparse_expect_op(p, ':') != 0 || tparse_push(p, &items, tparse_expr(p)) != 0))
             return NULL;
     }
-    n->list = (struct tbody){items.v, items.n};
+    n->list = (struct tbody){.v = items.v, .n = items.n};
     return n;
 }
 
@@ -168,7 +168,7 @@ static struct tnode *tuple(struct tparser *p, bool targets, bool with_cond, bool
     }
     struct tnode *n = tparse_node(p, TN_TUPLE, line);
     if (n)
-        n->list = (struct tbody){items.v, items.n};
+        n->list = (struct tbody){.v = items.v, .n = items.n};
     return n;
 }
 
@@ -331,6 +331,10 @@ static const struct tbuiltin *builtin(struct tparser *p, bool filter) {
     if (!f)
         tparse_fail(p, "the %s '%.*s' is not supported", filter ? "filter" : "test", s.n < 60 ? (int)s.n : 60, s.p);
     p->tok++;
+    if (f && tparse_at_op(p, '.')) {
+        tparse_fail(p, "a dotted name of a %s is not supported", filter ? "filter" : "test");
+        return NULL;
+    }
     return f;
 }
 
@@ -444,7 +448,7 @@ static struct tnode *concat(struct tparser *p) {
         return items.v[0];
     struct tnode *n = tparse_node(p, TN_CONCAT, line);
     if (n)
-        n->list = (struct tbody){items.v, items.n};
+        n->list = (struct tbody){.v = items.v, .n = items.n};
     return n;
 }
 

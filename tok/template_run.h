@@ -101,7 +101,8 @@ int teval_args(struct trun *r, struct tscope *s, const struct tnode_args *n, str
 int teval_call(struct trun *r, const struct tval *f, const struct targs *args, struct tval *out);
 int tloop_attr(struct trun *r, struct tloop *l, struct tstr name, struct tval *out, bool *found);
 int texec_macro(struct trun *r, const struct tmacro *m, const struct targs *args, struct tval *out);
-int texec_body(struct trun *r, struct tscope *s, struct tsink *k, const struct tbody *b);
+/* The whole template onto k. */
+int texec(struct trun *r, struct tsink *k);
 /* Binds a for or set target. */
 int texec_assign(struct trun *r, struct tscope *s, const struct tnode *target, const struct tval *v);
 
@@ -110,6 +111,7 @@ int titer_map(struct trun *r, const struct tval *v, const struct targs *args, st
 int titer_select(struct trun *r, const struct tval *v, const struct targs *args, bool by_attr, bool want,
                  struct tval *out);
 int titer_unique(struct trun *r, const struct tval *v, bool case_sensitive, const struct tval *attr, struct tval *out);
+int titer_items(struct trun *r, const struct tval *v, struct tval *out);
 int titer_reversed(struct trun *r, const struct tval *v, struct tval *out);
 int titer_where(struct trun *r, const struct tval *v, struct tscope *s, const struct tnode *target,
                 const struct tnode *test, struct titer **out);

