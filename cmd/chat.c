@@ -71,6 +71,7 @@ static const struct opt_group groups[] = {
     {"Chat", options, 0},
     {"Sampling", chat_settings_options, offsetof(struct chat_opts, settings)},
     {"Model", engine_options, offsetof(struct chat_opts, engine)},
+    {"Text", engine_text_options, offsetof(struct chat_opts, engine)},
     {"Common", common_options, offsetof(struct chat_opts, common)},
 };
 
@@ -134,14 +135,15 @@ static int one_shot(struct chat *c, const char *prompt, struct err *e) {
         return -1;
     if (engine_load(&c->engine, e) != 0)
         return interrupt_asked() ? interrupt_status() : -1;
-    int rc = chat_answer(c, tokens, json ? NULL : tty ? chat_emit_terminal : chat_emit_plain, NULL, e);
+    int rc = chat_answer(c, tokens, json ? NULL : tty ? chat_emit_terminal : chat_emit_plain, e);
     if (json && rc == 0)
         rc = chat_print_json(c, e);
     if (tty && !json && c->answer.text.n)
-        putchar('\n');
-    fflush(stdout);
+        chat_emit_plain(c, "\n", 1);
     if (rc != 0)
         return -1;
+    if (c->output_errno && c->output_errno != EPIPE)
+        return err_sys(e, c->output_errno, "writing the answer to standard output");
     say_how_it_ended(c);
     if (c->o->stats)
         chat_print_stats(c);
@@ -158,22 +160,21 @@ static int check_options(const struct chat_opts *o, struct err *e) {
     if (o->special && !o->raw)
         return err_set(e, ERR_USAGE,
                        "--special goes with --raw: in a chat, what a user types is never a special token");
-    if (o->raw && o->system)
-        return err_set(e, ERR_USAGE, "--system goes with a chat template, which --raw leaves out");
+    if (o->raw && (o->system || o->template_vars || o->engine.chat_template))
+        return err_set(e, ERR_USAGE, "%s goes with a chat template, which --raw leaves out",
+                       o->system          ? "--system"
+                       : o->template_vars ? "--template-vars"
+                                          : "--chat-template");
     return 0;
 }
 
 static int open_chat(struct chat *c, struct err *e) {
     struct engine *en = &c->engine;
-    if (engine_open(en, &c->o->engine, e) != 0)
+    if (engine_open(en, &c->o->engine, e) != 0 || engine_open_tokenizer(en, e) != 0 ||
+        (!c->o->raw && engine_open_template(en, e) != 0))
         return -1;
-    if (!c->o->raw && !en->tmpl)
-        return err_set(e, ERR_USAGE,
-                       "%s has no chat template: it was not made for chats. --raw continues a text as it is, "
-                       "--chat-template FILE brings one",
-                       c->o->engine.model);
     c->source = (struct prompt_source){.tok = en->tok,
-                                       .tmpl = c->o->raw ? NULL : en->tmpl,
+                                       .tmpl = en->tmpl,
                                        .bos = en->bos,
                                        .eos = en->eos,
                                        .extra_json = c->o->template_vars,

@@ -64,17 +64,16 @@ static void answer(struct repl *r) {
     answer_free(&c->answer);
     int rc = chat_prompt(c, &prompt, &e);
     if (rc == 0)
-        rc = chat_answer(c, prompt, tty ? chat_emit_terminal : chat_emit_plain, NULL, &e);
-    if (c->answer.text.n) {
-        putchar('\n');
-        fflush(stdout);
-    }
+        rc = chat_answer(c, prompt, tty ? chat_emit_terminal : chat_emit_plain, &e);
+    if (c->answer.text.n)
+        chat_emit_plain(c, "\n", 1);
     keep_unanswered(r);
     if (rc != 0)
-        term_error("%s%s", e.msg,
-                   r->unanswered.n ? "\nYour message is kept: /drop or /reset makes room, /retry sends it again." : "");
+        term_error("%s", e.msg);
     else
         say_how_it_ended(r);
+    if (rc != 0 && r->unanswered.n)
+        term_note("your message is kept: /retry sends it again (/drop forgets the oldest turn, /reset all of them)");
     if (rc == 0 && c->o->stats)
         chat_print_stats(c);
     interrupt_clear();
@@ -344,10 +343,12 @@ int chat_repl(struct chat *c, struct err *e) {
     int rc = -1;
     if (c->o->system && conversation_set_system(&c->conv, c->o->system, e) != 0)
         goto out;
+    interrupt_insist(true);
     if (engine_load(&c->engine, e) != 0) {
         rc = interrupt_asked() ? interrupt_status() : -1;
         goto out;
     }
+    interrupt_insist(false);
     history = history_path(c->o);
     if (line_input_open(&r.in, history, e) != 0)
         goto out;
@@ -363,7 +364,7 @@ int chat_repl(struct chat *c, struct err *e) {
             continue;
         }
         take(&r, &message);
-        if (c->answer.reason == STOP_OUTPUT)
+        if (c->output_errno)
             break;
     }
     if (!r.leave)

@@ -50,7 +50,7 @@ static bool fill(const struct chat *c, yyjson_mut_doc *d) {
     return ok && yyjson_mut_obj_add_null(d, o, "seed");
 }
 
-int chat_print_json(const struct chat *c, struct err *e) {
+int chat_print_json(struct chat *c, struct err *e) {
     yyjson_mut_doc *d = yyjson_mut_doc_new(&json_wiping);
     char *text = NULL;
     size_t n = 0;
@@ -61,7 +61,7 @@ int chat_print_json(const struct chat *c, struct err *e) {
         err_set(e, ERR_MEMORY, "out of memory for the JSON object");
         goto out;
     }
-    fwrite(text, 1, n, stdout); /* command.c looks whether it arrived */
+    (void)chat_emit_plain(c, text, n); /* the caller looks at output_errno */
     rc = 0;
 out:
     if (text)

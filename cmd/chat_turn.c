@@ -3,6 +3,7 @@
 #include "cmd/chat.h"
 #include "cmd/term.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,14 +93,14 @@ static int settle_seed(const struct chat *c, struct sample_params *p, struct err
     return 0;
 }
 
-int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx, const char *text, size_t n), void *ctx,
+int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx, const char *text, size_t n),
                 struct err *e) {
     struct answer *a = &c->answer;
     struct generate_opts o = {.max_tokens = (uint32_t)c->o->settings.max_tokens,
                               .stops = &c->o->settings.stop,
                               .mid_text = c->o->raw,
                               .emit = emit,
-                              .emit_ctx = ctx};
+                              .emit_ctx = c};
     if (sampling(c, &o.sample, e) != 0 || settle_seed(c, &o.sample, e) != 0)
         return -1;
     int rc = generate(&c->engine, prompt, &o, a, e);
@@ -116,21 +117,29 @@ int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx,
     return rc;
 }
 
+/* Looks how writing went; errno was 0 before. */
+static int flush_output(struct chat *c, bool written) {
+    if (written && fflush(stdout) == 0)
+        return 0;
+    c->output_errno = errno ? errno : EIO;
+    return -1;
+}
+
 int chat_emit_plain(void *ctx, const char *text, size_t n) {
-    (void)ctx;
-    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0 ? 0 : -1;
+    errno = 0;
+    return flush_output(ctx, fwrite(text, 1, n, stdout) == n);
 }
 
 int chat_emit_terminal(void *ctx, const char *text, size_t n) {
-    (void)ctx;
+    errno = 0;
     for (size_t i = 0; i < n; i++) {
         unsigned char b = (unsigned char)text[i];
         /* C0 controls and DEL are single bytes; C1 controls are C2 80 .. C2 9F. */
         bool c1 = b == 0xC2 && i + 1 < n && (unsigned char)text[i + 1] < 0xA0;
         bool control = (b < 0x20 && b != '\n' && b != '\t') || b == 0x7F || c1;
         if (putchar(control ? '?' : text[i]) == EOF)
-            return -1;
+            return flush_output(ctx, false);
         i += c1;
     }
-    return fflush(stdout) == 0 ? 0 : -1;
+    return flush_output(ctx, true);
 }

@@ -38,7 +38,7 @@ check "more front than layers is said" clamped
 from_stdin() {
     raw --max-tokens 30 --quiet && cp "$out" "$SCRATCH/plain" || return 1
     printf '%s\n' "$once" | "$SPLITINF" chat --local --model "$model" --raw --max-tokens 30 --quiet >"$out" 2>"$err"
-    cmp "$out" "$SCRATCH/plain"
+    [ -s "$out" ] && cmp "$out" "$SCRATCH/plain"
 }
 check "a prompt on standard input, less its last newline" from_stdin
 nul_byte() { printf 'a\0b' | "$SPLITINF" chat --local --model "$model" --raw >"$out" 2>"$err"; status=$?; said 2 && has "$err" "NUL byte"; }
@@ -124,6 +124,17 @@ closed_pipe() {
     [ "$(cat "$SCRATCH/status")" = 0 ] && [ ! -s "$err" ]
 }
 check "a reader that goes away ends the answer quietly" closed_pipe
+full_disk() {
+    "$SPLITINF" chat --local --model "$model" --raw --prompt "$once" --max-tokens 9 "$@" >/dev/full 2>"$err" </dev/null
+    status=$?
+    said 1 && has "$err" "No space left"
+}
+if [ -w /dev/full ]; then
+    check "a full disk is a failure" full_disk
+    check "a full disk is a failure for --json too" full_disk --json
+else
+    echo "skip a full disk is a failure: there is no /dev/full"
+fi
 interrupted() {
     mkfifo "$SCRATCH/fifo"
     sleep 30 >"$SCRATCH/fifo" &

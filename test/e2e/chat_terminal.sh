@@ -299,7 +299,7 @@ expect cut at max-tokens
 expect > 
 type There was a big red dog in the park and it was happy
 expect the context is full: the prompt has
-expect Your message is kept
+expect your message is kept
 expect > 
 type /save $SCRATCH/full.json
 expect 2 messages saved
