@@ -30,7 +30,8 @@ enum {
  * Rows of x stand in tiles of R rows:
  *   float weights    [cols][R] f32
  *   block weights    [blocks][16 pairs][R] of two int16 (pair 2i + o: elements 4i + o and 4i + o + 2 of the block),
- * then scales [blocks][R] f32, then minus scale * sum of the block's integers [blocks][R] f32 */
+ * then scales [blocks][R] f32, then minus scale * sum of the block's integers [blocks][R] f32,
+ *                    and the sums of each half of the block's integers [blocks][2][R] int32 */
 
 static inline bool dtype_is_float(enum dtype t) {
     return t == DT_F32 || t == DT_F16 || t == DT_BF16;
@@ -38,7 +39,7 @@ static inline bool dtype_is_float(enum dtype t) {
 
 /* Bytes that one row of x takes in a tile. */
 static inline size_t tile_row_bytes(bool is_float, int cols) {
-    return is_float ? (size_t)cols * 4 : (size_t)cols * 2 + (size_t)cols / QBLOCK * 8;
+    return is_float ? (size_t)cols * 4 : (size_t)cols * 2 + (size_t)cols / QBLOCK * 16;
 }
 
 /* acc[p][r][lane] (+)= sum over k in [k0, k1) of weight and x, in the order of k. k0 and k1 are multiples of SUPER, or
@@ -46,18 +47,21 @@ static inline size_t tile_row_bytes(bool is_float, int cols) {
 struct tile {
     const uint8_t *w; /* first panel */
     size_t panel_bytes;
-    int n_panels;     /* 1, or panels_of[rows] */
+    int n_panels;     /* 1, or what float_tiles or block_tiles says */
     const uint8_t *x; /* the tile */
-    int rows;         /* a size for which panels_of is not 0 */
+    int rows;         /* a size for which they do not say 0 */
     int cols, k0, k1;
     float *acc; /* [n_panels][rows][PANEL]; 64-byte aligned */
 };
 
 struct cpu_isa {
     const char *name;
-    int tile_rows;            /* rows of a full tile, at most TILE_MAX */
-    const uint8_t *panels_of; /* [TILE_MAX + 1]: panels per call for a tile of so many rows; 0: no such size */
+    /* [TILE_MAX + 1]: panels per call for a tile of so many rows; 0: no such size. For float weights and block weights.
+     */
+    const uint8_t *float_tiles, *block_tiles;
     void (*tile[DT_COUNT])(const struct tile *t);
+    /* Rows of one panel's acc to y [rows][ldy], n <= 16 lanes of them; bias may be NULL. */
+    void (*store_rows)(float *y, size_t ldy, const float *acc, int rows, const float *bias, int n, bool add);
     /* Makes one tile of `size` rows from x [rows][ldx]; the rows beyond are zeros. */
     void (*pack_f32)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
     void (*pack_i16)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
