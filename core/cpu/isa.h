@@ -42,8 +42,8 @@ static inline size_t tile_row_bytes(bool is_float, int cols) {
     return is_float ? (size_t)cols * 4 : (size_t)cols * 2 + (size_t)cols / QBLOCK * 16;
 }
 
-/* acc[p][r][lane] (+)= sum over k in [k0, k1) of weight and x, in the order of k. k0 and k1 are multiples of SUPER, or
- * the end. With k0 > 0 the sums go on from what acc holds, so cutting K into several calls changes no bit. */
+/* acc[p][r][lane] = sum over k in [k0, k1) of weight and x, in the order of k. With `more` the sums go on from what acc
+ * holds, so cutting K into several calls changes no bit. For block weights k0 and k1 are multiples of their block. */
 struct tile {
     const uint8_t *w; /* first panel */
     size_t panel_bytes;
@@ -51,7 +51,9 @@ struct tile {
     const uint8_t *x; /* the tile */
     int rows;         /* a size for which they do not say 0 */
     int cols, k0, k1;
-    float *acc; /* [n_panels][rows][PANEL]; 64-byte aligned */
+    bool more;
+    float *acc; /* panel p, row r at p * acc_panel + r * acc_row */
+    size_t acc_panel, acc_row;
 };
 
 struct cpu_isa {
@@ -76,11 +78,12 @@ struct cpu_isa {
     void (*rope)(float *x, const float *cs, int n_heads, int head_dim);
     void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n);
 
-    void (*attend_gather)(float *kt, float *v, const void *k, const void *vals, enum dtype type, const uint32_t *slots,
-                          int n, int head_dim);
-    void (*attend_block)(float *const *state, const float *const *q, int rows, const float *kt, const float *v, int lo,
-                         int hi, int head_dim, float scale);
-    void (*attend_finish)(float *out, const float *state, int head_dim);
+    /* A block of scores s [KV_BLOCK] (raw dot products) of one query becomes weights e^(scale * s - max), 0 outside of
+     * [lo, hi). Updates the query's running max and sum; returns what its older sums must be multiplied by. */
+    float (*softmax_block)(float *s, int lo, int hi, float scale, float *max, float *sum);
+    /* y = x * a, and y = x / a */
+    void (*scale)(float *y, const float *x, float a, int n);
+    void (*divide)(float *y, const float *x, float a, int n);
 
     int fma_chains; /* multiply-adds of 16 lanes in one of fma_rounds' rounds */
     float (*fma_rounds)(int n);

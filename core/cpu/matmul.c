@@ -76,10 +76,12 @@ static void multiply_chunk(const struct run *run, const struct matmul *m, int pa
     const struct tiles *tiles = &run->kind[dtype_is_float(w->type)];
     int step = row1 - row0 <= tiles->full ? w->cols : K_STEP;
     for (int k = 0; k < w->cols; k += step) {
-        struct tile t = {.panel_bytes = w->panel_bytes, .cols = w->cols, .k0 = k, .acc = acc};
+        struct tile t = {
+            .panel_bytes = w->panel_bytes, .cols = w->cols, .k0 = k, .more = k > 0, .acc = acc, .acc_row = PANEL};
         t.k1 = w->cols - k < step ? w->cols : k + step;
         for (int row = row0; row < row1; row += t.rows) {
             t.rows = tile_size(tiles, row1 - row);
+            t.acc_panel = (size_t)t.rows * PANEL;
             t.x = tiles->x + (size_t)row * tiles->row_bytes;
             for (int p = 0; p < n_panels; p += t.n_panels) {
                 t.n_panels = n_panels - p < tiles->sizes[t.rows] ? 1 : tiles->sizes[t.rows];
