@@ -108,6 +108,16 @@ static bool view_within(const struct view *v, const struct view *of) {
            (a == b || memcmp(a + v->lo, b + v->lo, (size_t)(v->hi - v->lo) * sizeof *a) == 0);
 }
 
+/* A row of values to its panels, in pieces of a constant size; the end of the last is zeros. */
+static inline void split_row(uint8_t *dst, const uint8_t *src, size_t left, const size_t piece) {
+    for (; left >= piece; left -= piece, src += piece, dst += KV_BLOCK * piece)
+        memcpy(dst, src, piece);
+    if (left > 0) {
+        memcpy(dst, src, left);
+        memset(dst + left, 0, piece - left);
+    }
+}
+
 static void gather(const struct item *it, const struct view *v) {
     const struct attend *a = it->run->a;
     size_t elem = it->run->elem, row = (size_t)a->head_dim * elem, head = (size_t)it->kv_head * a->head_stride * elem;
@@ -125,17 +135,12 @@ static void gather(const struct item *it, const struct view *v) {
         else
             it->isa->transpose_half(dst, rows, 0, (size_t)a->head_dim);
     }
-    size_t piece = PANEL * elem;
     for (int j = v->lo; j < v->hi; j++) {
-        const uint8_t *src = values + slots[j] * row;
-        uint8_t *dst = (uint8_t *)it->values + (size_t)j * piece;
-        size_t left = row;
-        for (; left >= piece; left -= piece, src += piece, dst += KV_BLOCK * piece)
-            memcpy(dst, src, piece);
-        if (left > 0) {
-            memcpy(dst, src, left);
-            memset(dst + left, 0, piece - left);
-        }
+        uint8_t *dst = (uint8_t *)it->values + (size_t)j * PANEL * elem;
+        if (elem == 2)
+            split_row(dst, values + slots[j] * row, row, PANEL * 2);
+        else
+            split_row(dst, values + slots[j] * row, row, PANEL * 4);
     }
 }
 
