@@ -26,8 +26,8 @@ void chat_template_free(struct chat_template *t);
 struct chat_vars {
     const char *bos_token, *eos_token;
     bool add_generation_prompt;
-    const char *date;          /* for strftime_now and date_string: "26 Jul 2024" */
-    const char *extra_json;    /* a JSON object of further variables (enable_thinking, tools, documents ...), or NULL */
+    const char *date;       /* for strftime_now and date_string: "26 Jul 2024" */
+    const char *extra_json; /* a JSON object of further variables (enable_thinking, tools, documents ...), or NULL */
 };
 
 /* A rendered prompt as stretches: template text may hold special tokens, text that came out of message content may not.
@@ -44,13 +44,14 @@ struct chat_prompt {
 };
 
 /* raise_exception in the template gives an ERR_USAGE with the template's own message. */
-int chat_template_render(const struct chat_template *t, const struct chat_message *m, size_t n, const struct chat_vars *v,
-                         struct chat_prompt *out, struct err *e);
+int chat_template_render(const struct chat_template *t, const struct chat_message *m, size_t n,
+                         const struct chat_vars *v, struct chat_prompt *out, struct err *e);
 void chat_prompt_free(struct chat_prompt *p); /* wipes */
 
-/* The template of a model directory (chat_template.jinja, else tokenizer_config.json's chat_template: a string, or a list
- * of which "default" is taken), with the bos/eos strings found beside it (malloc'ed, NULL when absent). 0 with *t NULL
- * when the directory has none. */
-int chat_template_open_dir(struct chat_template **t, char **bos_token, char **eos_token, const char *dir, struct err *e);
+/* The template of a model directory (chat_template.jinja, else tokenizer_config.json's chat_template: a string, or a
+ * list of which "default" is taken), with the bos/eos strings found beside it (malloc'ed, NULL when absent). 0 with *t
+ * NULL when the directory has none. */
+int chat_template_open_dir(struct chat_template **t, char **bos_token, char **eos_token, const char *dir,
+                           struct err *e);
 
 #endif
