@@ -1,72 +1,149 @@
-# Build rules. ./build.sh is the way in: it sees to dependencies and calls this with the right variables.
-#   BUILD=dir  where objects go        MODE=release|debug|tsan|static|fuzz
-BUILD ?= build
-MODE  ?= release
-ARCH  := $(shell $(CC) -dumpmachine | cut -d- -f1)
-VENDOR := vendor/build
+# Build rules. ./build.sh is the way in: it sees to dependencies and calls this with the right variables. By hand:
+#
+#   make -j2                                   build/splitinf
+#   make MODE=debug -j2                        build-debug/splitinf, with AddressSanitizer and UBSan
+#   make build/test/unit/test_kv               one module's unit tests, a program of its own
+#   make unit replay fuzz objects              all unit tests in one runner; fuzz targets over their corpora; with
+#                                              libFuzzer (MODE=fuzz CC=clang); every object file and nothing linked
+#
+#   MODE=release|debug|tsan|static|fuzz        BUILD=DIR where everything goes
+MODE ?= release
+BUILD ?= $(if $(filter release,$(MODE)),build,build-$(MODE))
+
+VERSION := 0.1.0
+COMMIT  := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null || echo unknown)
+ARCH    := $(shell $(CC) -dumpmachine | cut -d- -f1)
+VENDOR  := vendor/build$(if $(filter $(ARCH),$(shell uname -m)),,-$(ARCH))
 
 CSTD   := -std=c11 -D_GNU_SOURCE
 WARN   := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
 # No contraction by the compiler: fused multiply-adds stand where the code says so, for equal bits everywhere.
 BASE   := $(CSTD) $(WARN) -I. -isystem $(VENDOR)/include -ffp-contract=off -fno-strict-aliasing -fPIE -g
-OPT    := -O2
-LDMODE := -pie
-ifeq ($(MODE),debug)
-OPT    := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
-endif
-ifeq ($(MODE),tsan)
-OPT    := -O1 -fno-omit-frame-pointer -fsanitize=thread
-endif
-CFLAGS  = $(BASE) $(OPT) $(EXTRA_CFLAGS)
-LDLIBS  = -lm -lpthread
+HARDEN := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+SANE   := -O1 -fno-omit-frame-pointer
+LINK   := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 
-CORE_C := $(wildcard core/base/*.c core/model/*.c core/decode/*.c core/draft/*.c core/privacy/*.c) \
-          $(filter-out core/cpu/isa_%,$(wildcard core/cpu/*.c)) core/cpu/isa_portable.c
-ifeq ($(ARCH),x86_64)
-CORE_C += core/cpu/isa_avx2.c core/cpu/isa_avx512.c
+ifeq ($(MODE),release)
+OPT    := -O2 $(HARDEN)
+else ifeq ($(MODE),static)
+OPT    := -O2 $(HARDEN)
+LINK   := -static-$(LINK)
+else ifeq ($(MODE),debug)
+OPT    := $(SANE) -fsanitize=address,undefined -fno-sanitize-recover=undefined
+else ifeq ($(MODE),tsan)
+OPT    := $(SANE) -fsanitize=thread
+else ifeq ($(MODE),fuzz)
+# Needs clang. The libraries get the fuzzer's instrumentation, its main function comes with the targets only.
+OPT    := $(SANE) -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+else
+$(error MODE=$(MODE): there are release, debug, tsan, static and fuzz)
 endif
-ifeq ($(ARCH),aarch64)
-CORE_C += core/cpu/isa_neon.c
-endif
-CORE_C := $(filter $(wildcard core/*/*.c),$(CORE_C))
+CFLAGS = $(BASE) $(OPT) $(EXTRA_CFLAGS)
+# Per file, behind the others: instruction sets beyond the base line (the one to use is chosen at run time), and what
+# only one file needs to know.
+FLAGS_core/cpu/isa_avx2.c   := -mavx2 -mfma -mf16c -O3
+FLAGS_core/cpu/isa_avx512.c := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -O3
+FLAGS_core/cpu/isa_neon.c   := -O3
+FLAGS_cmd/version.c         := -DSPLITINF_VERSION='"$(VERSION)"' -DSPLITINF_COMMIT='"$(COMMIT)"' \
+                               -DSPLITINF_MODE='"$(MODE)"'
+
+# Sources: whatever stands in the folders, without the kernels of other processors.
+CORE_C := $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(wildcard core/*/*.c))
+CORE_C += $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c))
+CORE_C += $(if $(filter aarch64,$(ARCH)),$(wildcard core/cpu/isa_neon*.c))
 TOK_C  := $(wildcard tok/*.c)
-NET_C  := $(wildcard net/*.c)
 CMD_C  := $(wildcard cmd/*.c)
-
-obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
-
-PCRE   := -l:libpcre2-8.a
-UTF8   := -l:libutf8proc.a
-EDIT   := -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a
-LIBS   := $(VENDOR)/libyyjson.a $(PCRE) $(UTF8)
-
-.PHONY: all
-all: $(BUILD)/splitinf
-
-$(BUILD)/core/cpu/isa_avx2.o:   ISA := -mavx2 -mfma -mf16c -O3
-$(BUILD)/core/cpu/isa_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -O3
-$(BUILD)/core/cpu/isa_neon.o:   ISA := -O3
-
-$(BUILD)/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(ISA) -MMD -MP -c $< -o $@
-
-$(BUILD)/libcore.a: $(call obj,$(CORE_C))
-$(BUILD)/libtok.a: $(call obj,$(TOK_C))
-$(BUILD)/lib%.a:
-	@rm -f $@
-	ar rcs $@ $^
-
-$(BUILD)/splitinf: $(BUILD)/main.o $(call obj,$(CMD_C)) $(BUILD)/libtok.a $(BUILD)/libcore.a
-	$(CC) $(CFLAGS) $(LDMODE) -o $@ $^ $(LIBS) $(EDIT) $(LDLIBS)
-
-# One module's unit tests: make build/test/unit/test_kv && build/test/unit/test_kv
-$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(BUILD)/libtok.a $(BUILD)/libcore.a
-	$(CC) $(CFLAGS) $(LDMODE) -o $@ $^ $(LIBS) -lcriterion $(LDLIBS)
-
-# All of them in one runner.
 UNIT_C := $(wildcard test/unit/*.c)
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(BUILD)/libtok.a $(BUILD)/libcore.a
-	$(CC) $(CFLAGS) $(LDMODE) -o $@ $^ $(LIBS) -lcriterion $(LDLIBS)
+FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
+ALL_C  := $(wildcard main.c) $(CMD_C) $(CORE_C) $(TOK_C)
 
+# V=1 shows whole commands.
+Q      := $(if $(V),,@)
+say    := $(if $(V),@:,@echo)
+define \n
+
+
+endef
+
+obj     = $(patsubst %.c,$(BUILD)/%.o,$(1))
+OURS    := $(BUILD)/libcmd.a $(BUILD)/libtok.a $(BUILD)/libcore.a
+
+# -l:NAME.a names the static archive: only glibc is linked dynamically.
+TLS    := $(VENDOR)/libmbedtls.a $(VENDOR)/libmbedx509.a $(VENDOR)/libmbedcrypto.a
+LIBS   := $(VENDOR)/libyyjson.a $(TLS) -l:libpcre2-8.a -l:libutf8proc.a
+EDIT   := -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a
+SYSTEM := -lm -lpthread
+link    = $(say) "  link $@"$(\n)$(Q)$(CC) $(CFLAGS) $(LINK) -o $@ $(filter %.o,$^) $(OURS) $(LIBS)
+
+.PHONY: all unit replay fuzz objects clean FORCE
+.DELETE_ON_ERROR:
+all: $(BUILD)/splitinf
+unit: $(BUILD)/unit
+objects: $(call obj,$(ALL_C))
+clean:
+	rm -rf build build-* compile_commands.json splitinf splitinf-static
+
+# A stamp holds a text and is written only when the text has changed, so that what depends on it is made again when the
+# compiler, a flag, the list of sources or the commit is another one, and only then.
+CC_ID := $(CC) $(shell $(CC) --version | head -n 1)
+$(BUILD)/.flags:   TEXT = $(CC_ID) $(CFLAGS)
+$(BUILD)/.sources: TEXT = $(ALL_C) $(UNIT_C)
+$(BUILD)/.version: TEXT = $(VERSION) $(COMMIT)
+$(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version: FORCE
+	@mkdir -p $(@D)
+	@echo '$(TEXT)' | cmp -s - $@ || echo '$(TEXT)' > $@
+
+$(BUILD)/%.o: %.c $(BUILD)/.flags | $(VENDOR)/.key
+	@mkdir -p $(@D)
+	$(say) "  cc $<"
+	$(Q)$(CC) $(CFLAGS) $(FLAGS_$<) -MMD -MP -c $< -o $@
+$(BUILD)/cmd/version.o: $(BUILD)/.version
+
+$(BUILD)/libcmd.a: $(call obj,$(CMD_C)) $(BUILD)/.sources
+$(BUILD)/libcore.a: $(call obj,$(CORE_C)) $(BUILD)/.sources
+$(BUILD)/libtok.a: $(call obj,$(TOK_C)) $(BUILD)/.sources
+$(OURS):
+	@rm -f $@
+	$(Q)ar rcs $@ $(filter %.o,$^)
+
+$(VENDOR)/.key: vendor/pins vendor/build.sh
+	vendor/build.sh $(VENDOR)
+	@touch $@
+
+$(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
+	$(link) $(EDIT) $(SYSTEM)
+
+# All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
+HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(OURS) $(BUILD)/.sources
+	$(link) $(CRITERION) $(SYSTEM)
+$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(OURS)
+	$(link) $(CRITERION) $(SYSTEM)
+
+# Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
+# runner of our own takes that part over.
+CRITERION := -lcriterion
+ifeq ($(MODE),tsan)
+$(BUILD)/unit: $(BUILD)/test/forkrun.o
+HELPERS += $(BUILD)/test/forkrun.o
+endif
+
+# A fuzz target with libFuzzer (clang), or with a main function that runs it over files: each corpus is a test.
+$(foreach c,$(FUZZ_C),$(eval FLAGS_$(c) := -Wno-missing-prototypes))
+FUZZERS := $(FUZZ_C:test/fuzz/%.c=$(BUILD)/%)
+REPLAYS := $(FUZZ_C:test/fuzz/fuzz_%.c=$(BUILD)/replay_%)
+fuzz: $(FUZZERS)
+replay: $(REPLAYS)
+$(FUZZERS): $(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(OURS)
+	$(link) -fsanitize=fuzzer $(SYSTEM)
+$(REPLAYS): $(BUILD)/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $(OURS)
+	$(link) $(SYSTEM)
+
+# For clang-tidy and editors.
+json_entry = {"directory":"$(CURDIR)","file":"$(1)","command":"$(subst ",\",$(CC) $(CFLAGS) $(FLAGS_$(1))) -c $(1)"}
+compile_commands.json: $(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version Makefile
+	@: $(file >$@,[) $(foreach c,$(ALL_C) $(UNIT_C) $(FUZZ_C),$(file >>$@,$(call json_entry,$(c)),))
+	@sed -i -e '$$ s/,$$//' $@ && echo ']' >> $@
+
+.SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -57,6 +57,15 @@ enum {
  * the tokenizer has none. n log n. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, int flags, struct ids *out, struct err *e);
 
+/* A stretch of text in which no special token is looked for: what a user typed, inside a rendered template. */
+struct tok_plain {
+    size_t off, n;
+};
+/* As tokenizer_encode with TOK_SPECIAL, but a special token that touches one of the n_plain stretches (in order, apart)
+ * is text. The text is still one text: words and merges cross from template to user text as they would without this. */
+int tokenizer_encode_mixed(const struct tokenizer *t, const char *text, size_t n, const struct tok_plain *plain,
+                           size_t n_plain, int flags, struct ids *out, struct err *e);
+
 /* Decodes a whole list: appends to out. Special tokens are left out unless keep_special. */
 int tokenizer_decode(const struct tokenizer *t, const uint32_t *ids, size_t n, bool keep_special, struct wbuf *out, struct err *e);
 

@@ -1,6 +1,7 @@
 /* core/base/buf.h - a bounds-checked little-endian reader over bytes that are not trusted, and a growable byte buffer.
  * The reader has a sticky first failure: after one out-of-bounds read every further read gives zeros and r->bad stays
- * set, so a parser may read a whole record and look once. Bounds are checked by subtraction, never by adding a length. */
+ * set, so a parser may read a whole record and look once. Bounds are checked by subtraction, never by adding a length.
+ */
 #ifndef CORE_BASE_BUF_H
 #define CORE_BASE_BUF_H
 

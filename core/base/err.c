@@ -4,6 +4,18 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Messages quote names out of files and from peers, and end on terminals: no control character gets through (no escape
+ * sequence; only a newline, which texts of our own use), be it ASCII or one of the C1 set in UTF-8. */
+static void make_printable(char *s) {
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)s[0], next = (unsigned char)s[1];
+        if ((c < 0x20 && c != '\n') || c == 0x7f)
+            *s = '?';
+        else if (c == 0xc2 && next >= 0x80 && next < 0xa0)
+            s[0] = s[1] = '?';
+    }
+}
+
 int err_set(struct err *e, enum err_kind kind, const char *fmt, ...) {
     if (!e || e->kind != ERR_NONE)
         return -1;
@@ -11,6 +23,7 @@ int err_set(struct err *e, enum err_kind kind, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
+    make_printable(e->msg);
     e->kind = kind;
     return -1;
 }
@@ -22,6 +35,7 @@ int err_sys(struct err *e, int errnum, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
+    make_printable(e->msg);
     size_t n = strlen(e->msg);
     const char *text = strerrordesc_np(errnum); /* thread-safe, unlike strerror */
     snprintf(e->msg + n, sizeof e->msg - n, ": %s", text ? text : "unknown error");
@@ -37,6 +51,7 @@ int err_wrap(struct err *e, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(head, sizeof head, fmt, ap);
     va_end(ap);
+    make_printable(head);
     snprintf(whole, sizeof whole, "%s: %s", head, e->msg);
     whole[sizeof e->msg - 1] = '\0';
     memcpy(e->msg, whole, sizeof e->msg);

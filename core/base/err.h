@@ -1,6 +1,7 @@
 /* core/base/err.h - the one error convention: int 0 or -1, and a struct err that says why.
  * The first error wins: a later err_set on a filled err changes nothing, so clean-up code may fail in peace.
- * Messages are complete sentences' worth: what failed, on what, what to do; only cmd/ prints them. */
+ * Messages are complete sentences' worth: what failed, on what, what to do; only cmd/ prints them.
+ * They may quote hostile names: control characters other than the newline become '?'. */
 #ifndef CORE_BASE_ERR_H
 #define CORE_BASE_ERR_H
 

@@ -16,7 +16,8 @@ static inline void relax(void) {
     __asm__ volatile("yield");
 }
 #else
-static inline void relax(void) {}
+static inline void relax(void) {
+}
 #endif
 
 /* Between two kernels of one pass a worker spins this long before it sleeps: a pass is a few hundred short runs, and a
@@ -29,6 +30,9 @@ struct worker {
     int index;
 };
 
+/* A run is a number of items left. Whoever counts it down owns an item, and the run is over when every item was
+ * computed: nobody waits for a worker that came too late to get one (it may not even have a core). What an owner reads
+ * of the run (fn, ctx, n_items) cannot change under it, since its own item keeps the run alive. */
 struct pool {
     int n_threads;
     struct worker *workers; /* n_threads - 1 */
@@ -37,48 +41,56 @@ struct pool {
     pool_fn fn;
     void *ctx;
     int n_items;
-    atomic_int next;
-    atomic_int busy;      /* workers that have not finished the current run */
-    atomic_uint run;      /* generation: changes when there is work */
+    atomic_int left; /* items that nobody has taken yet */
+    atomic_int done; /* items that are computed */
+
     atomic_int n_asleep;
     atomic_bool stop;
     pthread_mutex_t lock;
     pthread_cond_t wake;
 };
 
+/* Computes items until none is left to take. */
 static void work(struct pool *p, int worker) {
-    for (int i; (i = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n_items;)
-        p->fn(p->ctx, i, worker);
+    int left = atomic_load_explicit(&p->left, memory_order_acquire);
+    while (left > 0) {
+        if (!atomic_compare_exchange_weak_explicit(&p->left, &left, left - 1, memory_order_acq_rel,
+                                                   memory_order_acquire))
+            continue;
+        p->fn(p->ctx, p->n_items - left, worker);
+        atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+        left = atomic_load_explicit(&p->left, memory_order_acquire);
+    }
+}
+
+static bool idle(struct pool *p) {
+    return atomic_load(&p->left) <= 0 && !atomic_load(&p->stop);
 }
 
 static void *worker_main(void *arg) {
     struct worker *w = arg;
     struct pool *p = w->pool;
-    unsigned seen = 0;
     for (;;) {
-        int spins = 0;
-        while (atomic_load_explicit(&p->run, memory_order_acquire) == seen) {
+        for (int spins = 0; idle(p);) {
             if (++spins < SPINS) {
                 relax();
                 continue;
             }
             pthread_mutex_lock(&p->lock);
             atomic_fetch_add(&p->n_asleep, 1);
-            while (atomic_load(&p->run) == seen)
+            while (idle(p))
                 pthread_cond_wait(&p->wake, &p->lock);
             atomic_fetch_sub(&p->n_asleep, 1);
             pthread_mutex_unlock(&p->lock);
         }
-        seen++;
         if (atomic_load(&p->stop))
             return NULL;
         work(p, w->index);
-        atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
     }
 }
 
-static void announce(struct pool *p) {
-    atomic_fetch_add(&p->run, 1); /* sequentially consistent against n_asleep: no lost wake-up */
+/* After left or stop was set (sequentially consistent against n_asleep: no wake-up is lost). */
+static void wake(struct pool *p) {
     if (atomic_load(&p->n_asleep) > 0) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_broadcast(&p->wake);
@@ -97,15 +109,15 @@ void pool_run(struct pool *p, pool_fn fn, void *ctx, int n_items) {
     p->fn = fn;
     p->ctx = ctx;
     p->n_items = n_items;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->busy, p->n_started, memory_order_relaxed);
-    announce(p);
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    atomic_store(&p->left, n_items);
+    wake(p);
     work(p, 0);
-    for (int spins = 0; atomic_load_explicit(&p->busy, memory_order_acquire) > 0;) {
+    for (int spins = 0; atomic_load_explicit(&p->done, memory_order_acquire) < n_items;) {
         if (++spins < SPINS)
             relax();
         else
-            sched_yield(); /* more threads than cores: let the last worker run */
+            sched_yield(); /* more threads than cores: let the one that has the last item run */
     }
 }
 
@@ -148,7 +160,7 @@ void pool_free(struct pool *p) {
     if (!p)
         return;
     atomic_store(&p->stop, true);
-    announce(p);
+    wake(p);
     for (int i = 0; i < p->n_started; i++)
         pthread_join(p->workers[i].thread, NULL);
     pthread_cond_destroy(&p->wake);

@@ -1,9 +1,9 @@
 /* core/cpu/cpu.h - the CPU's kernels behind one interface: packed matrices, products, attention, element-wise steps.
  *
- * Identity. Every kernel is written over 16 lanes with one order of operations per output element: an output of a matrix
- * product accumulates k = 0, 1, 2 ... with fused multiply-adds in its own lane, however many rows share the call; a
- * reduction over a row sums element i into lane i % 16 and then folds the lanes 8, 4, 2, 1. All instruction sets follow
- * the same order and use fused multiply-add, so portable, AVX2, AVX-512 and NEON give the same bits. */
+ * Identity. Every kernel is written over 16 lanes with one order of operations per output element: an output of a
+ * matrix product accumulates k = 0, 1, 2 ... with fused multiply-adds in its own lane, however many rows share the
+ * call; a reduction over a row sums element i into lane i % 16 and then folds the lanes 8, 4, 2, 1. All instruction
+ * sets follow the same order and use fused multiply-add, so portable, AVX2, AVX-512 and NEON give the same bits. */
 #ifndef CORE_CPU_CPU_H
 #define CORE_CPU_CPU_H
 
@@ -23,7 +23,7 @@ struct cpu_isa;
 struct cpu {
     struct pool *pool;
     const struct cpu_isa *isa;
-    void *scratch;        /* grown by cpu_reserve, used inside the calls below */
+    void *scratch; /* grown by cpu_reserve, used inside the calls below */
     size_t scratch_bytes;
 };
 
@@ -36,17 +36,17 @@ const char *const *cpu_isa_list(void);
 
 /* A matrix [rows][cols] in panels of 16 rows: for each k the 16 weights stand together. Owned. */
 struct packed {
-    enum dtype type;     /* F32 F16 BF16 Q8_0 Q4_0 Q4_K Q6_K: the precision; the layout is the panel's own (pack.c) */
+    enum dtype type; /* F32 F16 BF16 Q8_0 Q4_0 Q4_K Q6_K: the precision; the layout is the panel's own (pack.c) */
     int rows, cols;
     size_t panel_bytes;
-    uint8_t *data;       /* 64-byte aligned; NULL for an empty struct */
+    uint8_t *data; /* 64-byte aligned; NULL for an empty struct */
     size_t bytes;
 };
 
 /* Bytes that packing a rows x cols matrix of t with quant takes, and the type it will have. */
 size_t packed_size(enum dtype t, int rows, int cols, enum quant quant, enum dtype *type);
-/* Packs t with all threads of c, reading each row once. quant re-encodes matrices whose cols are a multiple of 32; others
- * keep their type. On error p is empty. */
+/* Packs t with all threads of c, reading each row once. quant re-encodes matrices whose cols are a multiple of 32;
+ * others keep their type. On error p is empty. */
 int packed_load(struct packed *p, struct cpu *c, const struct tensor *t, enum quant quant, struct err *e);
 void packed_free(struct packed *p);
 /* Row `row` decoded to f32 (tests, tied embeddings). */
@@ -58,7 +58,7 @@ struct matmul {
     const float *bias; /* [rows] or NULL; added after the sum */
     float *y;          /* [n][ldy] */
     int ldy;
-    bool add;          /* y += (the residual) instead of y = ; the sum is formed first, then added to y */
+    bool add; /* y += (the residual) instead of y = ; the sum is formed first, then added to y */
 };
 
 /* Scratch that cpu_matmul and cpu_attend may need for passes of up to max_rows rows. Call once per stage. */
@@ -74,11 +74,11 @@ void cpu_matmul(struct cpu *c, const struct matmul *jobs, int n_jobs, const floa
  * `window` of them. Online softmax over blocks of 64 logical positions aligned to position 0, combined in order. */
 struct attend {
     const struct batch *batch;
-    const float *q;         /* [n][n_heads][head_dim], RoPE applied */
-    float *out;             /* [n][n_heads][head_dim] */
-    const void *k, *v;      /* one layer: kv head h, slot s at element h * head_stride + s * head_dim */
-    enum dtype kv_type;     /* F16 or F32 */
-    size_t head_stride;     /* elements */
+    const float *q;     /* [n][n_heads][head_dim], RoPE applied */
+    float *out;         /* [n][n_heads][head_dim] */
+    const void *k, *v;  /* one layer: kv head h, slot s at element h * head_stride + s * head_dim */
+    enum dtype kv_type; /* F16 or F32 */
+    size_t head_stride; /* elements */
     int n_heads, n_kv_heads, head_dim;
     float scale;
     int window;
@@ -95,8 +95,8 @@ void cpu_silu_mul(struct cpu *c, float *gate, const float *up, int n, int cols);
  * x1' = x1 cos - x2 sin, x2' = x2 cos + x1 sin, with cs [n][head_dim] = cos then sin per row. */
 void cpu_rope(struct cpu *c, float *x, int ldx, const float *cs, int n, int n_heads, int head_dim);
 
-/* cos and sin of (float)pos * inv_freq[i] for n positions, into cs [n][head_dim]: cos first, then sin. Own range reduction
- * and polynomials, so that every machine gives the same bits. inv_freq [head_dim / 2]. */
+/* cos and sin of (float)pos * inv_freq[i] for n positions, into cs [n][head_dim]: cos first, then sin. Own range
+ * reduction and polynomials, so that every machine gives the same bits. inv_freq [head_dim / 2]. */
 void cpu_rope_table(float *cs, const uint32_t *pos, int n, const float *inv_freq, int head_dim);
 
 /* Writes rows of K or V into slots: dst[h * head_stride + slot[i] * head_dim] = x[i][h]. */

@@ -21,11 +21,11 @@ struct tensor {
     char name[96];
     enum dtype dtype;
     uint32_t rows, cols;
-    size_t row_bytes;
-    const uint8_t *data;   /* row 0 in the mapping; NULL when rows are generated */
     uint32_t permute_heads; /* GGUF llama q/k rows are stored rotary-interleaved: heads to undo it by; 0: as is */
-    uint64_t key;          /* generator stream, when data is NULL */
-    float scale;           /* generator: standard deviation (0: the constant 1, a norm) */
+    size_t row_bytes;
+    const uint8_t *data; /* row 0 in the mapping; NULL when rows are generated */
+    uint64_t key;        /* generator stream, when data is NULL */
+    float scale;         /* generator: standard deviation (0: the constant 1, a norm) */
 };
 
 /* path: an HF directory, a .gguf file, or random:NAME[/LAYERS][:SEED]. */
@@ -39,7 +39,8 @@ const struct gguf *weights_gguf(const struct weights *w);
 
 /* Finds a tensor and checks its shape: rows x cols, or a vector of cols elements when rows is 1. Names are HF's, e.g.
  * "model.layers.3.self_attn.q_proj.weight", "model.embed_tokens.weight", "lm_head.weight". A missing tensor, a wrong
- * shape, an unknown dtype or bytes outside the file is an ERR_MODEL that names the tensor and the file. */
+ * shape, an unknown dtype or bytes outside the file is an ERR_MODEL that names the tensor and the file; a file of a
+ * sharded model that is not there is an ERR_IO. May open that file: one thread at a time. */
 int weights_get(struct weights *w, const char *name, uint32_t rows, uint32_t cols, struct tensor *t, struct err *e);
 bool weights_has(const struct weights *w, const char *name);
 

@@ -27,6 +27,12 @@ Test(err, long_messages_are_cut_not_overrun) {
     cr_assert_eq(strlen(e.msg), sizeof e.msg - 1);
 }
 
+Test(err, hostile_names_cannot_drive_the_terminal) {
+    struct err e = {0};
+    err_set(&e, ERR_MODEL, "tensor %s", "a\033[2Jb\rc\xc2\x9b" "d\x7f \xc3\xa9\n");
+    cr_assert_str_eq(e.msg, "tensor a?[2Jb?c??d? \xc3\xa9\n");
+}
+
 Test(rbuf, failure_is_sticky) {
     uint8_t b[5] = {1, 2, 3, 4, 5};
     struct rbuf r = rbuf_of(b, sizeof b);

@@ -1,0 +1,18 @@
+/* cmd/bench_model.h - how fast this machine alone reads a prompt and writes an answer with a model. */
+#ifndef CMD_BENCH_MODEL_H
+#define CMD_BENCH_MODEL_H
+
+#include "cmd/engine.h"
+
+struct bench_model_opts {
+    int prefill; /* tokens of the prompt */
+    int tokens;  /* tokens generated behind it */
+    int repeat;
+    bool json;
+};
+
+/* Loads the model of o (no tokenizer is needed: the tokens are pseudo-random) and measures. Prints a table, or one JSON
+ * object, on standard output. */
+int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, struct err *e);
+
+#endif

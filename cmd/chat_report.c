@@ -1,0 +1,71 @@
+/* What is said of an answer beside its text: --stats and --json. */
+#include "cmd/chat.h"
+#include "cmd/json.h"
+#include "core/base/wipe.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static double per_second(double n, double ms) {
+    return ms > 0 ? n / ms * 1e3 : 0;
+}
+
+void chat_print_stats(const struct chat *c) {
+    const struct answer *a = &c->answer;
+    const struct session_stats *s = session_stats(c->engine.session);
+    uint32_t fresh = a->n_prompt - a->n_reused, n_context;
+    session_tokens(c->engine.session, &n_context);
+    fprintf(stderr, "prompt   %u tokens, %u of them computed before; the other %u in %.0f ms, %.1f tok/s\n",
+            a->n_prompt, a->n_reused, fresh, a->prefill_ms, per_second(fresh, a->prefill_ms));
+    fprintf(stderr,
+            "answer   %zu tokens, first after %.0f ms, then %.1f tok/s in %llu steps of %.2f tokens; ended by: %s\n",
+            a->ids.n, a->ttft_ms, answer_tok_s(a), (unsigned long long)a->steps, answer_tokens_per_step(a),
+            stop_reason_name(a->reason));
+    fprintf(stderr, "context  %u of %u positions\n", n_context, c->engine.ctx);
+    fprintf(stderr,
+            "time     front %.0f ms, middle %.0f ms, back %.0f ms, head %.0f ms, sampling %.0f ms; loading %.0f ms\n",
+            s->front_ms, s->middle_ms, s->back_ms, s->head_ms, s->sample_ms, c->engine.load_ms);
+    if (c->o->settings.temperature > 0)
+        fprintf(stderr, "seed     %llu\n", (unsigned long long)a->seed);
+}
+
+static bool fill(const struct chat *c, yyjson_mut_doc *d) {
+    const struct answer *a = &c->answer;
+    yyjson_mut_val *o = yyjson_mut_obj(d), *tokens = yyjson_mut_arr(d);
+    yyjson_mut_doc_set_root(d, o);
+    bool ok = yyjson_mut_obj_add_strn(d, o, "text", a->text.n ? (const char *)a->text.p : "", a->text.n);
+    for (size_t i = 0; i < a->ids.n && ok; i++)
+        ok = yyjson_mut_arr_add_uint(d, tokens, a->ids.p[i]);
+    ok = ok && yyjson_mut_obj_add_val(d, o, "tokens", tokens) &&
+         yyjson_mut_obj_add_uint(d, o, "prompt_tokens", a->n_prompt) &&
+         yyjson_mut_obj_add_uint(d, o, "reused_tokens", a->n_reused) &&
+         yyjson_mut_obj_add_uint(d, o, "steps", a->steps) &&
+         yyjson_mut_obj_add_real(d, o, "tokens_per_step", answer_tokens_per_step(a)) &&
+         yyjson_mut_obj_add_real(d, o, "tok_s", answer_tok_s(a)) &&
+         yyjson_mut_obj_add_real(d, o, "ttft_ms", a->ttft_ms) &&
+         yyjson_mut_obj_add_real(d, o, "prefill_ms", a->prefill_ms) && yyjson_mut_obj_add_null(d, o, "rtt_ms") &&
+         yyjson_mut_obj_add_str(d, o, "stop_reason", stop_reason_name(a->reason));
+    if (c->o->settings.temperature > 0)
+        return ok && yyjson_mut_obj_add_uint(d, o, "seed", a->seed);
+    return ok && yyjson_mut_obj_add_null(d, o, "seed");
+}
+
+int chat_print_json(struct chat *c, struct err *e) {
+    yyjson_mut_doc *d = yyjson_mut_doc_new(&json_wiping);
+    char *text = NULL;
+    size_t n = 0;
+    int rc = -1;
+    if (d && fill(c, d))
+        text = yyjson_mut_write_opts(d, YYJSON_WRITE_NEWLINE_AT_END, &json_wiping, &n, NULL);
+    if (!text) {
+        err_set(e, ERR_MEMORY, "out of memory for the JSON object");
+        goto out;
+    }
+    (void)chat_emit_plain(c, text, n); /* the caller looks at output_errno */
+    rc = 0;
+out:
+    if (text)
+        json_wiping.free(NULL, text);
+    yyjson_mut_doc_free(d);
+    return rc;
+}

@@ -1,0 +1,145 @@
+/* One turn of a chat: settings into sampling parameters, messages into a prompt that fits, the answer into the
+ * conversation. */
+#include "cmd/chat.h"
+#include "cmd/term.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* ID=B with B a number, or "ban". */
+static int parse_bias(const char *text, int vocab, struct logit_bias *b, struct err *e) {
+    char *end;
+    unsigned long id = strtoul(text, &end, 10);
+    if (end == text || *end != '=' || text[0] < '0' || text[0] > '9')
+        return err_set(e, ERR_USAGE, "--logit-bias: '%.60s' is not ID=B, such as 42=-1.5 or 42=ban", text);
+    if (id >= (unsigned long)vocab)
+        return err_set(e, ERR_USAGE, "--logit-bias: token %lu is not in the model's vocabulary of %d", id, vocab);
+    const char *value = end + 1;
+    *b = (struct logit_bias){.token = (uint32_t)id, .bias = -INFINITY};
+    if (strcmp(value, "ban") == 0)
+        return 0;
+    double v = strtod(value, &end);
+    if (end == value || *end != '\0' || !(fabs(v) <= 1000))
+        return err_set(e, ERR_USAGE, "--logit-bias: '%.60s' is not a number from -1000 to 1000, nor 'ban'", value);
+    b->bias = (float)v;
+    return 0;
+}
+
+static int sampling(struct chat *c, struct sample_params *p, struct err *e) {
+    const struct chat_settings *s = &c->o->settings;
+    int vocab = c->engine.config->vocab;
+    sample_params_default(p);
+    p->temperature = (float)s->temperature;
+    p->top_k = s->top_k;
+    p->top_p = (float)s->top_p;
+    p->min_p = (float)s->min_p;
+    p->repetition_penalty = (float)s->repeat_penalty;
+    p->penalty_window = s->repeat_window;
+    p->presence_penalty = (float)s->presence_penalty;
+    p->frequency_penalty = (float)s->frequency_penalty;
+    p->seed = s->seed;
+    if (s->bias.n > SAMPLE_MAX_BIAS)
+        return err_set(e, ERR_USAGE, "--logit-bias was given %d times; at most %d", s->bias.n, SAMPLE_MAX_BIAS);
+    for (int i = 0; i < s->bias.n; i++)
+        if (parse_bias(s->bias.p[i], vocab, &c->bias[i], e) != 0)
+            return -1;
+    p->bias = c->bias;
+    p->n_bias = s->bias.n;
+    for (int i = 0; i < s->stop.n; i++)
+        if (!s->stop.p[i][0])
+            return err_set(e, ERR_USAGE, "--stop: an empty string would stop every answer at once");
+    return sample_params_check(p, vocab, e);
+}
+
+int chat_check_settings(struct chat *c, struct err *e) {
+    struct sample_params p;
+    return sampling(c, &p, e);
+}
+
+int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e) {
+    int dropped = 0;
+    for (;;) {
+        if (conversation_prompt(&c->conv, &c->maker, prompt, e) != 0)
+            return -1;
+        if ((*prompt)->n == 0)
+            return err_set(e, ERR_USAGE, "the prompt is empty, and this model has no token to start from");
+        if ((*prompt)->n < c->engine.ctx)
+            break;
+        if (c->o->on_full == FULL_STOP || !conversation_drop_oldest(&c->conv))
+            return err_set(
+                e, ERR_USAGE,
+                "the context is full: the prompt has %zu tokens, --ctx gives %u (the model was made for %d) and one "
+                "at least is for the answer",
+                (*prompt)->n, c->engine.ctx, c->engine.config->max_ctx);
+        dropped++;
+    }
+    if (dropped)
+        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", c->engine.ctx, dropped,
+                  dropped == 1 ? " was" : "s were");
+    return 0;
+}
+
+static int settle_seed(const struct chat *c, struct sample_params *p, struct err *e) {
+    if (c->seed_given || p->temperature <= 0)
+        return 0;
+    /* 53 bits: any JSON reader can hold it, so that a run can be repeated from what --json printed. */
+    if (getrandom(&p->seed, sizeof p->seed, 0) != sizeof p->seed)
+        return err_set(e, ERR_IO, "the system gave no random number for a seed; give one with --seed");
+    p->seed >>= 11;
+    return 0;
+}
+
+int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx, const char *text, size_t n),
+                struct err *e) {
+    struct answer *a = &c->answer;
+    struct generate_opts o = {.max_tokens = (uint32_t)c->o->settings.max_tokens,
+                              .stops = &c->o->settings.stop,
+                              .mid_text = c->o->raw,
+                              .emit = emit,
+                              .emit_ctx = c};
+    if (sampling(c, &o.sample, e) != 0 || settle_seed(c, &o.sample, e) != 0)
+        return -1;
+    int rc = generate(&c->engine, prompt, &o, a, e);
+    if (a->text.n) {
+        size_t n_text, n_ids = answer_whole_ids(a, &n_text);
+        /* A NUL cannot stand in a message: the text ends before it. */
+        const char *text = wbuf_cstr(&a->text);
+        if (strlen(text) < n_text)
+            n_text = n_ids = 0;
+        struct err *mine = rc == 0 ? e : NULL;
+        if (conversation_answer(&c->conv, text, n_text, a->ids.p, n_ids, a->lead, mine) != 0)
+            rc = -1;
+    }
+    return rc;
+}
+
+/* Looks how writing went; errno was 0 before. */
+static int flush_output(struct chat *c, bool written) {
+    if (written && fflush(stdout) == 0)
+        return 0;
+    c->output_errno = errno ? errno : EIO;
+    return -1;
+}
+
+int chat_emit_plain(void *ctx, const char *text, size_t n) {
+    errno = 0;
+    return flush_output(ctx, fwrite(text, 1, n, stdout) == n);
+}
+
+int chat_emit_terminal(void *ctx, const char *text, size_t n) {
+    errno = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char b = (unsigned char)text[i];
+        /* C0 controls and DEL are single bytes; C1 controls are C2 80 .. C2 9F. */
+        bool c1 = b == 0xC2 && i + 1 < n && (unsigned char)text[i + 1] < 0xA0;
+        bool control = (b < 0x20 && b != '\n' && b != '\t') || b == 0x7F || c1;
+        if (putchar(control ? '?' : text[i]) == EOF)
+            return flush_output(ctx, false);
+        i += c1;
+    }
+    return flush_output(ctx, true);
+}

@@ -1,0 +1,262 @@
+#include "cmd/engine.h"
+
+#include "cmd/interrupt.h"
+#include "cmd/memory.h"
+#include "cmd/term.h"
+#include "core/base/clock.h"
+#include "core/base/file.h"
+#include "core/base/log.h"
+#include "core/model/gguf.h"
+#include "core/model/local_middle.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Positions taken when --ctx is not given and the model was made for more. */
+enum { DEFAULT_CTX = 4096 };
+/* KV places beside those of the context: a window in flight and the draft trees of decoding (session.c keeps as many).
+ */
+enum { SPARE_SLOTS = 256 };
+enum { MAX_TEMPLATE_FILE = 1 << 20 };
+
+static const char *const backend_choices[] = {"auto", "cpu", NULL};
+const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", "neon", NULL};
+static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
+static const char *const kv_choices[] = {"f16", "f32", NULL};
+
+#define AT(field) .offset = offsetof(struct engine_opts, field)
+const struct opt engine_options[] = {
+    {"model", "M", "a Hugging Face directory, a .gguf file, or random:NAME[/LAYERS][:SEED]", OPT_STRING, AT(model)},
+    {"front", "N", "layers of the first part, which with the last one stays on the trusted machine", OPT_INT, AT(front),
+     .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
+    {"back", "N", "layers of the last part", OPT_INT, AT(back), .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
+    {"backend", "NAME", "what computes", OPT_CHOICE, AT(backend), .choices = backend_choices},
+    {"isa", "NAME", "CPU instructions to use, for comparisons; all give the same bits", OPT_CHOICE, AT(isa),
+     .choices = engine_isa_choices},
+    {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .min = 0,
+     .max = 1024},
+    {"ctx", "N", "positions of context; 0: what the model was made for, at most 4096", OPT_INT, AT(ctx), .min = 0,
+     .max = CONFIG_MAX_CTX},
+    {"chunk", "N", "prompt tokens computed in one pass", OPT_INT, AT(chunk), .def = "256", .min = 1, .max = 8192},
+    {"quant", "TYPE", "re-encode the weights while loading", OPT_CHOICE, AT(quant), .choices = quant_choices},
+    {"kv", "TYPE", "numbers in the KV cache", OPT_CHOICE, AT(kv), .choices = kv_choices},
+    {"memory", "BYTES", "refuse to take more than this; 0: what the machine has available", OPT_BYTES, AT(memory)},
+    {0},
+};
+const struct opt engine_text_options[] = {
+    {"tokenizer", "PATH", "take the tokenizer from this directory or file instead of the model's own", OPT_STRING,
+     AT(tokenizer)},
+    {"chat-template", "FILE", "a Jinja chat template to use instead of the model's own", OPT_STRING, AT(chat_template)},
+    {0},
+};
+#undef AT
+
+const char *engine_isa_name(int choice) {
+    return choice ? engine_isa_choices[choice] : NULL;
+}
+
+static void add_stop(struct engine *en, int id) {
+    if (id < 0 || en->n_stop == ENGINE_MAX_STOP)
+        return;
+    for (int i = 0; i < en->n_stop; i++)
+        if (en->stop[i] == (uint32_t)id)
+            return;
+    en->stop[en->n_stop++] = (uint32_t)id;
+}
+
+static void find_stops(struct engine *en) {
+    /* Tokens that end a turn in the templates of the supported families. Many files, GGUF above all, name only the
+     * end-of-text token as eos although the model was trained to end its turns with one of these. */
+    static const char *const turn_ends[] = {"<|eot_id|>", "<|im_end|>", "<|eom_id|>"};
+    for (int i = 0; i < en->config->n_eos; i++)
+        add_stop(en, en->config->eos[i]);
+    add_stop(en, tokenizer_eos(en->tok));
+    for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends; i++)
+        add_stop(en, tokenizer_special(en->tok, turn_ends[i], strlen(turn_ends[i])));
+}
+
+int engine_open_tokenizer(struct engine *en, struct err *e) {
+    const struct gguf *g = en->o.tokenizer ? NULL : weights_gguf(en->weights);
+    const char *path = en->o.tokenizer ? en->o.tokenizer : en->o.model;
+    if (!en->o.tokenizer && !g && !file_is_dir(path))
+        return err_set(e, ERR_USAGE, "%s has no tokenizer; name one with --tokenizer DIR|FILE", path);
+    if (g ? tokenizer_from_gguf(&en->tok, g, e) : tokenizer_open(&en->tok, path, e))
+        return -1;
+    uint32_t n = tokenizer_n(en->tok);
+    if (n > (uint32_t)en->config->vocab)
+        return err_set(e, ERR_MODEL,
+                       "the tokenizer of %s has %u tokens, but the model %s knows only %d: they do not belong together",
+                       path, n, en->o.model, en->config->vocab);
+    find_stops(en);
+    return 0;
+}
+
+static int template_from_file(struct engine *en, const char *path, struct err *e) {
+    char *text = NULL;
+    size_t n;
+    if (file_read(path, MAX_TEMPLATE_FILE, &text, &n, e) != 0)
+        return -1;
+    int rc = chat_template_parse(&en->tmpl, text, n, path, e);
+    free(text);
+    return rc;
+}
+
+/* What the template calls bos_token and eos_token, where no file beside it has named them. */
+static int name_special(const struct tokenizer *t, int id, char **text, struct err *e) {
+    if (*text || id < 0)
+        return 0;
+    *text = strdup(tokenizer_special_text(t, (uint32_t)id));
+    return *text ? 0 : err_set(e, ERR_MEMORY, "out of memory");
+}
+
+int engine_open_template(struct engine *en, struct err *e) {
+    const struct gguf *g = en->o.tokenizer ? NULL : weights_gguf(en->weights);
+    const char *path = en->o.tokenizer ? en->o.tokenizer : en->o.model;
+    struct gguf_str s;
+    int rc = 0;
+    if (en->o.chat_template)
+        rc = template_from_file(en, en->o.chat_template, e);
+    else if (g)
+        rc = gguf_string(g, "tokenizer.chat_template", &s) ? chat_template_parse(&en->tmpl, s.p, s.n, path, e) : 0;
+    else if (file_is_dir(path))
+        rc = chat_template_open_dir(&en->tmpl, &en->bos, &en->eos, path, e);
+    if (rc != 0 || name_special(en->tok, tokenizer_bos(en->tok), &en->bos, e) != 0 ||
+        name_special(en->tok, tokenizer_eos(en->tok), &en->eos, e) != 0)
+        return -1;
+    if (!en->tmpl)
+        return err_set(e, ERR_USAGE,
+                       "%s has no chat template: it was not made for chats. --raw continues a text as it is, "
+                       "--chat-template FILE brings one",
+                       path);
+    return 0;
+}
+
+static int settle_shape(struct engine *en, struct err *e) {
+    const struct model_config *c = en->config;
+    int n = c->n_layers, front = en->o.front, back = en->o.back;
+    if (front + back > n) {
+        front = front < n ? front : n;
+        back = back < n - front ? back : n - front;
+        term_note("%s has %d layers: --front %d --back %d instead of %d and %d", en->o.model, n, front, back,
+                  en->o.front, en->o.back);
+    }
+    en->parts[0] = (struct part){.lo = 0, .hi = front, .embed = true};
+    en->parts[1] = (struct part){.lo = front, .hi = n - back};
+    en->parts[2] = (struct part){.lo = n - back, .hi = n, .head = true};
+    if (en->o.ctx > c->max_ctx)
+        return err_set(e, ERR_USAGE, "--ctx %d: %s was made for at most %d positions", en->o.ctx, en->o.model,
+                       c->max_ctx);
+    en->ctx = (uint32_t)(en->o.ctx ? en->o.ctx : c->max_ctx < DEFAULT_CTX ? c->max_ctx : DEFAULT_CTX);
+    en->chunk = en->o.chunk < (int)en->ctx ? en->o.chunk : (int)en->ctx;
+    return 0;
+}
+
+int engine_open(struct engine *en, const struct engine_opts *o, struct err *e) {
+    *en = (struct engine){.o = *o};
+    if (!o->model)
+        return err_set(e, ERR_USAGE, "--model is needed: a Hugging Face directory or a .gguf file");
+    if (weights_open(&en->weights, o->model, e) != 0)
+        return -1;
+    en->config = weights_config(en->weights);
+    return settle_shape(en, e);
+}
+
+static int check_memory(const struct engine *en, const struct memory_plan *p, struct err *e) {
+    uint64_t limit = en->o.memory ? en->o.memory : memory_available();
+    uint64_t need = p->weights + p->kv + p->scratch;
+    char total[16], weights[16], kv[16], scratch[16], have[16];
+    term_size((double)need, total);
+    term_size((double)p->weights, weights);
+    term_size((double)p->kv, kv);
+    term_size((double)p->scratch, scratch);
+    term_size((double)limit, have);
+    if (need > limit)
+        return err_set(
+            e, ERR_MEMORY,
+            "%s needs %s of memory (weights %s, KV cache of %u positions %s, work space %s), but %s %s; try %s%s"
+            "a smaller --ctx%s",
+            en->o.model, total, weights, en->ctx, kv, scratch, have,
+            en->o.memory ? "is what --memory allows" : "is what is available",
+            en->o.quant == QUANT_NONE ? "--quant q8 or q4, "
+            : en->o.quant == QUANT_Q8 ? "--quant q4, "
+                                      : "",
+            en->o.kv ? "--kv f16, " : "",
+            en->o.memory ? " or more --memory" : " (--memory BYTES overrides what the system says)");
+    if (need > limit - limit / 10)
+        term_warn("%s needs %s of memory and %s is available: that is near the limit", en->o.model, total, have);
+    return 0;
+}
+
+/* One progress over three loads. */
+struct load_progress {
+    struct progress shown;
+    uint64_t before, all; /* bytes of the parts that are loaded; of all parts */
+};
+
+static int on_load(void *ctx, uint64_t done, uint64_t total) {
+    struct load_progress *p = ctx;
+    (void)total;
+    progress_show(&p->shown, p->before + done, p->all);
+    return interrupt_asked();
+}
+
+static int load_stages(struct engine *en, const struct memory_plan *plan, struct err *e) {
+    struct load_progress p = {.all = plan->file[0] + plan->file[1] + plan->file[2]};
+    const struct load_opts lo = {
+        .quant = (enum quant)en->o.quant, .max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
+    int rc = 0;
+    progress_start(&p.shown, "loading weights", NULL);
+    for (int i = 0; i < 3 && rc == 0; i++) {
+        rc = en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e);
+        p.before += plan->file[i];
+    }
+    progress_end(&p.shown, rc == 0 ? p.all : 0);
+    return rc;
+}
+
+int engine_load(struct engine *en, struct err *e) {
+    struct memory_plan plan;
+    enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    double t0 = clock_ms();
+    uint64_t slots = (uint64_t)en->ctx + (uint64_t)en->chunk + SPARE_SLOTS;
+    if (memory_plan(&plan, en->weights, en->parts, (enum quant)en->o.quant, kv, slots, en->chunk, e) != 0 ||
+        check_memory(en, &plan, e) != 0 ||
+        backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
+        load_stages(en, &plan, e) != 0)
+        return -1;
+    if (local_middle_create(&en->middle, en->stages[1], kv, en->ctx, (uint32_t)en->chunk + SPARE_SLOTS, en->chunk, NULL,
+                            NULL, e) != 0)
+        return -1;
+    const struct session_opts so = {.front = en->stages[0],
+                                    .back = en->stages[2],
+                                    .middle = en->middle,
+                                    .kv_type = kv,
+                                    .max_ctx = en->ctx,
+                                    .max_rows = en->chunk};
+    if (session_create(&en->session, &so, e) != 0)
+        return -1;
+    en->load_ms = clock_ms() - t0;
+    log_line(LOG_INFO, "%s: %s, layers 0-%d | %d-%d | %d-%d; weights %.1f MB, KV cache %.1f MB", en->o.model,
+             en->config->arch, en->parts[0].hi, en->parts[1].lo, en->parts[1].hi, en->parts[2].lo, en->parts[2].hi,
+             (double)plan.weights / 1e6, (double)plan.kv / 1e6);
+    return 0;
+}
+
+void engine_close(struct engine *en) {
+    session_free(en->session);
+    if (en->middle)
+        en->middle->ops->free(en->middle);
+    for (int i = 0; i < 3; i++)
+        if (en->stages[i])
+            en->stages[i]->ops->stage_free(en->stages[i]);
+    if (en->backend)
+        en->backend->ops->free(en->backend);
+    chat_template_free(en->tmpl);
+    tokenizer_free(en->tok);
+    if (en->weights)
+        weights_close(en->weights);
+    free(en->bos);
+    free(en->eos);
+    *en = (struct engine){0};
+}

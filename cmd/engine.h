@@ -1,0 +1,70 @@
+/* cmd/engine.h - a model opened to be run by a command: weights, tokenizer, template; then the three parts and a
+ * session.
+ *
+ * Opening and loading are two steps, so that everything that can be refused (files, prompt, memory) is refused before
+ * gigabytes are read. */
+#ifndef CMD_ENGINE_H
+#define CMD_ENGINE_H
+
+#include "cmd/options.h"
+#include "core/decode/session.h"
+#include "core/model/backend.h"
+#include "core/model/middle.h"
+#include "core/model/weights.h"
+#include "tok/template.h"
+#include "tok/tokenizer.h"
+
+struct engine_opts {
+    const char *model;
+    const char *tokenizer;     /* NULL: the model's own */
+    const char *chat_template; /* a file; NULL: the model's own */
+    int front, back;
+    int backend;     /* index into the choices: auto, cpu */
+    int isa;         /* engine_isa_name */
+    int threads;     /* 0: all */
+    int ctx;         /* 0: what the model was made for, at most 4096 */
+    int chunk;       /* rows of a prefill window */
+    int quant;       /* enum quant */
+    int kv;          /* 0: f16, 1: f32 */
+    uint64_t memory; /* bytes that may be used; 0: what the machine has free */
+};
+extern const struct opt engine_options[];
+extern const struct opt engine_text_options[]; /* for commands that deal in text; the same struct */
+
+enum { ENGINE_MAX_STOP = 24 };
+
+struct engine {
+    struct engine_opts o;
+    struct weights *weights;
+    const struct model_config *config; /* of weights */
+    struct tokenizer *tok;
+    struct chat_template *tmpl;     /* NULL until engine_open_template */
+    char *bos, *eos;                /* texts for the template; NULL: none */
+    uint32_t stop[ENGINE_MAX_STOP]; /* tokens that end an answer */
+    int n_stop;
+    struct part parts[3]; /* front, middle, back */
+    uint32_t ctx;
+    int chunk;
+
+    struct backend *backend;
+    struct stage *stages[3];
+    struct middle *middle;
+    struct session *session;
+    double load_ms;
+};
+
+/* Opens headers; settles parts and context. en is zeroed first; engine_close is right in any state. */
+int engine_open(struct engine *en, const struct engine_opts *o, struct err *e);
+/* The tokenizer, and the tokens that end an answer; then the chat template. For those who need them: ERR_USAGE when the
+ * model has none. */
+int engine_open_tokenizer(struct engine *en, struct err *e);
+int engine_open_template(struct engine *en, struct err *e);
+/* Checks the memory, loads the parts and makes the session. ERR_IO when Ctrl-C stopped it. */
+int engine_load(struct engine *en, struct err *e);
+void engine_close(struct engine *en);
+
+/* What backend_cpu_create takes for a choice of --isa: NULL for auto. */
+const char *engine_isa_name(int choice);
+extern const char *const engine_isa_choices[];
+
+#endif

@@ -1,0 +1,33 @@
+#include "cmd/version.h"
+
+#include "core/cpu/cpu.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <histedit.h>
+#include <pcre2.h>
+#include <utf8proc.h>
+#include <yyjson.h>
+
+#ifndef SPLITINF_VERSION
+#define SPLITINF_VERSION "unknown"
+#endif
+#ifndef SPLITINF_COMMIT
+#define SPLITINF_COMMIT "unknown"
+#endif
+
+const char *version_string(void) {
+    return SPLITINF_VERSION;
+}
+
+void version_print(FILE *f) {
+    char pcre[64] = "unknown";
+    if (pcre2_config(PCRE2_CONFIG_VERSION, NULL) < (int)sizeof pcre)
+        pcre2_config(PCRE2_CONFIG_VERSION, pcre);
+    fprintf(f, "splitinf %s (commit %s)\n", SPLITINF_VERSION, SPLITINF_COMMIT);
+    fprintf(f, "backends: cpu; instruction sets that this machine can run:");
+    const char *const *isa = cpu_isa_list();
+    for (int i = 0; isa[i]; i++)
+        fprintf(f, " %s%s", isa[i], i == 0 ? " (used)" : "");
+    fprintf(f, "\nlibraries: yyjson %s, PCRE2 %s, utf8proc %s, libedit %d.%d\n", YYJSON_VERSION_STRING, pcre,
+            utf8proc_version(), LIBEDIT_MAJOR, LIBEDIT_MINOR);
+}

@@ -1,0 +1,91 @@
+/* core/cpu/isa.h - the kernels of one instruction set: single-threaded loops over memory that the caller has laid out.
+ * matmul.c, attend.c, rows.c and pack.c cut the work into pieces and give them to threads. Every isa_*.c compiles the
+ * same bodies (*.inc) over its own vec_*.h; what differs is speed. Not for use outside core/cpu. */
+#ifndef CORE_CPU_ISA_H
+#define CORE_CPU_ISA_H
+
+#include "core/model/dtype.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    PANEL = 16,    /* rows of a weight panel = lanes */
+    QBLOCK = 32,   /* weights, and elements of x, that share a scale */
+    SUPER = 256,   /* elements of a super-block of the K types */
+    TILE_MAX = 12, /* most rows of x in one tile */
+    GROUP_MAX = 4, /* most panels that one tile call multiplies */
+    KV_BLOCK = 64, /* logical positions per softmax block */
+};
+
+/* Layouts. Weights stand in panels of 16 rows. The dwords of the file's rows are transposed: 64 bytes hold the same
+ * dword of each of the 16 rows. F32    [cols][16] f32 BF16   [cols/2 rounded up][16][2]: the even k in the low half of
+ * a dword; beside an odd last k stand zeros F16    [cols][16] f16 Q8_0   [blocks][8][16][4] int8, then scales
+ * [blocks][16] f16 Q4_0   [blocks][4][16][4] bytes as in the file (element j low, j + 16 high), then scales
+ * [blocks][16] f16 Q4_K   [supers][32][16][4] bytes as in the file, then [supers] of d [16] f16, dmin [16] f16 and 8 x
+ * {sc [16] u8, m [16] u8} Q6_K   [supers] of ql [32][16][4] and qh [16][16][4] as in the file, then [supers] of d [16]
+ * f16 and sc [16][16] int8
+ *
+ * Rows of x stand in tiles of R rows:
+ *   float weights    [cols][R] f32
+ *   block weights    [blocks][16 pairs][R] of two int16 (pair 2i + o: elements 4i + o and 4i + o + 2 of the block),
+ * then scales [blocks][R] f32, then minus scale * sum of the block's integers [blocks][R] f32 */
+
+static inline bool dtype_is_float(enum dtype t) {
+    return t == DT_F32 || t == DT_F16 || t == DT_BF16;
+}
+
+/* Bytes that one row of x takes in a tile. */
+static inline size_t tile_row_bytes(bool is_float, int cols) {
+    return is_float ? (size_t)cols * 4 : (size_t)cols * 2 + (size_t)cols / QBLOCK * 8;
+}
+
+/* acc[p][r][lane] (+)= sum over k in [k0, k1) of weight and x, in the order of k. k0 and k1 are multiples of SUPER, or
+ * the end. With k0 > 0 the sums go on from what acc holds, so cutting K into several calls changes no bit. */
+struct tile {
+    const uint8_t *w; /* first panel */
+    size_t panel_bytes;
+    int n_panels;     /* 1, or panels_of[rows] */
+    const uint8_t *x; /* the tile */
+    int rows;         /* a size for which panels_of is not 0 */
+    int cols, k0, k1;
+    float *acc; /* [n_panels][rows][PANEL]; 64-byte aligned */
+};
+
+struct cpu_isa {
+    const char *name;
+    int tile_rows;            /* rows of a full tile, at most TILE_MAX */
+    const uint8_t *panels_of; /* [TILE_MAX + 1]: panels per call for a tile of so many rows; 0: no such size */
+    void (*tile[DT_COUNT])(const struct tile *t);
+    /* Makes one tile of `size` rows from x [rows][ldx]; the rows beyond are zeros. */
+    void (*pack_f32)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
+    void (*pack_i16)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
+
+    /* dst [n][16] = dword i of each of 16 rows that start `off` bytes behind rows[]; and the same for 16-bit elements.
+     */
+    void (*transpose)(uint8_t *dst, const uint8_t *const rows[PANEL], size_t off, size_t n);
+    void (*transpose_half)(uint8_t *dst, const uint8_t *const rows[PANEL], size_t off, size_t n);
+
+    void (*rmsnorm)(float *y, const float *x, const float *w, int cols, float eps);
+    void (*silu_mul)(float *gate, const float *up, size_t n);
+    void (*rope)(float *x, const float *cs, int n_heads, int head_dim);
+    void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n);
+
+    void (*attend_gather)(float *kt, float *v, const void *k, const void *vals, enum dtype type, const uint32_t *slots,
+                          int n, int head_dim);
+    void (*attend_block)(float *const *state, const float *const *q, int rows, const float *kt, const float *v, int lo,
+                         int hi, int head_dim, float scale);
+    void (*attend_finish)(float *out, const float *state, int head_dim);
+
+    int fma_chains; /* multiply-adds of 16 lanes in one of fma_rounds' rounds */
+    float (*fma_rounds)(int n);
+    uint32_t (*read_bytes)(const uint8_t *p, size_t n);
+};
+
+extern const struct cpu_isa cpu_isa_portable;
+extern const struct cpu_isa cpu_isa_avx2;
+extern const struct cpu_isa cpu_isa_avx512;
+extern const struct cpu_isa cpu_isa_neon;
+
+#endif

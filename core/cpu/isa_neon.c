@@ -1,0 +1,50 @@
+/* core/cpu/isa_neon.c - the kernels for AArch64. */
+#include "core/cpu/isa.h"
+#include "core/cpu/kernel_macros.h"
+#include "core/cpu/vec_neon.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Bytes ahead of its use that a panel is asked for. */
+enum { PREFETCH_BYTES = 1024 };
+
+/* 32 registers: at most 6 rows of four, beside the weights. */
+#define TILE_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 2) X(4, 1) X(6, 1)
+
+static const uint8_t panels_of[TILE_MAX + 1] = {[1] = 4, [2] = 2, [4] = 1, [6] = 1};
+
+#include "core/cpu/matmul_kernels.inc"
+#include "core/cpu/pack_kernels.inc"
+#include "core/cpu/row_kernels.inc"
+
+#include "core/cpu/limit_kernels.inc"
+
+#include "core/cpu/attend_kernels.inc" /* uses vec_exp of the rows */
+
+const struct cpu_isa cpu_isa_neon = {
+    .name = "neon",
+    .tile_rows = 6,
+    .panels_of = panels_of,
+    .tile = {[DT_F32] = tile_f32,
+             [DT_F16] = tile_f16,
+             [DT_BF16] = tile_bf16,
+             [DT_Q8_0] = tile_q8_0,
+             [DT_Q4_0] = tile_q4_0,
+             [DT_Q4_K] = tile_q4_k,
+             [DT_Q6_K] = tile_q6_k},
+    .pack_f32 = pack_f32,
+    .pack_i16 = pack_i16,
+    .transpose = transpose,
+    .transpose_half = transpose_half,
+    .rmsnorm = rmsnorm,
+    .silu_mul = silu_mul,
+    .rope = rope,
+    .f32_to_f16 = f32s_to_f16,
+    .attend_gather = attend_gather,
+    .attend_block = attend_block,
+    .attend_finish = attend_finish,
+    .fma_chains = FMA_CHAINS,
+    .fma_rounds = fma_rounds,
+    .read_bytes = read_bytes,
+};

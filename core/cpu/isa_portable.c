@@ -1,0 +1,50 @@
+/* core/cpu/isa_portable.c - the kernels for machines without one of the others. */
+#include "core/cpu/isa.h"
+#include "core/cpu/kernel_macros.h"
+#include "core/cpu/vec_portable.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Bytes ahead of its use that a panel is asked for. */
+enum { PREFETCH_BYTES = 0 };
+
+/* Plain C: small tiles, there is little to gain. */
+#define TILE_SIZES(X) X(1, 1) X(4, 1)
+
+static const uint8_t panels_of[TILE_MAX + 1] = {[1] = 1, [4] = 1};
+
+#include "core/cpu/matmul_kernels.inc"
+#include "core/cpu/pack_kernels.inc"
+#include "core/cpu/row_kernels.inc"
+
+#include "core/cpu/limit_kernels.inc"
+
+#include "core/cpu/attend_kernels.inc" /* uses vec_exp of the rows */
+
+const struct cpu_isa cpu_isa_portable = {
+    .name = "portable",
+    .tile_rows = 4,
+    .panels_of = panels_of,
+    .tile = {[DT_F32] = tile_f32,
+             [DT_F16] = tile_f16,
+             [DT_BF16] = tile_bf16,
+             [DT_Q8_0] = tile_q8_0,
+             [DT_Q4_0] = tile_q4_0,
+             [DT_Q4_K] = tile_q4_k,
+             [DT_Q6_K] = tile_q6_k},
+    .pack_f32 = pack_f32,
+    .pack_i16 = pack_i16,
+    .transpose = transpose,
+    .transpose_half = transpose_half,
+    .rmsnorm = rmsnorm,
+    .silu_mul = silu_mul,
+    .rope = rope,
+    .f32_to_f16 = f32s_to_f16,
+    .attend_gather = attend_gather,
+    .attend_block = attend_block,
+    .attend_finish = attend_finish,
+    .fma_chains = FMA_CHAINS,
+    .fma_rounds = fma_rounds,
+    .read_bytes = read_bytes,
+};

@@ -1,0 +1,226 @@
+#include "core/cpu/cpu.h"
+#include "core/cpu/isa.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+static size_t panel_size(enum dtype t, int cols) {
+    size_t n = (size_t)cols, bytes = 0;
+    switch (t) {
+    case DT_F32:
+        bytes = n * 64;
+        break;
+    case DT_F16:
+        bytes = n * 32;
+        break;
+    case DT_BF16:
+        bytes = (n + 1) / 2 * 64;
+        break;
+    case DT_Q8_0:
+        bytes = n / QBLOCK * (512 + 32);
+        break;
+    case DT_Q4_0:
+        bytes = n / QBLOCK * (256 + 32);
+        break;
+    case DT_Q4_K:
+        bytes = n / SUPER * (2048 + 320);
+        break;
+    default: /* DT_Q6_K */
+        bytes = n / SUPER * (3072 + 288);
+        break;
+    }
+    return (bytes + 63) / 64 * 64;
+}
+
+/* Re-encoding is for what it makes smaller. */
+static enum dtype packed_type(enum dtype t, int cols, enum quant quant) {
+    bool wide = dtype_is_float(t);
+    if (cols % QBLOCK == 0 && quant == QUANT_Q8 && wide)
+        return DT_Q8_0;
+    if (cols % QBLOCK == 0 && quant == QUANT_Q4 && (wide || t == DT_Q8_0 || t == DT_Q6_K))
+        return DT_Q4_0;
+    return t;
+}
+
+size_t packed_size(enum dtype t, int rows, int cols, enum quant quant, enum dtype *type) {
+    *type = packed_type(t, cols, quant);
+    return ((size_t)rows + PANEL - 1) / PANEL * panel_size(*type, cols);
+}
+
+struct load {
+    const struct cpu_isa *isa;
+    struct packed *p;
+    const struct tensor *t;
+    uint8_t *scratch; /* per worker: 16 source rows, 16 re-encoded rows, one row of f32 */
+    size_t per_worker;
+};
+
+static void pack_floats(const struct load *l, uint8_t *dst, const uint8_t *const rows[PANEL]) {
+    size_t cols = (size_t)l->p->cols;
+    if (l->p->type == DT_F32)
+        l->isa->transpose(dst, rows, 0, cols);
+    else if (l->p->type == DT_F16)
+        l->isa->transpose_half(dst, rows, 0, cols);
+    else {
+        l->isa->transpose(dst, rows, 0, cols / 2);
+        for (size_t r = 0; cols % 2 && r < PANEL; r++) {
+            uint8_t last[4] = {rows[r][cols * 2 - 2], rows[r][cols * 2 - 1], 0, 0};
+            memcpy(dst + cols / 2 * 64 + r * 4, last, 4);
+        }
+    }
+}
+
+/* Q8_0 and Q4_0: blocks of {d f16, quants}. */
+static void pack_blocks(const struct load *l, uint8_t *dst, const uint8_t *const rows[PANEL]) {
+    size_t n = (size_t)l->p->cols / QBLOCK, dwords = l->p->type == DT_Q8_0 ? 8 : 4;
+    uint8_t *scales = dst + n * dwords * 64;
+    for (size_t b = 0; b < n; b++) {
+        size_t off = b * (2 + dwords * 4);
+        l->isa->transpose(dst + b * dwords * 64, rows, off + 2, dwords);
+        for (size_t r = 0; r < PANEL; r++)
+            memcpy(scales + b * 32 + r * 2, rows[r] + off, 2);
+    }
+}
+
+/* Blocks of {d f16, dmin f16, 12 bytes of six-bit scales and minima, 128 bytes of quants}. */
+static void pack_q4_k(const struct load *l, uint8_t *dst, const uint8_t *const rows[PANEL]) {
+    size_t n = (size_t)l->p->cols / SUPER;
+    for (size_t s = 0; s < n; s++) {
+        l->isa->transpose(dst + s * 2048, rows, s * 144 + 16, 32);
+        uint8_t *to = dst + n * 2048 + s * 320;
+        for (size_t r = 0; r < PANEL; r++) {
+            const uint8_t *b = rows[r] + s * 144, *q = b + 4;
+            memcpy(to + r * 2, b, 2);
+            memcpy(to + 32 + r * 2, b + 2, 2);
+            for (size_t i = 0; i < 8; i++) {
+                to[64 + i * 32 + r] = (uint8_t)(i < 4 ? q[i] & 63 : (q[i + 4] & 15) | q[i - 4] >> 6 << 4);
+                to[80 + i * 32 + r] = (uint8_t)(i < 4 ? q[i + 4] & 63 : q[i + 4] >> 4 | q[i] >> 6 << 4);
+            }
+        }
+    }
+}
+
+/* Blocks of {ql 128 bytes, qh 64, sc 16, d f16}. */
+static void pack_q6_k(const struct load *l, uint8_t *dst, const uint8_t *const rows[PANEL]) {
+    size_t n = (size_t)l->p->cols / SUPER;
+    for (size_t s = 0; s < n; s++) {
+        l->isa->transpose(dst + s * 3072, rows, s * 210, 48);
+        uint8_t *to = dst + n * 3072 + s * 288;
+        for (size_t r = 0; r < PANEL; r++) {
+            const uint8_t *b = rows[r] + s * 210;
+            memcpy(to + r * 2, b + 208, 2);
+            for (size_t i = 0; i < 16; i++)
+                to[32 + i * 16 + r] = b[192 + i];
+        }
+    }
+}
+
+static void load_panel(void *ctx, int panel, int worker) {
+    const struct load *l = ctx;
+    const struct packed *p = l->p;
+    const struct tensor *t = l->t;
+    uint8_t *raw = l->scratch + (size_t)worker * l->per_worker, *coded = raw + PANEL * t->row_bytes;
+    size_t coded_bytes = p->type == t->dtype ? 0 : dtype_row_bytes(p->type, (size_t)p->cols);
+    float *f = (float *)(void *)(l->scratch + (size_t)(worker + 1) * l->per_worker - (size_t)p->cols * sizeof(float));
+    const uint8_t *rows[PANEL];
+    for (int i = 0; i < PANEL; i++) {
+        int r = panel * PANEL + i, last = p->rows - 1;
+        rows[i] = tensor_row(t, (uint32_t)(r < last ? r : last), raw + (size_t)i * t->row_bytes);
+        if (p->type != t->dtype) {
+            dtype_decode(t->dtype, rows[i], (size_t)p->cols, f);
+            dtype_encode(p->type, f, (size_t)p->cols, coded + (size_t)i * coded_bytes);
+            rows[i] = coded + (size_t)i * coded_bytes;
+        }
+    }
+    uint8_t *dst = p->data + (size_t)panel * p->panel_bytes;
+    if (dtype_is_float(p->type))
+        pack_floats(l, dst, rows);
+    else if (p->type == DT_Q4_K)
+        pack_q4_k(l, dst, rows);
+    else if (p->type == DT_Q6_K)
+        pack_q6_k(l, dst, rows);
+    else
+        pack_blocks(l, dst, rows);
+}
+
+int packed_load(struct packed *p, struct cpu *c, const struct tensor *t, enum quant quant, struct err *e) {
+    memset(p, 0, sizeof *p);
+    enum dtype type;
+    int rows = (int)t->rows, cols = (int)t->cols, n_panels = (rows + PANEL - 1) / PANEL;
+    size_t bytes = packed_size(t->dtype, rows, cols, quant, &type);
+    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64, rounded = (bytes + align - 1) / align * align;
+    struct load l = {.isa = c->isa, .p = p, .t = t};
+    size_t coded = type == t->dtype ? 0 : dtype_row_bytes(type, (size_t)cols);
+    l.per_worker = (PANEL * (t->row_bytes + coded) + (size_t)cols * sizeof(float) + 63) / 64 * 64;
+    l.scratch = aligned_alloc(64, l.per_worker * (size_t)pool_threads(c->pool));
+    uint8_t *data = aligned_alloc(align, rounded);
+    if (!data || !l.scratch) {
+        free(data);
+        free(l.scratch);
+        return err_set(e, ERR_MEMORY, "out of memory for tensor %s (%zu MB); a smaller --quant needs less", t->name,
+                       bytes >> 20);
+    }
+    if (align == HUGE_PAGE)
+        madvise(data, rounded, MADV_HUGEPAGE);
+    *p = (struct packed){type, rows, cols, panel_size(type, cols), data, bytes};
+    pool_run(c->pool, load_panel, &l, n_panels);
+    free(l.scratch);
+    return 0;
+}
+
+void packed_free(struct packed *p) {
+    free(p->data);
+    memset(p, 0, sizeof *p);
+}
+
+/* The file's block of a row, put together again from its panel. */
+static void file_block(const struct packed *p, const uint8_t *panel, size_t lane, size_t i, uint8_t *b) {
+    size_t quants, at, scales, n = (size_t)p->cols / (size_t)dtype_info(p->type)->block;
+    if (p->type == DT_Q8_0 || p->type == DT_Q4_0) {
+        quants = p->type == DT_Q8_0 ? 8 : 4, at = 2, scales = n * quants * 64 + i * 32;
+        memcpy(b, panel + scales + lane * 2, 2);
+    } else if (p->type == DT_Q4_K) {
+        quants = 32, at = 16, scales = n * 2048 + i * 320;
+        memcpy(b, panel + scales + lane * 2, 2);
+        memcpy(b + 2, panel + scales + 32 + lane * 2, 2);
+        memset(b + 4, 0, 12);
+        for (size_t j = 0; j < 8; j++) {
+            uint8_t sc = panel[scales + 64 + j * 32 + lane], m = panel[scales + 80 + j * 32 + lane], *q = b + 4;
+            if (j < 4) {
+                q[j] |= sc;
+                q[j + 4] |= m;
+            } else {
+                q[j + 4] = (uint8_t)((sc & 15) | m << 4);
+                q[j - 4] |= (uint8_t)(sc >> 4 << 6);
+                q[j] |= (uint8_t)(m >> 4 << 6);
+            }
+        }
+    } else {
+        quants = 48, at = 0, scales = n * 3072 + i * 288;
+        memcpy(b + 208, panel + scales + lane * 2, 2);
+        for (size_t j = 0; j < 16; j++)
+            b[192 + j] = panel[scales + 32 + j * 16 + lane];
+    }
+    for (size_t d = 0; d < quants; d++)
+        memcpy(b + at + d * 4, panel + (i * quants + d) * 64 + lane * 4, 4);
+}
+
+void packed_row(const struct packed *p, int row, float *dst) {
+    const uint8_t *panel = p->data + (size_t)(row / PANEL) * p->panel_bytes;
+    size_t lane = (size_t)row % PANEL, block = (size_t)dtype_info(p->type)->block;
+    for (size_t i = 0; i < (size_t)p->cols / block; i++) {
+        uint8_t b[256];
+        if (p->type == DT_F32)
+            memcpy(b, panel + i * 64 + lane * 4, 4);
+        else if (p->type == DT_F16)
+            memcpy(b, panel + i * 32 + lane * 2, 2);
+        else if (p->type == DT_BF16)
+            memcpy(b, panel + i / 2 * 64 + lane * 4 + i % 2 * 2, 2);
+        else
+            file_block(p, panel, lane, i, b);
+        dtype_decode(p->type, b, block, dst + i * block);
+    }
+}

@@ -1,0 +1,13 @@
+/* The commands of splitinf. Everything else lies in cmd/. */
+#include "cmd/command.h"
+
+static const struct command *const commands[] = {
+    &cmd_chat,
+    &cmd_bench,
+};
+
+static const char *const later[] = {"serve-cloud", "serve-local", "attack", "verify", "identity", 0};
+
+int main(int argc, char **argv) {
+    return command_main(commands, sizeof commands / sizeof *commands, later, argc, argv);
+}

@@ -1,0 +1,116 @@
+/* test/forkrun.c - runs Criterion tests without Criterion's sandbox, for ThreadSanitizer.
+ *
+ * Criterion passes tests to its worker processes in an arena at a fixed address, inside the range that ThreadSanitizer
+ * keeps for itself, and aborts. This file defines main and the few functions that a test calls back into the runner, so
+ * that the linker prefers them to the library's; assertion texts still come from the library. One fork per test.
+ *
+ *   unit [--tap=FILE] [--filter GLOB] [other options are ignored]
+ *
+ * Understood: init, fini, signal, exit_code, disabled. Not: timeouts, suite-wide options, parameterised tests. */
+#include <criterion/criterion.h>
+#include <fnmatch.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern struct criterion_test *__start_cr_tst[], *__stop_cr_tst[];
+
+enum { PASS = 0, FAIL = 97, SKIP = 98 }; /* exit status of a test's process */
+
+static FILE *tap;
+static struct criterion_test *current;
+static bool current_failed;
+
+static _Noreturn void finish(int status) {
+    fflush(NULL);
+    exit(status); /* not _exit: a sanitizer has its say at exit */
+}
+
+void criterion_internal_test_setup(void) {
+    if (current->data->init)
+        current->data->init();
+}
+
+void criterion_internal_test_main(void (*fn)(void)) {
+    fn();
+}
+
+void criterion_internal_test_teardown(void) {
+    if (current->data->fini)
+        current->data->fini();
+}
+
+void cri_asserts_passed_incr(void) {
+}
+
+void criterion_send_assert(struct criterion_assert_stats *stats) {
+    if (stats->passed)
+        return;
+    current_failed = true;
+    fprintf(stderr, "%s::%s: %s:%u: %s\n", current->category, current->name, stats->file, stats->line, stats->message);
+}
+
+void criterion_continue_test(void) {
+}
+
+void criterion_abort_test(void) {
+    finish(FAIL);
+}
+
+void criterion_skip_test(const char *format, ...) {
+    va_list ap;
+    va_start(ap, format);
+    fprintf(tap, "ok - %s::%s # SKIP ", current->category, current->name);
+    vfprintf(tap, format, ap);
+    fputc('\n', tap);
+    va_end(ap);
+    finish(SKIP);
+}
+
+static void run(struct criterion_test *t) {
+    int status;
+    if (t->data->disabled) {
+        fprintf(tap, "ok - %s::%s # SKIP disabled\n", t->category, t->name);
+        return;
+    }
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        current = t;
+        t->test();
+        finish(current_failed ? FAIL : PASS);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+        perror("fork");
+        exit(EXIT_FAILURE);
+    }
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (code == SKIP)
+        return; /* the test's process has written the line */
+    bool ok = t->data->signal ? WIFSIGNALED(status) && WTERMSIG(status) == t->data->signal : code == t->data->exit_code;
+    fprintf(tap, "%s - %s::%s\n", ok ? "ok" : "not ok", t->category, t->name);
+    if (!ok && code != FAIL)
+        fprintf(tap, "  ended with %s %d\n", code < 0 ? "signal" : "status", code < 0 ? WTERMSIG(status) : code);
+}
+
+int main(int argc, char **argv) {
+    const char *filter = NULL;
+    int n = 0;
+    tap = stdout;
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "--tap=", 6) == 0 && !(tap = fopen(argv[i] + 6, "a")))
+            return EXIT_FAILURE;
+        if (strcmp(argv[i], "--filter") == 0 && i + 1 < argc)
+            filter = argv[++i];
+    }
+    for (struct criterion_test **t = __start_cr_tst; t < __stop_cr_tst; t++)
+        n += !filter || fnmatch(filter, (*t)->data->identifier_, 0) == 0;
+    fprintf(tap, "1..%d\n", n);
+    for (struct criterion_test **t = __start_cr_tst; t < __stop_cr_tst; t++)
+        if (!filter || fnmatch(filter, (*t)->data->identifier_, 0) == 0)
+            run(*t);
+    return fclose(tap) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

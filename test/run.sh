@@ -1,0 +1,178 @@
+#!/bin/sh
+# Runs every test against one build directory, prints what failed and what was skipped at the end, and then one line:
+# "N passed, N failed, N skipped". Exit status 1 when anything failed.
+#
+#   test/run.sh DIR [FILTER]      FILTER: only scripts and suites whose name holds it
+#
+# Three kinds of tests:
+#   DIR/unit           Criterion, read through its TAP report. A test without a result, a crash, a timeout or an exit status
+#                      that the report does not explain is a failure.
+#   DIR/replay_NAME    a fuzz target over its corpus, test/fuzz/corpus/NAME: one test each.
+#   test/e2e/*.sh      scripts that print "ok NAME", "not ok NAME" or "skip NAME: REASON", a line per test; other output is shown
+#                      only when something failed. They find the program in $SPLITINF and a scratch folder in $SCRATCH.
+# A report of a sanitizer in any process is a failure too, whatever the process made of it: Criterion does not see leaks.
+set -u
+cd "$(dirname -- "$0")/.." || exit 1
+[ $# -ge 1 ] && [ -d "$1" ] || { echo "usage: test/run.sh BUILD_DIR [FILTER]" >&2; exit 2; }
+build=$(CDPATH='' cd -- "$1" && pwd)
+filter=${2:-}
+
+tmp=$(mktemp -d)
+child=
+trap 'rm -rf "$tmp"' EXIT
+trap '[ -z "$child" ] || kill "$child" 2>/dev/null; exit 130' INT TERM
+mkdir "$tmp/san" "$tmp/scratch"
+: >"$tmp/failures"
+: >"$tmp/skips"
+export SPLITINF="$build/splitinf" BUILD="$build" SCRATCH="$tmp/scratch"
+export ASAN_OPTIONS="log_path=$tmp/san/report:detect_stack_use_after_return=1:${ASAN_OPTIONS:-}"
+export UBSAN_OPTIONS="log_path=$tmp/san/report:print_stacktrace=1:${UBSAN_OPTIONS:-}"
+export TSAN_OPTIONS="log_path=$tmp/san/report:exitcode=66:${TSAN_OPTIONS:-}"
+# A splitinf must not find the settings of the person who runs the tests.
+for v in $(env | sed -n 's/^\(SPLITINF_[A-Z0-9_]*\)=.*/\1/p'); do unset "$v"; done
+export HOME="$tmp/scratch/home"
+mkdir -p "$HOME"
+passed=0 failed=0 skipped=0 status=0
+
+# limit SECONDS COMMAND...: stdin is empty, a command that hangs is killed. Sets status.
+limit() {
+    seconds=$1
+    shift
+    timeout -k 10 "$seconds" "$@" </dev/null &
+    child=$!
+    wait "$child"
+    status=$?
+    child=
+}
+
+# fail NAME [FILE]: counts a failure; FILE holds what is known about it.
+fail() {
+    failed=$((failed + 1))
+    {
+        echo "not ok $1"
+        [ -z "${2:-}" ] || tail -n 60 "$2" | sed 's/^/    /'
+    } >>"$tmp/failures"
+}
+
+# sanitizers NAME: reports that appeared since the last call belong to NAME.
+sanitizers() {
+    for report in "$tmp"/san/report*; do
+        [ -s "$report" ] && fail "$1: a sanitizer reported" "$report" && n_failed=$((n_failed + 1))
+        rm -f "$report"
+    done
+}
+
+# summary NAME: adds the n_ counters up.
+summary() {
+    passed=$((passed + n_passed))
+    skipped=$((skipped + n_skipped))
+    printf '%-32s %4d passed, %d failed, %d skipped\n' "$1" $n_passed $n_failed $n_skipped
+    n_passed=0 n_failed=0 n_skipped=0
+}
+n_passed=0 n_failed=0 n_skipped=0
+
+wanted() { case $1 in *"$filter"*) return 0 ;; *) return 1 ;; esac }
+
+run_unit() {
+    tap=$tmp/tap
+    limit 1500 "$build/unit" --tap="$tap" --timeout 600 ${filter:+--filter "*$filter*/*"} >"$tmp/out" 2>&1
+    [ -s "$tap" ] || {
+        n_failed=1
+        fail "unit: the runner ended with status $status and without a report" "$tmp/out"
+        summary unit
+        return
+    }
+    # Counters on the first line, then a line per skip ("s") and the text of every failure ("f" first lines, "-" others).
+    awk -v filter="$filter" '
+        /^1\.\.[0-9]+/     { plan = substr($0, 4) + 0; next }
+        / # SKIP test was skipped$/ && filter { plan--; next }
+        /^ok .* # SKIP/    { skipped++; in_fail = 0; sub(/^ok - /, ""); sub(/ +# SKIP /, ": "); print "s skip " $0; next }
+        /^ok /             { passed++; in_fail = 0; next }
+        /^not ok /         { failed++; in_fail = 1; sub(/^not ok - /, ""); print "f " $0; next }
+        in_fail && /^ /    { if ($0 !~ /^  (---|\.\.\.|assertions: .*|failures:)$/) print "- " $0; next }
+        END                { printf "c %d %d %d %d\n", passed, failed, skipped, plan }' "$tap" >"$tmp/unit"
+    while IFS= read -r line; do
+        case $line in
+        's '*) echo "${line#s }" >>"$tmp/skips" ;;
+        'f '*) fail "${line#f }" ;;
+        '- '*) echo "  ${line#- }" >>"$tmp/failures" ;;
+        'c '*)
+            # shellcheck disable=SC2086 # four numbers
+            set -- ${line#c }
+            n_passed=$1 n_failed=$2 n_skipped=$3
+            lost=$(($4 - $1 - $2 - $3))
+            ;;
+        esac
+    done <"$tmp/unit"
+    if [ "$lost" != 0 ]; then
+        n_failed=$((n_failed + 1))
+        fail "unit: $lost tests have no result (status $status)" "$tmp/out"
+    elif [ $status != 0 ] && [ $n_failed = 0 ]; then
+        n_failed=$((n_failed + 1))
+        fail "unit: the runner ended with status $status although every test passed" "$tmp/out"
+    elif [ $n_failed != 0 ]; then
+        { echo "what the unit tests printed:"; tail -n 100 "$tmp/out" | sed 's/^/    /'; } >>"$tmp/failures"
+    fi
+    sanitizers unit
+    summary unit
+}
+
+run_replay() { # NAME
+    corpus=test/fuzz/corpus/$1
+    if [ -z "$(find "$corpus" -type f 2>/dev/null | head -n 1)" ]; then
+        n_failed=1
+        fail "replay $1: $corpus has no file"
+    else
+        limit 600 "$build/replay_$1" "$corpus" >"$tmp/out" 2>&1
+        if [ $status = 0 ]; then
+            n_passed=1
+        else
+            n_failed=1
+            fail "replay $1: ended with status $status" "$tmp/out"
+        fi
+    fi
+    sanitizers "replay $1"
+    summary "replay $1"
+}
+
+run_script() { # PATH
+    name=${1##*/}
+    name=${name%.sh}
+    rm -rf "$SCRATCH" && mkdir -p "$HOME"
+    if [ -x "$1" ]; then set -- "$1"; else set -- sh "$1"; fi
+    limit 900 "$@" >"$tmp/out" 2>"$tmp/err"
+    while IFS= read -r line; do
+        case $line in
+        'not ok'*) n_failed=$((n_failed + 1)) ; fail "$name: ${line#not ok }" ;;
+        'ok '*) n_passed=$((n_passed + 1)) ;;
+        'skip '*) n_skipped=$((n_skipped + 1)) ; echo "skip $name: ${line#skip }" >>"$tmp/skips" ;;
+        esac
+    done <"$tmp/out"
+    cat "$tmp/err" >>"$tmp/out"
+    if [ $status != 0 ] && [ $n_failed = 0 ]; then
+        n_failed=1
+        fail "$name: ended with status $status" "$tmp/out"
+    elif [ $((n_passed + n_failed + n_skipped)) = 0 ]; then
+        n_failed=1
+        fail "$name: printed no result" "$tmp/out"
+    elif [ $n_failed != 0 ]; then
+        { echo "what $name printed:"; tail -n 60 "$tmp/out" | sed 's/^/    /'; } >>"$tmp/failures"
+    fi
+    sanitizers "$name"
+    summary "e2e $name"
+}
+
+run_unit
+for target in test/fuzz/fuzz_*.c; do
+    name=${target##*/fuzz_}
+    name=${name%.c}
+    [ -f "$target" ] && wanted "$name" && run_replay "$name"
+done
+for script in test/e2e/*.sh; do
+    [ -f "$script" ] && wanted "$script" && run_script "$script"
+done
+
+[ ! -s "$tmp/skips" ] || { echo; cat "$tmp/skips"; }
+[ ! -s "$tmp/failures" ] || { echo; cat "$tmp/failures"; echo; }
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ] && [ "$passed" != 0 ]

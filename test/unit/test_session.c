@@ -1,0 +1,358 @@
+/* core/decode/session and core/model/local_middle over a backend that is not a neural network: each "layer" folds the
+ * values of all keys of a row, in order, into a number modulo a prime. A wrong slot, order or ancestor gives another
+ * number, and the expected one is computed here by three nested loops over plain arrays. */
+#include "core/decode/session.h"
+#include "core/model/local_middle.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { VOCAB = 97, LAYERS = 6, CTX = 120, ROWS = 16, PRIME = 65521 };
+
+static const struct model_config config = {.hidden = 2,
+                                           .n_layers = LAYERS,
+                                           .n_heads = 1,
+                                           .n_kv_heads = 1,
+                                           .head_dim = 2,
+                                           .ffn = 2,
+                                           .vocab = VOCAB,
+                                           .max_ctx = CTX};
+
+static uint32_t fold(uint32_t acc, uint32_t v, uint32_t layer) {
+    return (acc * 31u + v + layer * 17u + 1u) % PRIME;
+}
+
+/* ---- the toy backend ---- */
+
+struct toy_kv {
+    uint32_t n_slots;
+    uint32_t v[LAYERS][CTX + 2 * ROWS + 600];
+};
+
+static uint64_t rows_computed;
+
+static int toy_kv_create(struct stage *s, uint32_t n_slots, enum dtype type, struct kv **out, struct err *e) {
+    (void)s, (void)type, (void)e;
+    struct toy_kv *kv = calloc(1, sizeof *kv);
+    cr_assert_leq(n_slots, sizeof kv->v[0] / sizeof kv->v[0][0]);
+    kv->n_slots = n_slots;
+    *out = (struct kv *)kv;
+    return 0;
+}
+
+static void toy_kv_free(struct kv *kv) {
+    free(kv);
+}
+
+static int toy_embed(struct stage *s, const uint32_t *tokens, int n, float *x, struct err *e) {
+    (void)s, (void)e;
+    for (int i = 0; i < n; i++)
+        x[2 * i] = (float)tokens[i], x[2 * i + 1] = 0;
+    return 0;
+}
+
+static int toy_layers(struct stage *s, struct kv *base, const struct batch *b, int lo, int hi, float *x,
+                      struct err *e) {
+    struct toy_kv *kv = (struct toy_kv *)base;
+    (void)e;
+    cr_assert(lo >= s->part.lo && hi <= s->part.hi);
+    for (int layer = lo; layer < hi; layer++) {
+        for (int i = 0; i < b->n; i++)
+            kv->v[layer][b->rows[i].slot] = (uint32_t)x[2 * i];
+        for (int i = 0; i < b->n; i++) {
+            const struct row *r = &b->rows[i];
+            uint32_t acc = 0;
+            for (uint32_t k = 0; k < r->n_trunk; k++)
+                acc = fold(acc, kv->v[layer][r->trunk[k]], (uint32_t)layer);
+            for (uint32_t k = 0; k < r->n_tail; k++)
+                acc = fold(acc, kv->v[layer][r->tail[k]], (uint32_t)layer);
+            x[2 * i] = (float)acc;
+        }
+    }
+    rows_computed += (uint64_t)b->n;
+    return 0;
+}
+
+static void score(uint32_t v, float *logits) {
+    for (int t = 0; t < VOCAB; t++)
+        logits[t] = (float)((v + (uint32_t)t * 7919u) % 1009u);
+}
+
+static int toy_head(struct stage *s, const float *x, int n, float *logits, struct err *e) {
+    (void)s, (void)e;
+    for (int i = 0; i < n; i++)
+        score((uint32_t)x[2 * i], logits + (size_t)i * VOCAB);
+    return 0;
+}
+
+static const struct backend_ops toy = {.name = "toy",
+                                       .kv_create = toy_kv_create,
+                                       .kv_free = toy_kv_free,
+                                       .embed = toy_embed,
+                                       .layers = toy_layers,
+                                       .head = toy_head};
+
+/* ---- what the logits behind tokens[0..n) must be ---- */
+
+static void expect(const uint32_t *tokens, int n, float *logits) {
+    uint32_t v[CTX], next[CTX];
+    for (int i = 0; i < n; i++)
+        v[i] = tokens[i];
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        for (int i = 0; i < n; i++) {
+            next[i] = 0;
+            for (int k = 0; k <= i; k++)
+                next[i] = fold(next[i], v[k], layer);
+        }
+        memcpy(v, next, sizeof v);
+    }
+    score(v[n - 1], logits);
+}
+
+/* ---- a middle that fails when told to ---- */
+
+struct flaky {
+    struct middle base;
+    struct middle *inner;
+    int calls_left; /* until the next failure; -1: never */
+};
+
+static int fails(struct flaky *f, struct err *e) {
+    return f->calls_left >= 0 && f->calls_left-- == 0 ? err_set(e, ERR_PEER, "the link went away") : 0;
+}
+static int f_submit(struct middle *m, const struct window *w, const float *x, struct err *e) {
+    struct flaky *f = (struct flaky *)(void *)m;
+    return fails(f, e) ? -1 : f->inner->ops->submit(f->inner, w, x, e);
+}
+static int f_commit(struct middle *m, const uint32_t *ids, int n, struct err *e) {
+    struct flaky *f = (struct flaky *)(void *)m;
+    return fails(f, e) ? -1 : f->inner->ops->commit(f->inner, ids, n, e);
+}
+static int f_cancel(struct middle *m, uint32_t id, struct err *e) {
+    struct flaky *f = (struct flaky *)(void *)m;
+    return fails(f, e) ? -1 : f->inner->ops->cancel(f->inner, id, e);
+}
+static int f_rewind(struct middle *m, uint32_t len, uint32_t head, struct err *e) {
+    struct flaky *f = (struct flaky *)(void *)m;
+    return fails(f, e) ? -1 : f->inner->ops->rewind(f->inner, len, head, e);
+}
+static int f_collect(struct middle *m, struct middle_result *r, int timeout_ms, struct err *e) {
+    struct flaky *f = (struct flaky *)(void *)m;
+    return fails(f, e) ? -1 : f->inner->ops->collect(f->inner, r, timeout_ms, e);
+}
+static const struct middle_ops flaky_ops = {.name = "flaky",
+                                            .submit = f_submit,
+                                            .commit = f_commit,
+                                            .cancel = f_cancel,
+                                            .rewind = f_rewind,
+                                            .collect = f_collect};
+
+struct rig {
+    struct stage front, mid, back;
+    struct flaky flaky;
+    struct session *s;
+};
+
+static void rig_up(struct rig *r, int front, int back) {
+    struct err e = {0};
+    *r = (struct rig){.front = {&toy, &config, {.lo = 0, .hi = front, .embed = true}},
+                      .mid = {&toy, &config, {.lo = front, .hi = LAYERS - back}},
+                      .back = {&toy, &config, {.lo = LAYERS - back, .hi = LAYERS, .head = true}},
+                      .flaky = {.base = {&flaky_ops}, .calls_left = -1}};
+    cr_assert_eq(local_middle_create(&r->flaky.inner, &r->mid, DT_F16, CTX, ROWS + 256, ROWS, NULL, NULL, &e), 0);
+    struct session_opts o = {&r->front, &r->back, &r->flaky.base, DT_F16, CTX, ROWS};
+    cr_assert_eq(session_create(&r->s, &o, &e), 0, "%s", e.msg);
+}
+
+static void rig_down(struct rig *r) {
+    session_free(r->s);
+    r->flaky.inner->ops->free(r->flaky.inner);
+}
+
+static uint32_t rnd(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+static void fill(uint32_t *t, int n, uint32_t seed) {
+    for (int i = 0; i < n; i++)
+        t[i] = rnd(&seed) % VOCAB;
+}
+
+static void check_logits(struct session *s, const uint32_t *tokens, int n) {
+    float want[VOCAB];
+    uint32_t have;
+    expect(tokens, n, want);
+    cr_assert_arr_eq(session_tokens(s, &have), tokens, (size_t)n * sizeof *tokens);
+    cr_assert_eq(have, (uint32_t)n);
+    cr_assert_not_null(session_logits(s));
+    cr_assert_arr_eq(session_logits(s), want, sizeof want);
+}
+
+Test(session, prompts_of_any_length_in_any_split) {
+    uint32_t t[CTX];
+    struct err e = {0};
+    fill(t, CTX, 7);
+    for (int front = 0; front <= 3; front++)
+        for (int back = 0; back <= 3; back++)
+            for (int n = 1; n < CTX; n += 13) {
+                struct rig r;
+                rig_up(&r, front, back);
+                cr_assert_eq(session_feed(r.s, t, (uint32_t)n, NULL, NULL, &e), 0, "%s", e.msg);
+                check_logits(r.s, t, n);
+                cr_assert_eq(session_advance(r.s, t[n], &e), 0, "%s", e.msg);
+                check_logits(r.s, t, n + 1);
+                rig_down(&r);
+            }
+}
+
+Test(session, a_second_turn_computes_only_what_is_new) {
+    struct rig r;
+    struct err e = {0};
+    uint32_t t[CTX];
+    fill(t, CTX, 3);
+    rig_up(&r, 2, 2);
+    cr_assert_eq(session_feed(r.s, t, 60, NULL, NULL, &e), 0);
+    rows_computed = 0;
+    cr_assert_eq(session_feed(r.s, t, 75, NULL, NULL, &e), 0);
+    cr_assert_eq(rows_computed, 3 * 15, "three parts, fifteen new rows");
+    cr_assert_eq(session_stats(r.s)->reused_tokens, 60);
+    check_logits(r.s, t, 75);
+    rows_computed = 0;
+    cr_assert_eq(session_feed(r.s, t, 75, NULL, NULL, &e), 0);
+    cr_assert_eq(rows_computed, 0, "the same prompt again");
+    t[50] = (t[50] + 1) % VOCAB;
+    cr_assert_eq(session_feed(r.s, t, 70, NULL, NULL, &e), 0);
+    cr_assert_eq(session_stats(r.s)->reused_tokens, 50);
+    check_logits(r.s, t, 70);
+    cr_assert_eq(session_feed(r.s, t, 30, NULL, NULL, &e), 0, "a prefix of what is there");
+    cr_assert_eq(session_stats(r.s)->reused_tokens, 29);
+    check_logits(r.s, t, 30);
+    session_reset(r.s);
+    cr_assert_null(session_logits(r.s));
+    cr_assert_eq(session_feed(r.s, t, 5, NULL, NULL, &e), 0);
+    check_logits(r.s, t, 5);
+    rig_down(&r);
+}
+
+Test(session, trees_equal_their_paths) {
+    struct rig r;
+    struct err e = {0};
+    uint32_t t[CTX], seed = 5;
+    fill(t, 40, 9);
+    rig_up(&r, 1, 2);
+    cr_assert_eq(session_feed(r.s, t, 40, NULL, NULL, &e), 0);
+    for (int round = 0; round < 300; round++) {
+        uint32_t tok[ROWS];
+        int parent[ROWS], n = 1 + (int)(rnd(&seed) % ROWS);
+        float got[ROWS * VOCAB], want[VOCAB];
+        for (int i = 0; i < n; i++) {
+            tok[i] = rnd(&seed) % VOCAB;
+            parent[i] = (int)(rnd(&seed) % (uint32_t)(i + 1)) - 1;
+        }
+        cr_assert_eq(session_try_tree(r.s, tok, parent, n, got, &e), 0, "%s", e.msg);
+        for (int i = 0; i < n; i++) {
+            uint32_t path[CTX];
+            int len = 0, depth = 0;
+            for (int k = i; k >= 0; k = parent[k])
+                depth++;
+            memcpy(path, t, 40 * sizeof *t);
+            len = 40 + depth;
+            for (int k = i, at = len; k >= 0; k = parent[k])
+                path[--at] = tok[k];
+            expect(path, len, want);
+            cr_assert_arr_eq(got + (size_t)i * VOCAB, want, sizeof want, "round %d, node %d", round, i);
+        }
+        check_logits(r.s, t, 40);
+    }
+    cr_assert_eq(session_advance(r.s, 3, &e), 0);
+    t[40] = 3;
+    check_logits(r.s, t, 41);
+    rig_down(&r);
+}
+
+/* A link that fails at any call: the call is reported, nothing is lost, and going on gives what it would have given. */
+Test(session, a_failing_middle_costs_nothing_but_the_error) {
+    uint32_t t[CTX];
+    fill(t, CTX, 11);
+    for (int at = 0; at < 40; at++) {
+        struct rig r;
+        struct err e = {0};
+        rig_up(&r, 2, 1);
+        r.flaky.calls_left = at;
+        int errors = 0;
+        while (session_feed(r.s, t, 50, NULL, NULL, &e) != 0) {
+            cr_assert_str_eq(e.msg, "the link went away");
+            e = (struct err){0};
+            cr_assert_lt(++errors, 3);
+        }
+        check_logits(r.s, t, 50);
+        for (int i = 50; i < 58; i++) {
+            if (session_advance(r.s, t[i], &e) != 0) {
+                errors++;
+                e = (struct err){0};
+                cr_assert_eq(session_feed(r.s, t, (uint32_t)i + 1, NULL, NULL, &e), 0, "%s", e.msg);
+            }
+            check_logits(r.s, t, i + 1);
+        }
+        cr_assert_eq(errors, r.flaky.calls_left == -1 ? 1 : 0);
+        rig_down(&r);
+    }
+}
+
+Test(session, reset_while_the_link_is_down) {
+    struct rig r;
+    struct err e = {0};
+    uint32_t t[CTX];
+    fill(t, CTX, 13);
+    rig_up(&r, 2, 2);
+    cr_assert_eq(session_feed(r.s, t, 30, NULL, NULL, &e), 0);
+    r.flaky.calls_left = 0;
+    session_reset(r.s);
+    uint32_t n;
+    session_tokens(r.s, &n);
+    cr_assert_eq(n, 0);
+    cr_assert_eq(session_feed(r.s, t + 5, 20, NULL, NULL, &e), 0, "%s", e.msg);
+    check_logits(r.s, t + 5, 20);
+    rig_down(&r);
+}
+
+static int stop_at(void *ctx, uint32_t done, uint32_t all) {
+    (void)all;
+    return done >= *(uint32_t *)ctx;
+}
+
+Test(session, bounds_and_stops) {
+    struct rig r;
+    struct err e = {0};
+    uint32_t t[CTX + 1] = {0};
+    rig_up(&r, 2, 2);
+    cr_assert_eq(session_feed(r.s, t, 0, NULL, NULL, &e), -1);
+    cr_assert_eq(e.kind, ERR_USAGE);
+    e = (struct err){0};
+    cr_assert_eq(session_feed(r.s, t, CTX + 1, NULL, NULL, &e), -1);
+    cr_assert(strstr(e.msg, "121") && strstr(e.msg, "120"), "%s", e.msg);
+    e = (struct err){0};
+    t[3] = VOCAB;
+    cr_assert_eq(session_feed(r.s, t, 5, NULL, NULL, &e), -1);
+    cr_assert(strstr(e.msg, "97"), "%s", e.msg);
+    e = (struct err){0};
+    t[3] = 0;
+    uint32_t at = 32;
+    cr_assert_eq(session_feed(r.s, t, 100, stop_at, &at, &e), -1);
+    cr_assert_eq(e.kind, ERR_NONE, "a stop that was asked for is no error");
+    uint32_t n;
+    session_tokens(r.s, &n);
+    cr_assert_eq(n, 32, "what was computed stays");
+    cr_assert_eq(session_feed(r.s, t, CTX, NULL, NULL, &e), 0);
+    cr_assert_eq(session_stats(r.s)->reused_tokens, 32);
+    cr_assert_eq(session_advance(r.s, 1, &e), -1);
+    cr_assert(strstr(e.msg, "full"));
+    check_logits(r.s, t, CTX);
+    struct err e2 = {0};
+    float logits[VOCAB];
+    cr_assert_eq(session_try_tree(r.s, (uint32_t[]){1, 2}, (int[]){1, -1}, 2, logits, &e2), -1);
+    cr_assert_eq(e2.kind, ERR_USAGE);
+    rig_down(&r);
+}
