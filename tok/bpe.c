@@ -92,14 +92,16 @@ static void look(const struct bpe *b, const uint8_t *text, struct bpe_symbol *s,
         }
 }
 
+/* Four children to a node: half the depth, and a node's children share a cache line. */
 static void heap_down(uint64_t *h, size_t n, size_t i) {
     uint64_t v = h[i];
     for (;;) {
-        size_t c = 2 * i + 1;
+        size_t c = 4 * i + 1, end = c + 4 < n ? c + 4 : n;
         if (c >= n)
             break;
-        if (c + 1 < n && h[c + 1] < h[c])
-            c++;
+        for (size_t k = c + 1; k < end; k++)
+            if (h[k] < h[c])
+                c = k;
         if (h[c] >= v)
             break;
         h[i] = h[c];
@@ -110,9 +112,9 @@ static void heap_down(uint64_t *h, size_t n, size_t i) {
 
 static void heap_up(uint64_t *h, size_t i) {
     uint64_t v = h[i];
-    while (i && h[(i - 1) / 2] > v) {
-        h[i] = h[(i - 1) / 2];
-        i = (i - 1) / 2;
+    while (i && h[(i - 1) / 4] > v) {
+        h[i] = h[(i - 1) / 4];
+        i = (i - 1) / 4;
     }
     h[i] = v;
 }
@@ -150,7 +152,7 @@ int bpe_merge(const struct bpe *b, struct bpe_work *w, const uint8_t *text) {
         if (s[i].rank != NO_RANK)
             h[m++] = entry(s, i);
     }
-    for (size_t i = m / 2; i-- > 0;)
+    for (size_t i = m / 4 + 1; i-- > 0;)
         heap_down(h, m, i);
     while (m) {
         uint64_t top = h[0];

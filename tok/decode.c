@@ -109,39 +109,46 @@ static void put_spm(struct tok_stream *s, uint32_t id, struct wbuf *out) {
     }
 }
 
+/* A piece in which marks stand for spaces. Of the first piece every mark goes, also one inside it: so does the library. */
+static void put_metaspace(struct tok_stream *s, const uint8_t *p, size_t n, struct wbuf *out) {
+    const struct norm_step *r = &s->t->hf.decode_replace.step[0];
+    bool first = !s->started;
+    s->started = true;
+    while (n) {
+        const uint8_t *q = memmem(p, n, r->from, r->n_from);
+        size_t k = q ? (size_t)(q - p) : n;
+        put_bytes(s, p, k, out);
+        if (q && !first)
+            put(s, " ", 1, out);
+        k += q ? r->n_from : 0;
+        p += k;
+        n -= k;
+    }
+}
+
 static void put_hf(struct tok_stream *s, uint32_t id, struct wbuf *out) {
     const struct tokenizer *t = s->t;
     const struct hf *hf = &t->hf;
     enum piece_type type = vocab_type(&t->vocab, id);
     size_t n;
-    const uint8_t *p = vocab_bytes(&t->vocab, id, &n);
+    const uint8_t *p = vocab_bytes(hf->shown.n ? &hf->shown : &t->vocab, id, &n);
     if (type == PIECE_CONTROL && t->kind == KIND_TEKKEN)
         tok_stream_flush(s, out);
     if (type == PIECE_NONE || (type == PIECE_CONTROL && !s->keep_special))
         return;
     if (type == PIECE_BYTE) {
+        p = vocab_bytes(&t->vocab, id, &n);
         put_byte(s, (uint8_t)byte_piece_value(p, n), out);
-        return;
-    }
-    if (hf->decode == DECODE_METASPACE && !s->started) {
-        /* of the first piece every mark goes, also one inside it: so does the library */
-        const struct norm_step *r = &hf->decode_replace.step[0];
-        s->started = true;
-        while (n) {
-            const uint8_t *q = memmem(p, n, r->from, r->n_from);
-            size_t k = q ? (size_t)(q - p) : n;
-            put_bytes(s, p, k, out);
-            p += k + (q ? r->n_from : 0);
-            n -= k + (q ? r->n_from : 0);
-        }
         return;
     }
     if (hf->decode != DECODE_BYTES)
         tok_stream_flush(s, out);
+    if (hf->decode == DECODE_METASPACE) {
+        put_metaspace(s, p, n, out);
+        return;
+    }
     if (hf->decode == DECODE_JOINED && s->started)
         put(s, " ", 1, out);
-    if (hf->shown.n)
-        p = vocab_bytes(&hf->shown, id, &n);
     put_bytes(s, p, n, out);
 }
 

@@ -50,31 +50,43 @@ static int unmapped_byte(uint32_t cp) {
     return cp == 0x143 ? 0xad : -1;
 }
 
+/* Replaces printable stand-ins by their bytes, if all of it is such. */
+static bool unmap(struct wbuf *w) {
+    uint8_t buf[VOCAB_MAX_PIECE];
+    size_t n = 0;
+    for (size_t i = 0, k; i < w->n; i += k) {
+        uint32_t cp = 0;
+        k = utf8_char(w->p + i, w->n - i, &cp);
+        int b = k ? unmapped_byte(cp) : -1;
+        if (b < 0 || n == sizeof buf)
+            return false;
+        buf[n++] = (uint8_t)b;
+    }
+    wbuf_clear(w);
+    wbuf_put(w, buf, n);
+    return true;
+}
+
 int hf_unmap_bytes(struct tokenizer *t, struct err *e) {
     struct vocab *v = &t->vocab;
-    uint8_t buf[VOCAB_MAX_PIECE];
-    for (uint32_t id = 0; id < v->n; id++) {
-        size_t n, n_buf = 0, i = 0;
+    struct wbuf w = {0};
+    int rc = 0;
+    for (uint32_t id = 0; id < v->n && rc == 0; id++) {
+        size_t n;
         const uint8_t *p = vocab_bytes(v, id, &n);
-        if (vocab_type(v, id) == PIECE_NONE)
-            continue;
-        while (i < n) {
-            uint32_t cp = 0;
-            size_t k = utf8_char(p + i, n - i, &cp);
-            int b = k ? unmapped_byte(cp) : -1;
-            if (b < 0)
-                break;
-            buf[n_buf++] = (uint8_t)b;
-            i += k;
-        }
-        if (i < n) { /* not all of it stands for bytes: no text is ever this piece */
-            if (vocab_type(v, id) == PIECE_NORMAL)
-                v->piece[id].type = PIECE_UNUSED;
-        } else if (n_buf < n && vocab_replace(v, id, buf, n_buf, e) != 0) {
-            return -1;
+        wbuf_clear(&w);
+        wbuf_put(&w, p, n);
+        if (unmap(&w)) {
+            if (w.n < n)
+                rc = vocab_replace(v, id, w.p, w.n, e);
+        } else if (vocab_type(v, id) == PIECE_NORMAL) {
+            v->piece[id].type = PIECE_UNUSED; /* not all of it stands for bytes: no text is ever this piece */
         }
     }
-    return 0;
+    if (w.bad)
+        rc = err_set(e, ERR_MEMORY, "out of memory for a vocabulary");
+    wbuf_free(&w);
+    return rc;
 }
 
 static void note_merge(struct tokenizer *t, uint32_t left, uint32_t right) {
@@ -219,15 +231,45 @@ static int read_added(struct tokenizer *t, yyjson_val *list, struct err *e) {
     return 0;
 }
 
-/* Pieces of the form <0x0A> are bytes to the decoder; what else a piece shows is fixed here once. */
+/* What piece id decodes to, into w. */
+static int show(const struct tokenizer *t, struct regex_scratch *scratch, const uint8_t *p, size_t n, struct wbuf *w,
+                struct err *e) {
+    wbuf_clear(w);
+    if (t->hf.decode == DECODE_TEXT)
+        return norm_run(&t->hf.decode_replace, scratch, p, n, true, w, e);
+    wbuf_put(w, p, n);
+    return 0;
+}
+
+/* An added token that is looked for in its normalised form is decoded to that form. */
+static int show_added(struct tokenizer *t, struct regex_scratch *scratch, struct wbuf *w, struct err *e) {
+    struct wbuf form = {0};
+    int rc = 0;
+    for (uint32_t i = 0; i < t->n_added && rc == 0; i++) {
+        const struct added *a = &t->added[i];
+        wbuf_clear(&form);
+        if (!a->normalized)
+            continue;
+        rc = norm_run(&t->hf.norm, scratch, (const uint8_t *)a->text, a->n_text, true, &form, e);
+        if (rc == 0 && (form.n != a->n_text || memcmp(form.p, a->text, form.n) != 0)) {
+            if (t->hf.byte_level)
+                unmap(&form);
+            rc = show(t, scratch, form.p, form.n, w, e);
+            if (rc == 0)
+                rc = vocab_replace(&t->hf.shown, a->id, w->p, w->n, e);
+        }
+    }
+    wbuf_free(&form);
+    return rc;
+}
+
+/* What each piece decodes to is fixed here once; pieces of the form <0x0A> are marked as bytes. */
 static int finish_decoder(struct tokenizer *t, struct err *e) {
     struct hf *hf = &t->hf;
-    struct regex_scratch *scratch = NULL;
     struct wbuf w = {0};
-    int rc = -1;
-    if (hf->decode_replace.n && !(scratch = regex_scratch_new(e)))
-        return -1;
-    for (uint32_t id = 0; id < t->vocab.n; id++) {
+    struct regex_scratch *scratch = regex_scratch_new(e);
+    int rc = scratch ? 0 : -1;
+    for (uint32_t id = 0; id < t->vocab.n && rc == 0; id++) {
         size_t n;
         const uint8_t *p = vocab_bytes(&t->vocab, id, &n);
         enum piece_type type = vocab_type(&t->vocab, id);
@@ -235,15 +277,14 @@ static int finish_decoder(struct tokenizer *t, struct err *e) {
             continue;
         if (hf->decode_fallback && byte_piece_value(p, n) >= 0 && type != PIECE_CONTROL)
             t->vocab.piece[id].type = PIECE_BYTE;
-        if (!scratch)
+        if (hf->norm.n == 0 && hf->decode_replace.n == 0)
             continue;
-        wbuf_clear(&w);
-        if (norm_run(&hf->decode_replace, scratch, p, n, true, &w, e) != 0 ||
-            vocab_set(&hf->shown, id, w.p, w.n, type, e) != 0)
-            goto out;
+        rc = show(t, scratch, p, n, &w, e);
+        if (rc == 0)
+            rc = vocab_set(&hf->shown, id, w.p, w.n, type, e);
     }
-    rc = 0;
-out:
+    if (rc == 0 && hf->norm.n)
+        rc = show_added(t, scratch, &w, e);
     wbuf_free(&w);
     regex_scratch_free(scratch);
     return rc;

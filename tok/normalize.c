@@ -1,11 +1,34 @@
 #include "tok/normalize.h"
 
 #include "core/base/wipe.h"
+#include "tok/unicode_delta.h"
 #include "tok/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
+
+static const uint32_t new_word[][2] = {UNICODE_NEW_WORD};
+static const uint32_t inert[][2] = {UNICODE_INERT};
+static const int32_t lower[][3] = {UNICODE_LOWER};
+
+static bool in_ranges(const uint32_t (*r)[2], size_t n, uint32_t cp) {
+    size_t lo = 0, hi = n;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (cp > r[mid][1])
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < n && cp >= r[lo][0];
+}
+
+/* The normal forms that ids have to agree with are those of an older Unicode than utf8proc's: what it did not know yet
+ * is neither decomposed nor composed nor reordered. */
+static bool is_inert(uint32_t cp) {
+    return in_ranges(inert, sizeof inert / sizeof inert[0], cp);
+}
 
 /* A growable list of code points; holds text, so it is wiped. */
 struct points {
@@ -34,7 +57,8 @@ static bool points_room(struct points *v, size_t more) {
 }
 
 static int combining_class(int32_t cp) {
-    return utf8proc_get_property(cp)->combining_class;
+    int c = utf8proc_get_property(cp)->combining_class;
+    return c && is_inert((uint32_t)cp) ? 0 : c;
 }
 
 /* Sorts combining marks by class, stably. utf8proc does this with an insertion sort, which takes hours on a megabyte of
@@ -79,6 +103,17 @@ static bool order_marks(struct points *v) {
     return ok;
 }
 
+/* Appends decomposed and ordered code points, composed if so asked. */
+static void put_stretch(int32_t *p, size_t n, bool compose, struct wbuf *out) {
+    utf8proc_ssize_t k = (utf8proc_ssize_t)n;
+    if (compose)
+        k = utf8proc_normalize_utf32(p, k, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+    for (utf8proc_ssize_t i = 0; i < k; i++) {
+        uint8_t b[4];
+        wbuf_put(out, b, utf8_put(b, (uint32_t)p[i]));
+    }
+}
+
 /* Appends the normal form of n bytes of valid UTF-8. */
 static void put_form(enum norm_kind kind, const uint8_t *p, size_t n, struct wbuf *out) {
     bool compose = kind == NORM_NFC || kind == NORM_NFKC;
@@ -92,7 +127,8 @@ static void put_form(enum norm_kind kind, const uint8_t *p, size_t n, struct wbu
         i += utf8_char(p + i, n - i, &cp);
         if (!points_room(&v, 32)) /* the longest decomposition has 18 */
             break;
-        utf8proc_ssize_t k = utf8proc_decompose_char((int32_t)cp, v.p + v.n, 32, options, &boundary);
+        utf8proc_ssize_t k = is_inert(cp) ? -1
+                                          : utf8proc_decompose_char((int32_t)cp, v.p + v.n, 32, options, &boundary);
         if (k < 0 || k > 32)
             v.p[v.n++] = (int32_t)cp;
         else
@@ -101,15 +137,22 @@ static void put_form(enum norm_kind kind, const uint8_t *p, size_t n, struct wbu
     if (v.bad || !order_marks(&v)) {
         out->bad = true;
     } else {
-        utf8proc_ssize_t k = (utf8proc_ssize_t)v.n;
-        if (compose && k > 0)
-            k = utf8proc_normalize_utf32(v.p, k, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-        for (utf8proc_ssize_t i = 0; i < k; i++) {
-            uint8_t b[4];
-            wbuf_put(out, b, utf8_put(b, (uint32_t)v.p[i]));
+        for (size_t from = 0, to; from < v.n; from = to) {
+            /* stretches that begin with an inert character, which nothing before it composes with */
+            to = from + 1;
+            while (to < v.n && !is_inert((uint32_t)v.p[to]))
+                to++;
+            put_stretch(v.p + from, to - from, compose, out);
         }
     }
     wipe_free(v.p, v.cap * sizeof *v.p);
+}
+
+static int32_t lowercase(int32_t cp) {
+    for (size_t i = 0; i < sizeof lower / sizeof lower[0] && cp >= lower[i][0]; i++)
+        if (cp <= lower[i][1])
+            return cp + lower[i][2];
+    return utf8proc_tolower(cp);
 }
 
 static void put_lowercase(const uint8_t *p, size_t n, struct wbuf *out) {
@@ -120,7 +163,7 @@ static void put_lowercase(const uint8_t *p, size_t n, struct wbuf *out) {
         if (cp == 0x130) /* the one whose full lower case is two characters */
             wbuf_str(out, "i\xcc\x87");
         else
-            wbuf_put(out, b, utf8_put(b, (uint32_t)utf8proc_tolower((int32_t)cp)));
+            wbuf_put(out, b, utf8_put(b, (uint32_t)lowercase((int32_t)cp)));
     }
 }
 
@@ -172,7 +215,8 @@ bool unicode_is_word(uint32_t cp) {
         return true;
     default: /* circled and squared letters are alphabetic, the joiners belong to words */
         return (cp >= 0x24b6 && cp <= 0x24e9) || (cp >= 0x1f130 && cp <= 0x1f149) || (cp >= 0x1f150 && cp <= 0x1f169) ||
-               (cp >= 0x1f170 && cp <= 0x1f189) || cp == 0x200c || cp == 0x200d;
+               (cp >= 0x1f170 && cp <= 0x1f189) || cp == 0x200c || cp == 0x200d ||
+               in_ranges(new_word, sizeof new_word / sizeof new_word[0], cp);
     }
 }
 

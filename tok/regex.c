@@ -1,7 +1,7 @@
 #include "tok/regex.h"
 
 #include "core/base/buf.h"
-#include "tok/unicode_new.h"
+#include "tok/unicode_delta.h"
 
 #include <ctype.h>
 #include <stdbool.h>

@@ -284,7 +284,8 @@ static struct tnode *attribute(struct tparser *p, struct tnode *of) {
     struct tnode *n = NULL;
     if (p->tok->type == TT_NAME) {
         if (p->tok->s.n >= 2 && memcmp(p->tok->s.p, "__", 2) == 0) {
-            tparse_fail(p, "the attribute '%.60s' is not supported", p->tok->s.n < 60 ? p->tok->s.p : "__...");
+            tparse_fail(p, "the attribute '%.*s' is not supported", p->tok->s.n < 60 ? (int)p->tok->s.n : 60,
+                        p->tok->s.p);
             return NULL;
         }
         n = tparse_node(p, TN_ATTR, line);

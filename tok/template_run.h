@@ -19,11 +19,13 @@ enum {
 struct tbind {
     struct tbind *next;
     uint32_t sym;
+    bool set;
     struct tval v;
 };
 struct tscope {
     struct tscope *up;
     struct tbind *first;
+    bool kept; /* a macro defined in it, or in a scope within it, refers to it */
 };
 
 struct trun {

@@ -59,8 +59,8 @@ struct hf {
     enum { DECODE_BYTES, DECODE_TEXT, DECODE_METASPACE, DECODE_JOINED } decode;
     bool decode_fallback;       /* <0x0A> pieces are bytes */
     bool strip_first;           /* one leading space of the whole text goes */
-    struct norm decode_replace; /* per token; what it makes of each piece is in shown */
-    struct vocab shown;         /* empty without decode_replace */
+    struct norm decode_replace; /* per piece */
+    struct vocab shown;         /* what each piece decodes to; empty when that is what stands in vocab */
 };
 
 struct tokenizer {

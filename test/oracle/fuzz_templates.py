@@ -97,7 +97,7 @@ class Gen:
                               "ls[0]", "d.name", '"%s"' % self.pick(STRS)])
         x = self.str_(depth - 1)
         a = lambda: self.str_(0)
-        n = lambda: self.pick(["", "1", "-1", "2", "-2", "n", "99", "none", self.num(0)])
+        n = lambda: self.pick(["", "1", "-1", "2", "-2", "n", "99", "none", "m"])  # jinja2 folds a constant sliced by 1.5 to ""
         return self.pick([
             lambda: f"({x} + {self.str_(depth - 1)})", lambda: f"({x} ~ {self.expr(depth - 1)})", lambda: f"{x}.strip()",
             lambda: f"{x}.lstrip({a()})", lambda: f"{x}.rstrip({a()})", lambda: f"{x}.{self.pick(['upper', 'lower', 'title', 'capitalize'])}()",

@@ -1,9 +1,9 @@
 /* test/tools/tok_ids.c - a tokenizer as a filter, for comparison with the oracles (test/oracle/make_tokens.py).
  *
- *   tok_ids TOKENIZER [-s] [-b] [-c] < requests > answers
+ *   tok_ids TOKENIZER [-s] [-b] [-c] [-k] [-d] < requests > answers
  * A request is u32 length (little-endian) and as many bytes of text; its answer is u32 count, that many u32 ids, u32
  * length and the decoded text. -s: text may hold special tokens, -b: with bos, -c: text continues, -k: decode keeps
- * special tokens. An answer with count 2^32-1 is an error, its message in place of the text. */
+ * special tokens. -d: a request is u32 ids, which are decoded (the answer's count is 0). An answer with count 2^32-1 is an error, its message in place of the text. */
 #include "tok/tokenizer.h"
 
 #include <stdio.h>
@@ -15,17 +15,21 @@ static void put32(uint32_t v) {
     fwrite(b, 1, 4, stdout);
 }
 
-static void answer(const struct tokenizer *t, const char *text, size_t n, int flags, bool keep) {
+static void answer(const struct tokenizer *t, const char *text, size_t n, int flags, bool keep, bool decode) {
     struct err e = {0};
     struct ids ids = {0};
     struct wbuf out = {0};
-    if (tokenizer_encode(t, text, n, flags, &ids, &e) != 0 || tokenizer_decode(t, ids.p, ids.n, keep, &out, &e) != 0) {
+    for (size_t i = 0; decode && i + 4 <= n; i += 4) {
+        const uint8_t *b = (const uint8_t *)text + i;
+        ids_push(&ids, b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24);
+    }
+    if ((!decode && tokenizer_encode(t, text, n, flags, &ids, &e) != 0) || tokenizer_decode(t, ids.p, ids.n, keep, &out, &e) != 0) {
         put32(UINT32_MAX);
         put32((uint32_t)strlen(e.msg));
         fputs(e.msg, stdout);
     } else {
-        put32((uint32_t)ids.n);
-        for (size_t i = 0; i < ids.n; i++)
+        put32(decode ? 0 : (uint32_t)ids.n);
+        for (size_t i = 0; i < ids.n && !decode; i++)
             put32(ids.p[i]);
         put32((uint32_t)out.n);
         if (out.n)
@@ -40,15 +44,16 @@ int main(int argc, char **argv) {
     struct err e = {0};
     struct tokenizer *t;
     int flags = 0;
-    bool keep = false;
+    bool keep = false, decode = false;
     for (int i = 2; i < argc; i++) {
         flags |= strcmp(argv[i], "-s") == 0 ? TOK_SPECIAL : 0;
         flags |= strcmp(argv[i], "-b") == 0 ? TOK_BOS : 0;
         flags |= strcmp(argv[i], "-c") == 0 ? TOK_CONTINUE : 0;
         keep = keep || strcmp(argv[i], "-k") == 0;
+        decode = decode || strcmp(argv[i], "-d") == 0;
     }
     if (argc < 2 || tokenizer_open(&t, argv[1], &e) != 0) {
-        fprintf(stderr, "tok_ids: %s\n", argc < 2 ? "TOKENIZER [-s] [-b] [-c] [-k]" : e.msg);
+        fprintf(stderr, "tok_ids: %s\n", argc < 2 ? "TOKENIZER [-s] [-b] [-c] [-k] [-d]" : e.msg);
         return 1;
     }
     uint8_t b[4];
@@ -62,7 +67,7 @@ int main(int argc, char **argv) {
             rc = 1;
             break;
         }
-        answer(t, text, n, flags, keep);
+        answer(t, text, n, flags, keep, decode);
         free(text);
     }
     tokenizer_free(t);

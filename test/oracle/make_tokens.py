@@ -1,0 +1,496 @@
+#!/usr/bin/env python3
+"""Tokenizers against their oracles: sentencepiece, tokenizers, mistral_common.
+
+    make_tokens.py train            makes the small tokenizers in test/golden/tok (needs shared data)
+    make_tokens.py golden           writes test/golden/tok/{ids,hashes}.txt from the oracles
+    make_tokens.py check BINARY     compares BINARY (build/tok_ids, from test/tools/tok_ids.c) with the oracles on every
+                                    corpus, for the committed tokenizers and for the real ones in shared data and in
+                                    mistral_common
+
+Needs Python with sentencepiece, tokenizers, transformers, mistral-common. SHARED names the data directory (default
+../shared/data). The C tests read the golden files and generate the same texts (test/unit/test_tok_golden.c).
+"""
+import base64
+import gzip
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+GOLD = os.path.join(ROOT, "test/golden/tok")
+SHARED = os.environ.get("SHARED", os.path.join(ROOT, "../shared/data"))
+
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+          r"|\s+(?!\S)|\s+")
+QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+         r"|\s+(?!\S)|\s+")
+NEMO = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+# ---- texts ---------------------------------------------------------------------------------------------------------
+
+CASES = json.load(open(os.path.join(GOLD, "cases.json"), encoding="utf-8"))
+
+
+class Rng:
+    """xorshift64*, as in the C test."""
+
+    def __init__(self, seed):
+        self.s = seed
+
+    def below(self, n):
+        s = self.s
+        s ^= s >> 12
+        s = (s ^ s << 25) & 0xFFFFFFFFFFFFFFFF
+        s ^= s >> 27
+        self.s = s
+        return ((s * 2685821657736338717 & 0xFFFFFFFFFFFFFFFF) >> 33) % n
+
+
+def short_texts():
+    return [t.encode() for t in CASES["short"]] + [bytes.fromhex(h) for h in CASES["bad_utf8_hex"]]
+
+
+def block_texts(group):
+    """The code points of a group, 256 to a text. Groups 0-15: 0x1000 each of plane 0; 16-31: planes 1-16."""
+    base, size = (group * 0x1000, 0x1000) if group < 16 else ((group - 15) * 0x10000, 0x10000)
+    out = []
+    for b in range(base, base + size, 256):
+        run = [c for c in range(b, b + 256) if not 0xD800 <= c < 0xE000]
+        if run:
+            out.append("".join(map(chr, run)).encode())
+    return out
+
+
+MIX_GROUPS, MIX_EACH = 20, 100
+
+
+def mix_texts(group):
+    rng = Rng(1000 + group)
+    pool = [t.encode() for t in CASES["pool"]]
+    out = []
+    for _ in range(MIX_EACH):
+        t = b""
+        for _ in range(1 + rng.below(40)):
+            kind = rng.below(8)
+            if kind == 0:
+                c = rng.below(0x3000)
+            elif kind == 1:
+                c = 0x10000 + rng.below(0x20000)
+            elif kind == 2:
+                c = 32 + rng.below(95)
+            else:
+                t += pool[rng.below(len(pool))]
+                continue
+            t += chr(c).encode()
+        out.append(t)
+    return out
+
+
+FILES = ["corpus/shakespeare.txt", "corpus/wikitext2.test.txt", "corpus/wikitext2.valid.txt", "leak/wl1_pii.dev.jsonl",
+         "leak/wl3_implicit.dev.jsonl", "leak/wl4_code.dev.jsonl", "traces/mistral-7b-instruct-v0.2.dev.jsonl",
+         "traces/mistral-7b-instruct-v0.3.dev.jsonl", "traces/mixtral-8x7b-instruct-v0.1.dev.jsonl"]
+
+
+def shared(name):
+    return open(os.path.join(SHARED, name), "rb").read()
+
+
+def json_texts():
+    """The strings inside the jsonl files, one text each: only for check, the golden files take the files whole."""
+    out = []
+
+    def walk(v):
+        if isinstance(v, str):
+            out.append(v.encode())
+        for w in v.values() if isinstance(v, dict) else v if isinstance(v, list) else []:
+            walk(w)
+
+    for name in FILES + ["leak/wl2_secrets.dev.jsonl.gz"]:
+        if "jsonl" in name:
+            data = shared(name)
+            for line in (gzip.decompress(data) if name.endswith("gz") else data).decode().splitlines():
+                walk(json.loads(line))
+    return out
+
+
+def fnv(h, data):
+    for b in data:
+        h = (h ^ b) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return h
+
+
+# ---- oracles -------------------------------------------------------------------------------------------------------
+
+def is_utf8(t):
+    try:
+        t.decode()
+        return True
+    except UnicodeDecodeError:
+        return False
+
+
+class Spm:
+    modes = ["plain"]
+
+    def __init__(self, path):
+        import sentencepiece
+        self.sp = sentencepiece.SentencePieceProcessor(model_file=path)
+        self.n = self.sp.vocab_size()
+        self.odd = set()
+
+    def encode(self, t, mode):
+        return self.sp.encode(t)
+
+    def decode(self, ids, keep):
+        return None if keep else self.sp.decode(ids).encode()
+
+
+class Hf:
+    modes = ["plain", "special"]
+
+    def __init__(self, path):
+        import tokenizers
+        self.t = tokenizers.Tokenizer.from_file(path)
+        self.n = max(self.t.get_vocab().values()) + 1
+        # runs of byte pieces that are no UTF-8 as a whole are shown differently on purpose: see tok/decode.c
+        self.odd = {i for s, i in self.t.get_vocab().items() if len(s) == 6 and s.startswith("<0x")}
+
+    def encode(self, t, mode):
+        if not is_utf8(t):
+            return None
+        self.t.encode_special_tokens = mode == "plain"
+        return self.t.encode(t.decode(), add_special_tokens=False).ids
+
+    def decode(self, ids, keep):
+        return self.t.decode(ids, skip_special_tokens=not keep).encode()
+
+
+class Tekken:
+    modes = ["plain"]
+
+    def __init__(self, path):
+        from mistral_common.tokens.tokenizers.tekken import SpecialTokenPolicy, Tekkenizer
+        self.t = Tekkenizer.from_file(path)
+        self.n = self.t.n_words
+        self.odd = set()
+        self.policy = {True: SpecialTokenPolicy.KEEP, False: SpecialTokenPolicy.IGNORE}
+
+    def encode(self, t, mode):
+        return self.t.encode(t.decode(), bos=False, eos=False) if is_utf8(t) else None
+
+    def decode(self, ids, keep):
+        return self.t.decode(ids, self.policy[keep]).encode()
+
+
+def oracle(path):
+    if "tekken" in os.path.basename(path):
+        return Tekken(path)
+    return Hf(path) if path.endswith(".json") else Spm(path)
+
+
+# ---- check ---------------------------------------------------------------------------------------------------------
+
+def ours(binary, path, texts, *flags):
+    """Ids and decoded text of each text, from the program."""
+    req = b"".join(struct.pack("<I", len(t)) + t for t in texts)
+    r = subprocess.run([binary, path, *flags], input=req, stdout=subprocess.PIPE, check=True).stdout
+    out, o = [], 0
+    for _ in texts:
+        n, = struct.unpack_from("<I", r, o)
+        o += 4
+        ids = None
+        if n != 0xFFFFFFFF:
+            ids = list(struct.unpack_from("<%dI" % n, r, o))
+            o += 4 * n
+        k, = struct.unpack_from("<I", r, o)
+        o += 4
+        out.append((ids, r[o:o + k]))
+        o += k
+    assert o == len(r)
+    return out
+
+
+def random_ids(o, seed, n=200):
+    rng = Rng(seed)
+    out = []
+    for _ in range(n):
+        ids = [rng.below(o.n) for _ in range(1 + rng.below(30))]
+        out.append([i for i in ids if i not in o.odd])
+    return out
+
+
+def show(what, path, t, want, got):
+    print("DIFFERENT %s %s: %r\n   want %r\n   got  %r" % (what, path, t[:120], want[:60] if want else want,
+                                                           got[:60] if got else got))
+
+
+def check_one(binary, path, texts):
+    o, bad, n, tokens = oracle(path), 0, 0, 0
+    for mode in o.modes:
+        flags = ["-s"] if mode == "special" else []
+        for t, (ids, text) in zip(texts, ours(binary, path, texts, *flags)):
+            want = o.encode(t, mode)
+            if want is None:
+                continue
+            n += 1
+            tokens += len(want)
+            if ids != want:
+                bad += 1
+                if bad <= 6:
+                    show(mode + " ids", path, t, want, ids)
+                continue
+            want = o.decode(ids, False)
+            if text != want:
+                bad += 1
+                if bad <= 6:
+                    show("text", path, t, want, text)
+    for keep in (False, True):
+        lists = random_ids(o, 7)
+        req = [struct.pack("<%dI" % len(i), *i) for i in lists]
+        for i, (_, text) in zip(lists, ours(binary, path, req, "-d", *(["-k"] if keep else []))):
+            want = o.decode(i, keep)
+            if want is None:
+                continue
+            n += 1
+            if text != want:
+                bad += 1
+                if bad <= 6:
+                    show("decode", path, repr(i), want, text)
+    print("%-60s %d different of %d comparisons, %d tokens" % (path[-60:], bad, n, tokens), flush=True)
+    return bad
+
+
+def real_tokenizers(tmp):
+    """The real files at hand, and tokenizer.json made from them by transformers and tokenizers."""
+    import mistral_common
+    out = [os.path.join(SHARED, "tokenizers", f) for f in ("llama2.model", "mistral.model.v1", "mistral.model.v2",
+                                                           "mistral.model.v3")]
+    out.append(os.path.join(SHARED, "models/stories260K/tokenizer.model"))
+    data = os.path.join(os.path.dirname(mistral_common.__file__), "data")
+    out += [os.path.join(data, f) for f in sorted(os.listdir(data)) if f.startswith("tekken") or "v7" in f]
+    for f in ("llama2.model", "mistral.model.v3"):
+        path = os.path.join(tmp, f + ".json")
+        llama_json(os.path.join(SHARED, "tokenizers", f), path)
+        out.append(path)
+    path = os.path.join(tmp, "nemo.json")
+    tekken_to_hf(os.path.join(data, "tekken_240718.json"), path)
+    return out + [path]
+
+
+def check(binary):
+    texts = short_texts()
+    for g in range(32):
+        texts += block_texts(g)
+    for g in range(MIX_GROUPS * 5):
+        texts += mix_texts(g)
+    texts += [shared(f) for f in FILES] + json_texts()
+    rng = random.Random(3)
+    texts += [bytes(rng.choice([rng.randrange(256), 32, rng.randrange(0x80, 0x100)]) for _ in range(rng.randrange(30)))
+              for _ in range(3000)]
+    texts += [c * 5000 for c in (b"a", b" ", b"\n", "\u00e9".encode(), "\U0001f600".encode(), b"ab", b"=", b"1", b"\xff")]
+    texts += [b"".join(open(os.path.join(ROOT, d, f), "rb").read() for f in sorted(os.listdir(os.path.join(ROOT, d)))
+                       if f.endswith((".c", ".h", ".py"))) for d in ("tok", "core/base", "test/oracle")]
+    bad = 0
+    with tempfile.TemporaryDirectory() as tmp:
+        only = sys.argv[3:]
+        for path in [os.path.join(GOLD, f) for f in TOKENIZERS] + real_tokenizers(tmp):
+            if not only or any(o in path for o in only):
+                bad += check_one(binary, path, texts)
+    print("total: %d different" % bad)
+    return bad != 0
+
+
+# ---- making the small tokenizers -----------------------------------------------------------------------------------
+
+TOKENIZERS = ["spm_identity.model", "spm_nmt.model", "llama3.json", "qwen2.json", "nemo.json", "gpt2.json",
+              "llama2_legacy.json", "llama2_metaspace.json", "odd.json", "tekken.json"]
+
+
+def training_text():
+    """Shakespeare, and the pool often enough that every script in it makes merges."""
+    text = shared("corpus/shakespeare.txt").decode()[:400000]
+    rng = Rng(99)
+    pool = [p for p in CASES["pool"] if "\0" not in p and not p.startswith("<")]
+    return text + "\n".join("".join(pool[rng.below(len(pool))] for _ in range(20)) for _ in range(2000))
+
+
+def train_byte_level(path, pattern, size, special, added=(), normalizer=None, ignore_merges=False, bos=None):
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    t = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    if normalizer:
+        t.normalizer = getattr(normalizers, normalizer)()
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    t.pre_tokenizer = byte_level if pattern is None else pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level])
+    t.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+                                  show_progress=False)
+    t.train_from_iterator(training_text().splitlines(keepends=True), trainer)
+    t.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in special])
+    t.add_tokens([AddedToken(s, special=False, normalized=False) for s in added])
+    t.post_processor = processors.ByteLevel(trim_offsets=False) if not bos else processors.Sequence(
+        [processors.ByteLevel(trim_offsets=True),
+         processors.TemplateProcessing(single=bos + " $A", special_tokens=[(bos, t.token_to_id(bos))])])
+    t.save(path, pretty=False)
+
+
+def llama_json(model, path, metaspace=False):
+    """What transformers and tokenizers make of a Llama SentencePiece model: legacy (Prepend, Replace) or Metaspace."""
+    import sentencepiece
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    sp = sentencepiece.SentencePieceProcessor(model_file=model)
+    pieces = [sp.id_to_piece(i) for i in range(sp.vocab_size())]
+    vocab = {p: i for i, p in enumerate(pieces)}
+    merges = []
+    for p, i in vocab.items():
+        if sp.is_control(i) or sp.is_byte(i) or sp.is_unknown(i):
+            continue
+        local = [(vocab[p[:k]], vocab[p[k:]], i) for k in range(1, len(p)) if p[:k] in vocab and p[k:] in vocab]
+        merges += [(-sp.get_score(i), *m) for m in sorted(local)]
+    merges.sort(key=lambda m: m[0])
+    t = Tokenizer(models.BPE(vocab, [(pieces[a], pieces[b]) for _, a, b, _ in merges], unk_token="<unk>", fuse_unk=True,
+                             byte_fallback=True))
+    replace = decoders.Replace("\u2581", " ")
+    if metaspace:
+        t.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first", split=False)
+    else:
+        t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    t.decoder = decoders.Sequence([replace, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    t.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    t.add_special_tokens([AddedToken(p, special=True, normalized=False)
+                          for i, p in enumerate(pieces) if sp.is_control(i) or sp.is_unknown(i)])
+    if metaspace:
+        t.add_tokens([AddedToken("Romeo", special=False, normalized=True, single_word=True),
+                      AddedToken("[TOOL]", special=False, normalized=False, lstrip=True, rstrip=True)])
+    t.save(path, pretty=False)
+
+
+def tekken_to_hf(tekken, path):
+    """The vocabulary of a tekken file as a byte-level tokenizer.json."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    data = json.load(open(tekken, encoding="utf-8"))
+    n_special = data["config"]["default_num_special_tokens"]
+    ranks = {base64.b64decode(v["token_bytes"]): v["rank"]
+             for v in data["vocab"][:data["config"]["default_vocab_size"] - n_special]}
+    chars = bytes_to_chars()
+    name = {b: "".join(chars[c] for c in b) for b in ranks}
+    merges = []
+    for b, r in ranks.items():
+        local = [(ranks[b[:k]], ranks[b[k:]], r, b[:k], b[k:]) for k in range(1, len(b)) if b[:k] in ranks and b[k:] in ranks]
+        merges += sorted(local)
+    merges.sort(key=lambda m: m[2])
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"] + ["<SPECIAL_%d>" % i for i in range(5, n_special)]
+    vocab = {s: i for i, s in enumerate(special)}
+    vocab.update({name[b]: r + n_special for b, r in ranks.items()})
+    t = Tokenizer(models.BPE(vocab, [(name[a], name[b]) for _, _, _, a, b in merges], ignore_merges=True))
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(data["config"]["pattern"]), "isolated"),
+                                               pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.decoder = decoders.ByteLevel()
+    t.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in special])
+    t.save(path, pretty=False)
+
+
+def bytes_to_chars():
+    keep = list(range(0x21, 0x7F)) + list(range(0xA1, 0xAD)) + list(range(0xAE, 0x100))
+    rest = [b for b in range(256) if b not in keep]
+    return {**{b: chr(b) for b in keep}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
+
+
+def train_tekken(path, size):
+    """A tekken.json in the format of the real ones, from a byte-level vocabulary trained with the same pattern."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(NEMO), "isolated"),
+                                               pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+                                  show_progress=False)
+    t.train_from_iterator(training_text().splitlines(keepends=True), trainer)
+    back = {c: b for b, c in bytes_to_chars().items()}
+    pieces = [bytes([b]) for b in range(256)]
+    for p, _ in sorted(t.get_vocab().items(), key=lambda x: x[1]):
+        b = bytes(back[c] for c in p)
+        if len(b) > 1:
+            pieces.append(b)
+    n_special = 30
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
+
+    def text(b):
+        return b.decode() if is_utf8(b) else None
+
+    data = {"config": {"pattern": NEMO, "num_vocab_tokens": len(pieces), "default_vocab_size": len(pieces) - 3 + n_special,
+                       "default_num_special_tokens": n_special, "version": "v11"},
+            "vocab": [{"rank": i, "token_bytes": base64.b64encode(b).decode(), "token_str": text(b)}
+                      for i, b in enumerate(pieces)],
+            "special_tokens": [{"rank": i, "token_str": s, "is_control": True} for i, s in enumerate(special)]}
+    json.dump(data, open(path, "w", encoding="utf-8"), ensure_ascii=True)
+
+
+def train_odd(path):
+    """The rarer components, all in one."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=False))
+    t.normalizer = normalizers.Sequence([normalizers.Strip(left=True, right=True), normalizers.NFKC(), normalizers.Lowercase(),
+                                         normalizers.Replace(Regex(r"\s{3,}"), "  "), normalizers.Replace("``", "\"")])
+    t.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always", split=True), pre_tokenizers.Digits(True),
+         pre_tokenizers.Split("!", "merged_with_previous"), pre_tokenizers.Split(Regex(r"[(<]"), "merged_with_next"),
+         pre_tokenizers.Split(Regex(r"[=\-.]"), "contiguous"), pre_tokenizers.Split(",", "removed"),
+         pre_tokenizers.Split(Regex(r"[^\n]+"), "removed", invert=True), pre_tokenizers.Split(Regex(r"(?=\p{Lo})"), "isolated")])
+    t.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme="always")
+    t.train_from_iterator(training_text().splitlines(keepends=True),
+                          trainers.BpeTrainer(vocab_size=900, special_tokens=["<unk>", "<s>"], limit_alphabet=150,
+                                              show_progress=False))
+    t.add_tokens([AddedToken("Hello", single_word=True), AddedToken("WORLD", normalized=True),
+                  AddedToken("</w>", normalized=False, lstrip=True), AddedToken("@@", normalized=False, rstrip=True)])
+    t.add_special_tokens([AddedToken("</s>", normalized=True, special=True), AddedToken("<|im_end|>", rstrip=True, lstrip=True)])
+    t.save(path, pretty=False)
+
+
+def train_spm(path, **options):
+    import sentencepiece
+    with tempfile.TemporaryDirectory() as tmp:
+        text = os.path.join(tmp, "t.txt")
+        open(text, "w", encoding="utf-8").write(training_text())
+        sentencepiece.SentencePieceTrainer.train(input=text, model_prefix=os.path.join(tmp, "m"), model_type="bpe",
+                                                 minloglevel=2, num_threads=1, **options)
+        open(path, "wb").write(open(os.path.join(tmp, "m.model"), "rb").read())
+
+
+def train():
+    def gold(name):
+        return os.path.join(GOLD, name)
+
+    train_spm(gold("spm_identity.model"), vocab_size=1200, normalization_rule_name="identity", byte_fallback=True,
+              remove_extra_whitespaces=False, allow_whitespace_only_pieces=True, split_digits=True, character_coverage=0.99,
+              user_defined_symbols=["<tool_call>", "==", "\u2581\u2581\u2581"], control_symbols=["[INST]", "[/INST]"])
+    train_spm(gold("spm_nmt.model"), vocab_size=800, normalization_rule_name="nmt_nfkc", byte_fallback=False,
+              remove_extra_whitespaces=True, character_coverage=0.98)
+    im = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    train_byte_level(gold("llama3.json"), LLAMA3, 2500, ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
+                                                         "<|end_header_id|>", "<|eot_id|>"], ignore_merges=True,
+                     bos="<|begin_of_text|>")
+    train_byte_level(gold("qwen2.json"), QWEN2, 2000, im, ["<tool_call>", "</tool_call>", "<think>"], normalizer="NFC")
+    train_byte_level(gold("nemo.json"), NEMO, 2000, ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"], bos="<s>")
+    train_byte_level(gold("gpt2.json"), None, 2000, ["<|endoftext|>"])
+    llama_json(gold("spm_identity.model"), gold("llama2_legacy.json"))
+    llama_json(gold("spm_identity.model"), gold("llama2_metaspace.json"), metaspace=True)
+    train_odd(gold("odd.json"))
+    train_tekken(gold("tekken.json"), 1500)
+
+
+if __name__ == "__main__":
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command == "train":
+        train()
+    elif command == "check" and len(sys.argv) > 2:
+        sys.exit(check(sys.argv[2]))
+    elif command == "golden":
+        golden()
+    else:
+        sys.exit(__doc__)
