@@ -47,8 +47,7 @@ FLAGS_core/cpu/isa_portable.c := $(filter-out -O3,$(KERNEL))
 FLAGS_core/cpu/isa_avx2.c     := -mavx2 -mfma -mf16c $(KERNEL)
 FLAGS_core/cpu/isa_avx512.c   := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c $(KERNEL)
 FLAGS_core/cpu/isa_neon.c     := $(KERNEL)
-FLAGS_cmd/version.c           := -DSPLITINF_VERSION='"$(VERSION)"' -DSPLITINF_COMMIT='"$(COMMIT)"' \
-                                 -DSPLITINF_MODE='"$(MODE)"'
+FLAGS_cmd/version.c           := -DSPLITINF_VERSION='"$(VERSION)"' -DSPLITINF_COMMIT='"$(COMMIT)"'
 
 # Sources: whatever stands in the folders, without the kernels of other processors. The kernels take longest to compile and
 # come first.
