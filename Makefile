@@ -27,7 +27,7 @@ ifeq ($(MODE),release)
 OPT    := -O2 $(HARDEN)
 else ifeq ($(MODE),static)
 OPT    := -O2 $(HARDEN)
-LINK   := -static-$(LINK)
+LINK   := -static$(LINK)
 else ifeq ($(MODE),debug)
 OPT    := $(SANE) -fsanitize=address,undefined -fno-sanitize-recover=undefined
 else ifeq ($(MODE),tsan)
