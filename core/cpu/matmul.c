@@ -52,7 +52,7 @@ static void pack_tile(const struct run *run, const struct tiles *t, int row) {
     if (t->is_float)
         run->isa->pack_f32(dst, x, (size_t)run->ldx, rows, size, run->cols);
     else
-        run->isa->pack_i16(dst, x, (size_t)run->ldx, rows, size, run->cols);
+        run->isa->pack_int(dst, x, (size_t)run->ldx, rows, size, run->cols);
 }
 
 static int tile_count(const struct run *run, const struct tiles *t) {

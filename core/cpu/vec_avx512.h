@@ -110,6 +110,10 @@ static inline ivec ivec_sra16(ivec a, int n) {
 static inline ivec ivec_dot(ivec acc, ivec a, ivec b) {
     return _mm512_dpwssd_epi32(acc, a, b);
 }
+/* acc + the products of the four bytes of each dword: x from 0 to 127, w signed. */
+static inline ivec ivec_dot_bytes(ivec acc, ivec x, ivec w) {
+    return _mm512_dpbusd_epi32(acc, x, w);
+}
 static inline vec vec_from_int(ivec a) {
     return _mm512_cvtepi32_ps(a);
 }

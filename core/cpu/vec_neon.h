@@ -166,6 +166,16 @@ static inline ivec ivec_dot(ivec acc, ivec x, ivec y) {
     return (ivec){ivec_dot_part(acc.a, x.a, y.a), ivec_dot_part(acc.b, x.b, y.b), ivec_dot_part(acc.c, x.c, y.c),
                   ivec_dot_part(acc.d, x.d, y.d)};
 }
+/* acc + the products of the four bytes of each dword: x from 0 to 127, w signed. */
+static inline int16x8_t ivec_dot_bytes_part(int16x8_t acc, int16x8_t x, int16x8_t w) {
+    int8x16_t a = vreinterpretq_s8_s16(x), b = vreinterpretq_s8_s16(w);
+    int32x4_t lo = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))), hi = vpaddlq_s16(vmull_high_s8(a, b));
+    return vreinterpretq_s16_s32(vaddq_s32(vreinterpretq_s32_s16(acc), vpaddq_s32(lo, hi)));
+}
+static inline ivec ivec_dot_bytes(ivec acc, ivec x, ivec w) {
+    return (ivec){ivec_dot_bytes_part(acc.a, x.a, w.a), ivec_dot_bytes_part(acc.b, x.b, w.b),
+                  ivec_dot_bytes_part(acc.c, x.c, w.c), ivec_dot_bytes_part(acc.d, x.d, w.d)};
+}
 static inline vec vec_from_int(ivec x) {
     return (vec){vcvtq_f32_s32(vreinterpretq_s32_s16(x.a)), vcvtq_f32_s32(vreinterpretq_s32_s16(x.b)),
                  vcvtq_f32_s32(vreinterpretq_s32_s16(x.c)), vcvtq_f32_s32(vreinterpretq_s32_s16(x.d))};
