@@ -30,7 +30,8 @@ enum {
  * Rows of x stand in tiles of R rows:
  *   float weights    [cols][R] f32
  *   block weights    [blocks][16 pairs][R] of two int16 (pair 2i + o: elements 4i + o and 4i + o + 2 of the block),
- * then scales [blocks][R] f32, then minus scale * sum of the block's integers [blocks][R] f32 */
+ * then scales [blocks][R] f32, then minus scale * sum of the block's integers [blocks][R] f32,
+ *                    and the sums of each half of the block's integers [blocks][2][R] int32 */
 
 static inline bool dtype_is_float(enum dtype t) {
     return t == DT_F32 || t == DT_F16 || t == DT_BF16;
@@ -38,26 +39,31 @@ static inline bool dtype_is_float(enum dtype t) {
 
 /* Bytes that one row of x takes in a tile. */
 static inline size_t tile_row_bytes(bool is_float, int cols) {
-    return is_float ? (size_t)cols * 4 : (size_t)cols * 2 + (size_t)cols / QBLOCK * 8;
+    return is_float ? (size_t)cols * 4 : (size_t)cols * 2 + (size_t)cols / QBLOCK * 16;
 }
 
-/* acc[p][r][lane] (+)= sum over k in [k0, k1) of weight and x, in the order of k. k0 and k1 are multiples of SUPER, or
- * the end. With k0 > 0 the sums go on from what acc holds, so cutting K into several calls changes no bit. */
+/* acc[p][r][lane] = sum over k in [k0, k1) of weight and x, in the order of k. With `more` the sums go on from what acc
+ * holds, so cutting K into several calls changes no bit. For block weights k0 and k1 are multiples of their block. */
 struct tile {
     const uint8_t *w; /* first panel */
     size_t panel_bytes;
-    int n_panels;     /* 1, or panels_of[rows] */
+    int n_panels;     /* 1, or what float_tiles or block_tiles says */
     const uint8_t *x; /* the tile */
-    int rows;         /* a size for which panels_of is not 0 */
+    int rows;         /* a size for which they do not say 0 */
     int cols, k0, k1;
-    float *acc; /* [n_panels][rows][PANEL]; 64-byte aligned */
+    bool more;
+    float *acc; /* panel p, row r at p * acc_panel + r * acc_row */
+    size_t acc_panel, acc_row;
 };
 
 struct cpu_isa {
     const char *name;
-    int tile_rows;            /* rows of a full tile, at most TILE_MAX */
-    const uint8_t *panels_of; /* [TILE_MAX + 1]: panels per call for a tile of so many rows; 0: no such size */
+    /* [TILE_MAX + 1]: panels per call for a tile of so many rows; 0: no such size. For float weights and block weights.
+     */
+    const uint8_t *float_tiles, *block_tiles;
     void (*tile[DT_COUNT])(const struct tile *t);
+    /* Rows of one panel's acc to y [rows][ldy], n <= 16 lanes of them; bias may be NULL. */
+    void (*store_rows)(float *y, size_t ldy, const float *acc, int rows, const float *bias, int n, bool add);
     /* Makes one tile of `size` rows from x [rows][ldx]; the rows beyond are zeros. */
     void (*pack_f32)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
     void (*pack_i16)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
@@ -72,11 +78,12 @@ struct cpu_isa {
     void (*rope)(float *x, const float *cs, int n_heads, int head_dim);
     void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n);
 
-    void (*attend_gather)(float *kt, float *v, const void *k, const void *vals, enum dtype type, const uint32_t *slots,
-                          int n, int head_dim);
-    void (*attend_block)(float *const *state, const float *const *q, int rows, const float *kt, const float *v, int lo,
-                         int hi, int head_dim, float scale);
-    void (*attend_finish)(float *out, const float *state, int head_dim);
+    /* A block of scores s [KV_BLOCK] (raw dot products) of one query becomes weights e^(scale * s - max), 0 outside of
+     * [lo, hi). Updates the query's running max and sum; returns what its older sums must be multiplied by. */
+    float (*softmax_block)(float *s, int lo, int hi, float scale, float *max, float *sum);
+    /* y = x * a, and y = x / a */
+    void (*scale)(float *y, const float *x, float a, int n);
+    void (*divide)(float *y, const float *x, float a, int n);
 
     int fma_chains; /* multiply-adds of 16 lanes in one of fma_rounds' rounds */
     float (*fma_rounds)(int n);

@@ -120,8 +120,9 @@ static inline ivec ivec_and(ivec x, ivec y) {
 static inline ivec ivec_or(ivec x, ivec y) {
     return (ivec){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)};
 }
-static inline ivec ivec_sub16(ivec x, ivec y) {
-    return (ivec){_mm256_sub_epi16(x.a, y.a), _mm256_sub_epi16(x.b, y.b)};
+/* x | (y & m) */
+static inline ivec ivec_or_and(ivec x, ivec y, ivec m) {
+    return ivec_or(x, ivec_and(y, m));
 }
 static inline ivec ivec_sll16(ivec x, int n) {
     return (ivec){_mm256_sll_epi16(x.a, _mm_cvtsi32_si128(n)), _mm256_sll_epi16(x.b, _mm_cvtsi32_si128(n))};

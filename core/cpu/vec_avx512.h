@@ -94,8 +94,9 @@ static inline ivec ivec_and(ivec a, ivec b) {
 static inline ivec ivec_or(ivec a, ivec b) {
     return _mm512_or_si512(a, b);
 }
-static inline ivec ivec_sub16(ivec a, ivec b) {
-    return _mm512_sub_epi16(a, b);
+/* a | (b & m) */
+static inline ivec ivec_or_and(ivec a, ivec b, ivec m) {
+    return _mm512_ternarylogic_epi32(a, b, m, 0xf8);
 }
 static inline ivec ivec_sll16(ivec a, int n) {
     return _mm512_sll_epi16(a, _mm_cvtsi32_si128(n));

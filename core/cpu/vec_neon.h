@@ -140,8 +140,9 @@ static inline ivec ivec_and(ivec x, ivec y) {
 static inline ivec ivec_or(ivec x, ivec y) {
     return (ivec){vorrq_s16(x.a, y.a), vorrq_s16(x.b, y.b), vorrq_s16(x.c, y.c), vorrq_s16(x.d, y.d)};
 }
-static inline ivec ivec_sub16(ivec x, ivec y) {
-    return (ivec){vsubq_s16(x.a, y.a), vsubq_s16(x.b, y.b), vsubq_s16(x.c, y.c), vsubq_s16(x.d, y.d)};
+/* x | (y & m) */
+static inline ivec ivec_or_and(ivec x, ivec y, ivec m) {
+    return ivec_or(x, ivec_and(y, m));
 }
 static inline ivec ivec_sll16(ivec x, int n) {
     return (ivec){vshlq_s16(x.a, vdupq_n_s16((int16_t)n)), vshlq_s16(x.b, vdupq_n_s16((int16_t)n)),

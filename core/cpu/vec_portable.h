@@ -132,14 +132,15 @@ static inline ivec ivec_and(ivec a, ivec b) {
 static inline ivec ivec_or(ivec a, ivec b) {
     IVEC_EACH(a.l[i] | b.l[i]);
 }
+/* a | (b & m) */
+static inline ivec ivec_or_and(ivec a, ivec b, ivec m) {
+    IVEC_EACH(a.l[i] | (b.l[i] & m.l[i]));
+}
 static inline int32_t half_lo(uint32_t x) {
     return (int16_t)x;
 }
 static inline int32_t half_hi(uint32_t x) {
     return (int16_t)(x >> 16);
-}
-static inline ivec ivec_sub16(ivec a, ivec b) {
-    IVEC_EACH(((a.l[i] - b.l[i]) & 0xffff) | ((a.l[i] >> 16) - (b.l[i] >> 16)) << 16);
 }
 static inline ivec ivec_sll16(ivec a, int n) {
     IVEC_EACH((a.l[i] << n & 0xffff) | (a.l[i] >> 16) << n << 16);
