@@ -224,9 +224,10 @@ out:
 static const struct opt_table table = {
     .command = "chat",
     .synopsis = synopsis,
-    .about = "Answers a prompt, or talks at the terminal.\nThe answer goes to standard output and nothing else does; "
-             "progress, "
-             "statistics and warnings go to standard error.",
+    .about =
+        "Answers a prompt, or talks at the terminal.\n"
+        "The answer goes to standard output and nothing else does; progress, statistics and warnings go to standard "
+        "error.",
     .groups = groups,
     .n_groups = sizeof groups / sizeof *groups,
     .no_args = "a prompt is given as --prompt TEXT",
