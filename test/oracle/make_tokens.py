@@ -189,6 +189,8 @@ class Tekken:
 
 
 def oracle(path):
+    if path.endswith(".gguf"):
+        return oracle(GGUF_FROM[os.path.basename(path)])
     if "tekken" in os.path.basename(path):
         return Tekken(path)
     return Hf(path) if path.endswith(".json") else Spm(path)
@@ -278,6 +280,10 @@ def real_tokenizers(tmp):
         path = os.path.join(tmp, f + ".json")
         llama_json(os.path.join(SHARED, "tokenizers", f), path)
         out.append(path)
+    for f in GGUF_FROM:
+        if f not in TOKENIZERS:
+            make_gguf(os.path.join(tmp, f))
+            out.append(os.path.join(tmp, f))
     path = os.path.join(tmp, "nemo.json")
     tekken_to_hf(os.path.join(data, "tekken_240718.json"), path)
     return out + [path]
@@ -308,7 +314,12 @@ def check(binary):
 
 # ---- making the small tokenizers -----------------------------------------------------------------------------------
 
-TOKENIZERS = ["spm_identity.model", "spm_nmt.model", "llama3.json", "qwen2.json", "nemo.json", "gpt2.json",
+# The oracle of a GGUF file is that of the file it was made from.
+GGUF_FROM = {"llama.gguf": os.path.join(GOLD, "spm_identity.model"), "llama-bpe.gguf": os.path.join(GOLD, "llama3.json"),
+             "qwen2.gguf": os.path.join(GOLD, "qwen2.json"), "tekken.gguf": os.path.join(GOLD, "nemo.json"),
+             "gpt-2.gguf": os.path.join(GOLD, "gpt2.json"), "llama2.gguf": os.path.join(SHARED, "tokenizers/llama2.model"),
+             "mistral3.gguf": os.path.join(SHARED, "tokenizers/mistral.model.v3")}
+TOKENIZERS = ["llama.gguf", "llama-bpe.gguf", "qwen2.gguf", "spm_identity.model", "spm_nmt.model", "llama3.json", "qwen2.json", "nemo.json", "gpt2.json",
               "llama2_legacy.json", "llama2_metaspace.json", "odd.json", "tekken.json"]
 
 
@@ -431,6 +442,73 @@ def train_tekken(path, size):
     json.dump(data, open(path, "w", encoding="utf-8"), ensure_ascii=True)
 
 
+def spm_types(path):
+    """The type of each piece of a SentencePiece model, which its Python interface does not tell: field 3 of each field 1."""
+    def fields(b):
+        def varint(o):
+            v = shift = 0
+            while True:
+                v |= (b[o] & 127) << shift
+                shift += 7
+                o += 1
+                if not b[o - 1] & 128:
+                    return v, o
+        o = 0
+        while o < len(b):
+            key, o = varint(o)
+            if key & 7 == 2:
+                n, o = varint(o)
+                yield key >> 3, b[o:o + n]
+                o += n
+            elif key & 7 == 0:
+                v, o = varint(o)
+                yield key >> 3, v
+            else:
+                o += 4 if key & 7 == 5 else 8
+    return [dict(fields(piece)).get(3, 1) for number, piece in fields(open(path, "rb").read()) if number == 1]
+
+
+def make_gguf(path):
+    """The tokenizer of GGUF_FROM as the conversion scripts of llama.cpp write it; nothing else is in the file."""
+    import gguf
+    source, name = GGUF_FROM[os.path.basename(path)], os.path.basename(path)[:-5]
+    w = gguf.GGUFWriter(path, "llama")
+    normal, control, user = (int(getattr(gguf.TokenType, k)) for k in ("NORMAL", "CONTROL", "USER_DEFINED"))
+    o = oracle(source)
+    tokens, types = [], []
+    if isinstance(o, Spm):
+        w.add_tokenizer_model("llama")
+        w.add_tokenizer_pre("default")
+        tokens = [o.sp.id_to_piece(i).encode() for i in range(o.n)]
+        types = spm_types(source)
+        w.add_token_list(tokens)
+        w.add_token_scores([o.sp.get_score(i) for i in range(o.n)])
+        w.add_token_types(types)
+        w.add_bos_token_id(o.sp.bos_id())
+        w.add_eos_token_id(o.sp.eos_id())
+        w.add_unk_token_id(o.sp.unk_id())
+        w.add_add_bos_token(True)
+    else:
+        data = json.load(open(source, encoding="utf-8"))
+        texts = {i: s for s, i in data["model"]["vocab"].items()}
+        added = {a["id"]: a for a in data["added_tokens"]}
+        texts.update({i: a["content"] for i, a in added.items()})
+        for i in range(o.n):
+            tokens.append(texts[i].encode())
+            types.append(normal if i not in added else control if added[i]["special"] else user)
+        w.add_tokenizer_model("gpt2")
+        w.add_tokenizer_pre(name)
+        w.add_token_list(tokens)
+        w.add_token_types(types)
+        w.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in data["model"]["merges"]])
+        for key, text in (("bos", "<|begin_of_text|>"), ("bos", "<s>"), ("eos", "<|endoftext|>"), ("eos", "</s>")):
+            if o.t.token_to_id(text) is not None:
+                getattr(w, "add_%s_token_id" % key)(o.t.token_to_id(text))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.close()
+
+
 def train_odd(path):
     """The rarer components, all in one."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -482,12 +560,19 @@ def train():
     llama_json(gold("spm_identity.model"), gold("llama2_metaspace.json"), metaspace=True)
     train_odd(gold("odd.json"))
     train_tekken(gold("tekken.json"), 1500)
+    for f in TOKENIZERS:
+        if f.endswith(".gguf"):
+            make_gguf(gold(f))
 
 
 if __name__ == "__main__":
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command == "train":
         train()
+    elif command == "gguf":
+        for f in TOKENIZERS:
+            if f.endswith(".gguf"):
+                make_gguf(os.path.join(GOLD, f))
     elif command == "check" and len(sys.argv) > 2:
         sys.exit(check(sys.argv[2]))
     elif command == "golden":

@@ -220,8 +220,8 @@ Test(help, comes_from_the_table) {
     cr_assert_eq(strncmp(text, "usage: splitinf test [OPTION]...\nusage: splitinf test --again\n\n", 63), 0, "%s",
                  text);
     cr_assert(strstr(text, "\nOuter\n") && strstr(text, "\nInner\n"));
-    cr_assert(strstr(text, "--count N") && strstr(text, "a count; -5 to 100 [7]"), "%s", text);
-    cr_assert(strstr(text, "--two-words C") && strstr(text, "one of red, green, blue [red]"), "%s", text);
+    cr_assert(strstr(text, "--count N") && strstr(text, "a count (-5 to 100) [7]"), "%s", text);
+    cr_assert(strstr(text, "--two-words C") && strstr(text, "a colour: red, green, blue [red]"), "%s", text);
     for (const char *line = text; *line;) {
         size_t len = strcspn(line, "\n");
         cr_assert_leq(len, 100, "%.*s", (int)len, line);
