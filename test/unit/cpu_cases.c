@@ -334,7 +334,7 @@ float *row_kernels_run(struct cpu *c, int n, int cols, size_t *n_out) {
         x[i] = peaked(21, (uint32_t)i) * 20;
     for (int i = 0; i < cols; i++) {
         w[i] = case_noise(22, (uint32_t)i);
-        freq[i] = powf(10000, -(float)i / (float)cols);
+        freq[i] = 1 / (1 + (float)i * (float)i);
     }
     for (int i = 0; i < n; i++) {
         pos[i] = (uint32_t)i * 7919;
@@ -357,4 +357,28 @@ out:
     free(pos);
     free(rows);
     return out;
+}
+
+static uint64_t digest(uint64_t h, float *v, size_t n) {
+    for (size_t i = 0; v && i < n * sizeof *v; i++)
+        h = (h ^ ((const uint8_t *)v)[i]) * 0x100000001b3u;
+    free(v);
+    return v ? h : 0;
+}
+
+uint64_t cases_digest(struct cpu *c) {
+    uint64_t h = 0xcbf29ce484222325u;
+    const struct matmul_case *m;
+    const struct attend_case *a;
+    size_t n = matmul_cases(&m);
+    for (size_t i = 0; i < n; i++)
+        h = digest(h, matmul_case_run(c, &m[i], 0), (size_t)m[i].n * (size_t)m[i].rows);
+    n = attend_cases(&a);
+    for (size_t i = 0; i < n; i++)
+        h = digest(h, attend_case_run(c, &a[i], -1), a[i].n_rows * (size_t)a[i].n_heads * (size_t)a[i].head_dim);
+    for (int cols = 2; cols < 300; cols += 37) {
+        float *v = row_kernels_run(c, 3, cols, &n);
+        h = digest(h, v, n);
+    }
+    return h;
 }

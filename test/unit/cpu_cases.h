@@ -48,6 +48,12 @@ float *row_kernels_run(struct cpu *c, int n, int cols, size_t *n_out);
 size_t matmul_cases(const struct matmul_case **out);
 size_t attend_cases(const struct attend_case **out);
 
+/* All results of all cases in one number (FNV-1a), which every machine and every build has to agree on: the two ends of
+ * a split model may run on different processors. Whoever changes an order of operations on purpose changes the
+ * constant. */
+#define CASES_DIGEST 0x86548155716ed618u
+uint64_t cases_digest(struct cpu *c);
+
 /* A number in (-1, 1) from a counter. */
 float case_noise(uint32_t seed, uint32_t i);
 /* |a - b| / |b|, the norms over n elements. */

@@ -417,3 +417,12 @@ Test(limits, are_measured) {
     cr_assert_gt(l.fma_flop_s, 1e8);
     cpu_free(&c);
 }
+
+Test(cpu, all_machines_agree, .timeout = 300) {
+    for (const char *const *isa = cpu_isa_list(); *isa; isa++) {
+        struct cpu c = make_cpu(*isa, 2);
+        uint64_t digest = cases_digest(&c);
+        cr_assert_eq(digest, CASES_DIGEST, "%s: %016llx", *isa, (unsigned long long)digest);
+        cpu_free(&c);
+    }
+}
