@@ -116,20 +116,22 @@ $(VENDOR)/.key: vendor/pins vendor/build.sh
 $(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 	$(link) $(EDIT) $(SYSTEM)
 
-# All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
-HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(OURS) $(BUILD)/.sources
-	$(link) $(CRITERION) $(SYSTEM)
-$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(OURS)
-	$(link) $(CRITERION) $(SYSTEM)
-
 # Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
-# runner of our own takes that part over.
+# runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing.
 CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
-$(BUILD)/unit: $(BUILD)/test/forkrun.o
-HELPERS += $(BUILD)/test/forkrun.o
+RUNNER := $(BUILD)/test/forkrun.o
+UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
+          $(shell grep -lE 'pthread|(base/pool|cpu/cpu|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
+                  test/unit/test_*.c)
 endif
+
+# All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
+HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources
+	$(link) $(CRITERION) $(SYSTEM)
+$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(RUNNER) $(OURS)
+	$(link) $(CRITERION) $(SYSTEM)
 
 # A fuzz target with libFuzzer (clang), or with a main function that runs it over files: each corpus is a test.
 $(foreach c,$(FUZZ_C),$(eval FLAGS_$(c) := -Wno-missing-prototypes))
