@@ -59,7 +59,7 @@ int spm_finish(struct tokenizer *t, struct err *e) {
     t->bpe.vocab = v;
     strset_seal(&t->special);
     strset_seal(&s->user);
-    if (t->unk < 0)
+    if (t->unk < 0 && !s->byte_fallback)
         return err_set(e, ERR_MODEL, "the vocabulary has no unknown piece");
     for (int b = 0; s->byte_fallback && b < 256; b++)
         if (t->byte_id[b] == NO_ID)

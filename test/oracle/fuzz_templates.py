@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Random small templates, rendered by transformers and by our interpreter, compared byte for byte.
 
-    make build/render_template            (see test/tools/render_template.c)
-    python3 test/oracle/fuzz_templates.py build/render_template --seconds 60 --seed 1
+    make build/test/tools/render_template
+    python3 test/oracle/fuzz_templates.py build/test/tools/render_template --seconds 60 --seed 1
 
 Where the oracle gives text, ours must give the same text or name a construct that it refuses (REFUSED). Where the oracle
 fails, ours must fail; where the template raises, with the same words."""

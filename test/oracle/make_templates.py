@@ -2,7 +2,7 @@
 """Makes test/golden/templates/cases.json: what transformers renders for each template there and each conversation below.
 
     python3 test/oracle/make_templates.py                       writes the golden file
-    python3 test/oracle/make_templates.py --check build/render_template [DIR]
+    python3 test/oracle/make_templates.py --check build/test/tools/render_template [DIR]
                                                                 compares our renderer, over the templates of DIR
 """
 import json
