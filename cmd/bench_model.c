@@ -99,7 +99,6 @@ int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, s
     struct cpu cpu = {0};
     struct cpu_limits limits;
     int rc = -1;
-    opts.no_text = true;
     if (opts.ctx == 0)
         opts.ctx = b->prefill + b->tokens;
     if (engine_open(&en, &opts, e) != 0)

@@ -26,9 +26,9 @@ static const struct opt options[] = {
     {"special", NULL, "with --raw: let the text spell special tokens such as [INST]", OPT_FLAG, AT(special)},
     {"template-vars", "JSON", "variables for the chat template, such as {\"enable_thinking\": false}", OPT_STRING,
      AT(template_vars)},
-    {"on-full", "WHAT", "when a conversation outgrows the context: say so, or forget its oldest turns", OPT_CHOICE,
-     AT(on_full), .choices = full_choices},
-    {"history", "WHAT", "keep what was typed at the terminal in DIR/history of --home", OPT_CHOICE, AT(history),
+    {"on-full", "WHAT", "what to do when a conversation outgrows the context", OPT_CHOICE, AT(on_full),
+     .choices = full_choices},
+    {"history", "WHAT", "keep the lines typed at the terminal in the file history of --home", OPT_CHOICE, AT(history),
      .choices = on_off},
     {"stats", NULL, "print counts and times to standard error", OPT_FLAG, AT(stats)},
     {0},
@@ -38,17 +38,17 @@ static const struct opt options[] = {
 #define AT(field) .offset = offsetof(struct chat_settings, field)
 const struct opt chat_settings_options[] = {
     {"max-tokens", "N", "longest answer; 0: until the model ends it or the context is full", OPT_INT, AT(max_tokens),
-     .min = 0, .max = CONFIG_MAX_CTX},
+     .def = "0", .min = 0, .max = CONFIG_MAX_CTX},
     {"temperature", "T", "0 takes the likeliest token always; above, draws", OPT_FLOAT, AT(temperature), .def = "0",
      .min = 0, .max = 10},
     {"top-k", "N", "draw from the N likeliest tokens only; 0: from all", OPT_INT, AT(top_k), .def = "0", .min = 0,
      .max = CONFIG_MAX_VOCAB},
-    {"top-p", "P", "draw from the likeliest tokens that together have probability P", OPT_FLOAT, AT(top_p), .def = "1",
-     .min = 0, .max = 1},
-    {"min-p", "P", "draw from tokens at least P times as likely as the likeliest", OPT_FLOAT, AT(min_p), .def = "0",
-     .min = 0, .max = 1},
-    {"repeat-penalty", "X", "above 1: makes tokens of the text so far less likely (Keskar et al. 2019)", OPT_FLOAT,
-     AT(repeat_penalty), .def = "1", .min = 0.01, .max = 100},
+    {"top-p", "P", "draw from the likeliest tokens that together have this probability", OPT_FLOAT, AT(top_p),
+     .def = "1", .min = 0, .max = 1},
+    {"min-p", "P", "draw from tokens at least this many times as likely as the likeliest", OPT_FLOAT, AT(min_p),
+     .def = "0", .min = 0, .max = 1},
+    {"repeat-penalty", "X", "above 1 makes tokens of the text so far less likely", OPT_FLOAT, AT(repeat_penalty),
+     .def = "1", .min = 0.01, .max = 100},
     {"repeat-window", "N", "how many last tokens --repeat-penalty looks at; 0: all", OPT_INT, AT(repeat_window),
      .def = "0", .min = 0, .max = CONFIG_MAX_CTX},
     {"presence-penalty", "X", "taken once from the logit of each token that the answer has", OPT_FLOAT,
@@ -71,6 +71,7 @@ static const struct opt_group groups[] = {
     {"Chat", options, 0},
     {"Sampling", chat_settings_options, offsetof(struct chat_opts, settings)},
     {"Model", engine_options, offsetof(struct chat_opts, engine)},
+    {"Text", engine_text_options, offsetof(struct chat_opts, engine)},
     {"Common", common_options, offsetof(struct chat_opts, common)},
 };
 
@@ -134,14 +135,15 @@ static int one_shot(struct chat *c, const char *prompt, struct err *e) {
         return -1;
     if (engine_load(&c->engine, e) != 0)
         return interrupt_asked() ? interrupt_status() : -1;
-    int rc = chat_answer(c, tokens, json ? NULL : tty ? chat_emit_terminal : chat_emit_plain, NULL, e);
+    int rc = chat_answer(c, tokens, json ? NULL : tty ? chat_emit_terminal : chat_emit_plain, e);
     if (json && rc == 0)
         rc = chat_print_json(c, e);
     if (tty && !json && c->answer.text.n)
-        putchar('\n');
-    fflush(stdout);
+        chat_emit_plain(c, "\n", 1);
     if (rc != 0)
         return -1;
+    if (c->output_errno && c->output_errno != EPIPE)
+        return err_sys(e, c->output_errno, "writing the answer to standard output");
     say_how_it_ended(c);
     if (c->o->stats)
         chat_print_stats(c);
@@ -158,22 +160,21 @@ static int check_options(const struct chat_opts *o, struct err *e) {
     if (o->special && !o->raw)
         return err_set(e, ERR_USAGE,
                        "--special goes with --raw: in a chat, what a user types is never a special token");
-    if (o->raw && o->system)
-        return err_set(e, ERR_USAGE, "--system goes with a chat template, which --raw leaves out");
+    if (o->raw && (o->system || o->template_vars || o->engine.chat_template))
+        return err_set(e, ERR_USAGE, "%s goes with a chat template, which --raw leaves out",
+                       o->system          ? "--system"
+                       : o->template_vars ? "--template-vars"
+                                          : "--chat-template");
     return 0;
 }
 
 static int open_chat(struct chat *c, struct err *e) {
     struct engine *en = &c->engine;
-    if (engine_open(en, &c->o->engine, e) != 0)
+    if (engine_open(en, &c->o->engine, e) != 0 || engine_open_tokenizer(en, e) != 0 ||
+        (!c->o->raw && engine_open_template(en, e) != 0))
         return -1;
-    if (!c->o->raw && !en->tmpl)
-        return err_set(e, ERR_USAGE,
-                       "%s has no chat template: it was not made for chats. --raw continues a text as it is, "
-                       "--chat-template FILE brings one",
-                       c->o->engine.model);
     c->source = (struct prompt_source){.tok = en->tok,
-                                       .tmpl = c->o->raw ? NULL : en->tmpl,
+                                       .tmpl = en->tmpl,
                                        .bos = en->bos,
                                        .eos = en->eos,
                                        .extra_json = c->o->template_vars,
@@ -223,9 +224,10 @@ out:
 static const struct opt_table table = {
     .command = "chat",
     .synopsis = synopsis,
-    .about = "Answers a prompt, or talks at the terminal.\nThe answer goes to standard output and nothing else does; "
-             "progress, "
-             "statistics and warnings go to standard error.",
+    .about =
+        "Answers a prompt, or talks at the terminal.\n"
+        "The answer goes to standard output and nothing else does; progress, statistics and warnings go to standard "
+        "error.",
     .groups = groups,
     .n_groups = sizeof groups / sizeof *groups,
     .no_args = "a prompt is given as --prompt TEXT",

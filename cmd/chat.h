@@ -38,7 +38,7 @@ struct chat {
     struct conversation conv;
     struct answer answer; /* the last one */
     struct logit_bias bias[SAMPLE_MAX_BIAS];
-    double load_ms;
+    int output_errno; /* why standard output takes no more; 0: it does */
 };
 
 /* Checks settings against the model: ERR_USAGE names the one that is wrong. */
@@ -48,23 +48,22 @@ int chat_check_settings(struct chat *c, struct err *e);
  * oldest turns when --on-full says so, else ERR_USAGE with the numbers. */
 int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e);
 
-/* The answer to prompt: into c->answer, and into the conversation when it is not empty. Nothing of it is lost on error.
- */
-int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx, const char *text, size_t n), void *ctx,
+/* The answer to prompt: through emit (NULL: nowhere), into c->answer, and into the conversation when it is not empty.
+ * Nothing of it is lost on error. */
+int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx, const char *text, size_t n),
                 struct err *e);
 
 /* Statistics of the last answer, to standard error. */
 void chat_print_stats(const struct chat *c);
 /* One JSON object to standard output. */
-int chat_print_json(const struct chat *c, struct err *e);
+int chat_print_json(struct chat *c, struct err *e);
 
 /* Reads messages from the terminal and answers them until the user leaves. The exit status, or -1 with e. */
 int chat_repl(struct chat *c, struct err *e);
 
-/* Writes text so that it cannot steer a terminal: control characters but newline and tab become '?'. -1 when standard
- * output is closed. */
-int chat_emit_terminal(void *ctx, const char *text, size_t n);
-/* Writes text as it is. */
+/* Write text to standard output; ctx is the struct chat. -1 with output_errno set when that takes no more. For a
+ * terminal, control characters but newline and tab become '?', so that a text cannot steer it. */
 int chat_emit_plain(void *ctx, const char *text, size_t n);
+int chat_emit_terminal(void *ctx, const char *text, size_t n);
 
 #endif

@@ -64,17 +64,16 @@ static void answer(struct repl *r) {
     answer_free(&c->answer);
     int rc = chat_prompt(c, &prompt, &e);
     if (rc == 0)
-        rc = chat_answer(c, prompt, tty ? chat_emit_terminal : chat_emit_plain, NULL, &e);
-    if (c->answer.text.n) {
-        putchar('\n');
-        fflush(stdout);
-    }
+        rc = chat_answer(c, prompt, tty ? chat_emit_terminal : chat_emit_plain, &e);
+    if (c->answer.text.n)
+        chat_emit_plain(c, "\n", 1);
     keep_unanswered(r);
     if (rc != 0)
-        term_error("%s%s", e.msg,
-                   r->unanswered.n ? "\nYour message is kept: /drop or /reset makes room, /retry sends it again." : "");
+        term_error("%s", e.msg);
     else
         say_how_it_ended(r);
+    if (rc != 0 && r->unanswered.n)
+        term_note("your message is kept: /retry sends it again (/drop forgets the oldest turn, /reset all of them)");
     if (rc == 0 && c->o->stats)
         chat_print_stats(c);
     interrupt_clear();
@@ -90,9 +89,9 @@ static void say(struct repl *r, const char *text) {
 
 /* ---- slash commands ---- */
 
-static void do_help(struct repl *r, char *arg);
+static void do_help(struct repl *r, const char *arg);
 
-static void do_reset(struct repl *r, char *arg) {
+static void do_reset(struct repl *r, const char *arg) {
     struct err e = {0};
     (void)arg;
     conversation_clear(&r->c->conv);
@@ -104,7 +103,7 @@ static void do_reset(struct repl *r, char *arg) {
         term_note("a new conversation");
 }
 
-static void do_retry(struct repl *r, char *arg) {
+static void do_retry(struct repl *r, const char *arg) {
     struct conversation *conv = &r->c->conv;
     (void)arg;
     if (r->unanswered.n) {
@@ -123,10 +122,10 @@ static void do_retry(struct repl *r, char *arg) {
         term_error("there is no message to send again");
 }
 
-static void do_drop(struct repl *r, char *arg) {
-    char *end;
+static void do_drop(struct repl *r, const char *arg) {
+    char *end = NULL;
     long n = *arg ? strtol(arg, &end, 10) : 1, done = 0;
-    if (*arg && (*end || n < 1)) {
+    if ((end && *end) || n < 1) {
         term_error("/drop takes a number of turns");
         return;
     }
@@ -138,7 +137,7 @@ static void do_drop(struct repl *r, char *arg) {
         term_note("the oldest %ld turn%s forgotten", done, done == 1 ? " is" : "s are");
 }
 
-static void do_system(struct repl *r, char *arg) {
+static void do_system(struct repl *r, const char *arg) {
     struct err e = {0};
     if (r->c->o->raw)
         term_error("a system prompt goes with a chat template, which --raw leaves out");
@@ -148,7 +147,7 @@ static void do_system(struct repl *r, char *arg) {
         term_note(*arg ? "the system prompt is set" : "no system prompt any more");
 }
 
-static void do_save(struct repl *r, char *arg) {
+static void do_save(struct repl *r, const char *arg) {
     struct err e = {0};
     if (!*arg)
         term_error("/save needs a file name");
@@ -158,7 +157,7 @@ static void do_save(struct repl *r, char *arg) {
         term_note("%zu messages saved to %s", r->c->conv.n, arg);
 }
 
-static void do_load(struct repl *r, char *arg) {
+static void do_load(struct repl *r, const char *arg) {
     struct err e = {0};
     if (!*arg) {
         term_error("/load needs a file name");
@@ -171,7 +170,7 @@ static void do_load(struct repl *r, char *arg) {
     }
 }
 
-static void do_stats(struct repl *r, char *arg) {
+static void do_stats(struct repl *r, const char *arg) {
     (void)arg;
     if (r->c->answer.n_prompt)
         chat_print_stats(r->c);
@@ -219,20 +218,20 @@ static void set(struct chat *c, const struct opt *o, const char *value) {
     term_error("%s", e.msg);
 }
 
-static void do_set(struct repl *r, char *arg) {
-    char *value = arg + strcspn(arg, " \t="), allowed[200];
-    const char *near = NULL;
+static void do_set(struct repl *r, const char *arg) {
+    char name[64], allowed[200];
+    const char *near = NULL, *value = arg + strcspn(arg, " \t=");
     if (!*arg) {
         for (const struct opt *o = chat_settings_options; o->name; o++)
             print_setting(r->c, o);
         return;
     }
-    if (*value)
-        *value++ = '\0';
+    snprintf(name, sizeof name, "%.*s", (int)(value - arg), arg);
+    value += *value != '\0';
     value += strspn(value, " \t");
-    const struct opt *o = opt_find(&settings_group, arg, &near);
+    const struct opt *o = opt_find(&settings_group, name, &near);
     if (!o) {
-        term_error("there is no setting '%.60s'%s%s%s", arg, near ? "; did you mean " : "; /set lists them",
+        term_error("there is no setting '%s'%s%s%s", name, near ? "; did you mean " : "; /set lists them",
                    near ? near : "", near ? "?" : "");
     } else if (!*value && o->type != OPT_STRINGS && o->type != OPT_U64) {
         opt_allowed(o, allowed, sizeof allowed);
@@ -243,14 +242,14 @@ static void do_set(struct repl *r, char *arg) {
     }
 }
 
-static void do_quit(struct repl *r, char *arg) {
+static void do_quit(struct repl *r, const char *arg) {
     (void)arg;
     r->leave = true;
 }
 
 static const struct slash {
     const char *name, *arg, *help;
-    void (*run)(struct repl *r, char *arg);
+    void (*run)(struct repl *r, const char *arg);
 } slashes[] = {
     {"help", "", "this list", do_help},
     {"reset", "", "forget the conversation", do_reset},
@@ -265,7 +264,7 @@ static const struct slash {
 };
 enum { N_SLASHES = sizeof slashes / sizeof *slashes };
 
-static void do_help(struct repl *r, char *arg) {
+static void do_help(struct repl *r, const char *arg) {
     (void)r;
     (void)arg;
     for (int i = 0; i < N_SLASHES; i++) {
@@ -344,10 +343,12 @@ int chat_repl(struct chat *c, struct err *e) {
     int rc = -1;
     if (c->o->system && conversation_set_system(&c->conv, c->o->system, e) != 0)
         goto out;
+    interrupt_insist(true);
     if (engine_load(&c->engine, e) != 0) {
         rc = interrupt_asked() ? interrupt_status() : -1;
         goto out;
     }
+    interrupt_insist(false);
     history = history_path(c->o);
     if (line_input_open(&r.in, history, e) != 0)
         goto out;
@@ -363,7 +364,7 @@ int chat_repl(struct chat *c, struct err *e) {
             continue;
         }
         take(&r, &message);
-        if (c->answer.reason == STOP_OUTPUT)
+        if (c->output_errno)
             break;
     }
     if (!r.leave)

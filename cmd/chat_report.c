@@ -50,18 +50,19 @@ static bool fill(const struct chat *c, yyjson_mut_doc *d) {
     return ok && yyjson_mut_obj_add_null(d, o, "seed");
 }
 
-int chat_print_json(const struct chat *c, struct err *e) {
+int chat_print_json(struct chat *c, struct err *e) {
     yyjson_mut_doc *d = yyjson_mut_doc_new(&json_wiping);
     char *text = NULL;
     size_t n = 0;
     int rc = -1;
+    yyjson_write_err why = {.code = YYJSON_WRITE_ERROR_MEMORY_ALLOCATION};
     if (d && fill(c, d))
-        text = yyjson_mut_write_opts(d, YYJSON_WRITE_NEWLINE_AT_END, &json_wiping, &n, NULL);
+        text = yyjson_mut_write_opts(d, YYJSON_WRITE_NEWLINE_AT_END, &json_wiping, &n, &why);
     if (!text) {
-        err_set(e, ERR_MEMORY, "out of memory for the JSON object");
+        json_write_error(&why, "the answer", e);
         goto out;
     }
-    fwrite(text, 1, n, stdout); /* command.c looks whether it arrived */
+    (void)chat_emit_plain(c, text, n); /* the caller looks at output_errno */
     rc = 0;
 out:
     if (text)

@@ -3,6 +3,7 @@
 #include "cmd/chat.h"
 #include "cmd/term.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,25 +60,37 @@ int chat_check_settings(struct chat *c, struct err *e) {
     return sampling(c, &p, e);
 }
 
+/* Positions to have left for an answer when older turns can be forgotten for it. */
+static uint32_t room_for_answer(const struct chat *c) {
+    uint32_t room = c->engine.ctx / 4, wanted = (uint32_t)c->o->settings.max_tokens;
+    return wanted && wanted < room ? wanted : room;
+}
+
 int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e) {
+    uint32_t ctx = c->engine.ctx, room = room_for_answer(c);
     int dropped = 0;
     for (;;) {
         if (conversation_prompt(&c->conv, &c->maker, prompt, e) != 0)
             return -1;
-        if ((*prompt)->n == 0)
+        size_t n = (*prompt)->n;
+        if (n == 0)
             return err_set(e, ERR_USAGE, "the prompt is empty, and this model has no token to start from");
-        if ((*prompt)->n < c->engine.ctx)
+        if (n < ctx && ctx - n >= room)
             break;
-        if (c->o->on_full == FULL_STOP || !conversation_drop_oldest(&c->conv))
-            return err_set(
-                e, ERR_USAGE,
-                "the context is full: the prompt has %zu tokens, --ctx gives %u (the model was made for %d) and one "
-                "at least is for the answer",
-                (*prompt)->n, c->engine.ctx, c->engine.config->max_ctx);
-        dropped++;
+        if (c->o->on_full == FULL_DROP_OLDEST && conversation_drop_oldest(&c->conv)) {
+            dropped++;
+            continue;
+        }
+        if (n < ctx)
+            break;
+        return err_set(
+            e, ERR_USAGE,
+            "the context is full: the prompt has %zu tokens, --ctx gives %u (the model was made for %d) and one at "
+            "least is for the answer",
+            n, ctx, c->engine.config->max_ctx);
     }
     if (dropped)
-        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", c->engine.ctx, dropped,
+        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", ctx, dropped,
                   dropped == 1 ? " was" : "s were");
     return 0;
 }
@@ -92,14 +105,14 @@ static int settle_seed(const struct chat *c, struct sample_params *p, struct err
     return 0;
 }
 
-int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx, const char *text, size_t n), void *ctx,
+int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx, const char *text, size_t n),
                 struct err *e) {
     struct answer *a = &c->answer;
     struct generate_opts o = {.max_tokens = (uint32_t)c->o->settings.max_tokens,
                               .stops = &c->o->settings.stop,
                               .mid_text = c->o->raw,
                               .emit = emit,
-                              .emit_ctx = ctx};
+                              .emit_ctx = c};
     if (sampling(c, &o.sample, e) != 0 || settle_seed(c, &o.sample, e) != 0)
         return -1;
     int rc = generate(&c->engine, prompt, &o, a, e);
@@ -116,21 +129,29 @@ int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx,
     return rc;
 }
 
+/* Looks how writing went; errno was 0 before. */
+static int flush_output(struct chat *c, bool written) {
+    if (written && fflush(stdout) == 0)
+        return 0;
+    c->output_errno = errno ? errno : EIO;
+    return -1;
+}
+
 int chat_emit_plain(void *ctx, const char *text, size_t n) {
-    (void)ctx;
-    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0 ? 0 : -1;
+    errno = 0;
+    return flush_output(ctx, fwrite(text, 1, n, stdout) == n);
 }
 
 int chat_emit_terminal(void *ctx, const char *text, size_t n) {
-    (void)ctx;
+    errno = 0;
     for (size_t i = 0; i < n; i++) {
         unsigned char b = (unsigned char)text[i];
         /* C0 controls and DEL are single bytes; C1 controls are C2 80 .. C2 9F. */
         bool c1 = b == 0xC2 && i + 1 < n && (unsigned char)text[i + 1] < 0xA0;
         bool control = (b < 0x20 && b != '\n' && b != '\t') || b == 0x7F || c1;
         if (putchar(control ? '?' : text[i]) == EOF)
-            return -1;
+            return flush_output(ctx, false);
         i += c1;
     }
-    return fflush(stdout) == 0 ? 0 : -1;
+    return flush_output(ctx, true);
 }

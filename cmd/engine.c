@@ -5,6 +5,7 @@
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"
+#include "core/base/log.h"
 #include "core/model/gguf.h"
 #include "core/model/local_middle.h"
 
@@ -27,84 +28,32 @@ static const char *const kv_choices[] = {"f16", "f32", NULL};
 #define AT(field) .offset = offsetof(struct engine_opts, field)
 const struct opt engine_options[] = {
     {"model", "M", "a Hugging Face directory, a .gguf file, or random:NAME[/LAYERS][:SEED]", OPT_STRING, AT(model)},
-    {"tokenizer", "PATH", "take the tokenizer from this directory or file instead of the model's own", OPT_STRING,
-     AT(tokenizer)},
-    {"chat-template", "FILE", "a Jinja chat template to use instead of the model's own", OPT_STRING, AT(chat_template)},
-    {"front", "N", "layers of the first part, which with the last one stays on the trusted machine", OPT_INT, AT(front),
+    {"front", "N", "layers of the first part; it stays, with the last one, on the trusted machine", OPT_INT, AT(front),
      .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
     {"back", "N", "layers of the last part", OPT_INT, AT(back), .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
     {"backend", "NAME", "what computes", OPT_CHOICE, AT(backend), .choices = backend_choices},
-    {"isa", "NAME", "CPU instructions to use, for comparisons; all give the same bits", OPT_CHOICE, AT(isa),
-     .choices = engine_isa_choices},
-    {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .min = 0,
-     .max = 1024},
-    {"ctx", "N", "positions of context; 0: what the model was made for, at most 4096", OPT_INT, AT(ctx), .min = 0,
-     .max = CONFIG_MAX_CTX},
+    {"isa", "NAME", "CPU instructions to use, for comparisons", OPT_CHOICE, AT(isa), .choices = engine_isa_choices},
+    {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",
+     .min = 0, .max = 1024},
+    {"ctx", "N", "positions of context; 0: what the model was made for, at most 4096", OPT_INT, AT(ctx), .def = "0",
+     .min = 0, .max = CONFIG_MAX_CTX},
     {"chunk", "N", "prompt tokens computed in one pass", OPT_INT, AT(chunk), .def = "256", .min = 1, .max = 8192},
     {"quant", "TYPE", "re-encode the weights while loading", OPT_CHOICE, AT(quant), .choices = quant_choices},
-    {"kv", "TYPE", "numbers in the KV cache", OPT_CHOICE, AT(kv), .choices = kv_choices},
-    {"memory", "BYTES", "refuse to take more than this; 0: what the machine has available", OPT_BYTES, AT(memory)},
+    {"kv", "TYPE", "the numbers in the KV cache", OPT_CHOICE, AT(kv), .choices = kv_choices},
+    {"memory", "BYTES", "refuse to take more than this, such as 12G; 0: than the machine has available", OPT_BYTES,
+     AT(memory), .def = "0"},
+    {0},
+};
+const struct opt engine_text_options[] = {
+    {"tokenizer", "PATH", "take the tokenizer from this directory or file instead of the model's own", OPT_STRING,
+     AT(tokenizer)},
+    {"chat-template", "FILE", "a Jinja chat template to use instead of the model's own", OPT_STRING, AT(chat_template)},
     {0},
 };
 #undef AT
 
 const char *engine_isa_name(int choice) {
     return choice ? engine_isa_choices[choice] : NULL;
-}
-
-static int open_template_gguf(struct engine *en, const struct gguf *g, struct err *e) {
-    struct gguf_str s;
-    if (!gguf_string(g, "tokenizer.chat_template", &s))
-        return 0;
-    return chat_template_parse(&en->tmpl, s.p, s.n, en->o.model, e);
-}
-
-static int open_template_file(struct engine *en, const char *path, struct err *e) {
-    char *text = NULL;
-    size_t n;
-    chat_template_free(en->tmpl);
-    en->tmpl = NULL;
-    if (file_read(path, MAX_TEMPLATE_FILE, &text, &n, e) != 0)
-        return -1;
-    int rc = chat_template_parse(&en->tmpl, text, n, path, e);
-    free(text);
-    return rc;
-}
-
-/* Texts that the template calls bos_token and eos_token, where no file beside the tokenizer has named them. */
-static int name_special(const struct tokenizer *t, int id, char **text, struct err *e) {
-    if (*text || id < 0)
-        return 0;
-    *text = strdup(tokenizer_special_text(t, (uint32_t)id));
-    return *text ? 0 : err_set(e, ERR_MEMORY, "out of memory");
-}
-
-static int open_text(struct engine *en, struct err *e) {
-    const struct gguf *g = weights_gguf(en->weights);
-    const char *path = en->o.tokenizer ? en->o.tokenizer : en->o.model;
-    bool own = !en->o.tokenizer;
-    if (own && !g && !file_is_dir(path))
-        return err_set(e, ERR_USAGE, "%s has no tokenizer; name one with --tokenizer DIR|FILE", en->o.model);
-    if (own && g ? tokenizer_from_gguf(&en->tok, g, e) : tokenizer_open(&en->tok, path, e))
-        return -1;
-    uint32_t n = tokenizer_n(en->tok);
-    if (n > (uint32_t)en->config->vocab)
-        return err_set(e, ERR_MODEL,
-                       "the tokenizer of %s has %u tokens, but the model %s knows only %d: they do not belong together",
-                       path, n, en->o.model, en->config->vocab);
-    if (own && g) {
-        if (open_template_gguf(en, g, e) != 0)
-            return -1;
-    } else if (file_is_dir(path)) {
-        if (chat_template_open_dir(&en->tmpl, &en->bos, &en->eos, path, e) != 0)
-            return -1;
-    }
-    if (en->o.chat_template && open_template_file(en, en->o.chat_template, e) != 0)
-        return -1;
-    return name_special(en->tok, tokenizer_bos(en->tok), &en->bos, e) != 0 ||
-                   name_special(en->tok, tokenizer_eos(en->tok), &en->eos, e) != 0
-               ? -1
-               : 0;
 }
 
 static void add_stop(struct engine *en, int id) {
@@ -125,6 +74,62 @@ static void find_stops(struct engine *en) {
     add_stop(en, tokenizer_eos(en->tok));
     for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends; i++)
         add_stop(en, tokenizer_special(en->tok, turn_ends[i], strlen(turn_ends[i])));
+}
+
+int engine_open_tokenizer(struct engine *en, struct err *e) {
+    const struct gguf *g = en->o.tokenizer ? NULL : weights_gguf(en->weights);
+    const char *path = en->o.tokenizer ? en->o.tokenizer : en->o.model;
+    if (!en->o.tokenizer && !g && !file_is_dir(path))
+        return err_set(e, ERR_USAGE, "%s has no tokenizer; name one with --tokenizer DIR|FILE", path);
+    if (g ? tokenizer_from_gguf(&en->tok, g, e) : tokenizer_open(&en->tok, path, e))
+        return -1;
+    uint32_t n = tokenizer_n(en->tok);
+    if (n > (uint32_t)en->config->vocab)
+        return err_set(e, ERR_MODEL,
+                       "the tokenizer of %s has %u tokens, but the model %s knows only %d: they do not belong together",
+                       path, n, en->o.model, en->config->vocab);
+    find_stops(en);
+    return 0;
+}
+
+static int template_from_file(struct engine *en, const char *path, struct err *e) {
+    char *text = NULL;
+    size_t n;
+    if (file_read(path, MAX_TEMPLATE_FILE, &text, &n, e) != 0)
+        return -1;
+    int rc = chat_template_parse(&en->tmpl, text, n, path, e);
+    free(text);
+    return rc;
+}
+
+/* What the template calls bos_token and eos_token, where no file beside it has named them. */
+static int name_special(const struct tokenizer *t, int id, char **text, struct err *e) {
+    if (*text || id < 0)
+        return 0;
+    *text = strdup(tokenizer_special_text(t, (uint32_t)id));
+    return *text ? 0 : err_set(e, ERR_MEMORY, "out of memory");
+}
+
+int engine_open_template(struct engine *en, struct err *e) {
+    const struct gguf *g = en->o.tokenizer ? NULL : weights_gguf(en->weights);
+    const char *path = en->o.tokenizer ? en->o.tokenizer : en->o.model;
+    struct gguf_str s;
+    int rc = 0;
+    if (en->o.chat_template)
+        rc = template_from_file(en, en->o.chat_template, e);
+    else if (g)
+        rc = gguf_string(g, "tokenizer.chat_template", &s) ? chat_template_parse(&en->tmpl, s.p, s.n, path, e) : 0;
+    else if (file_is_dir(path))
+        rc = chat_template_open_dir(&en->tmpl, &en->bos, &en->eos, path, e);
+    if (rc != 0 || name_special(en->tok, tokenizer_bos(en->tok), &en->bos, e) != 0 ||
+        name_special(en->tok, tokenizer_eos(en->tok), &en->eos, e) != 0)
+        return -1;
+    if (!en->tmpl)
+        return err_set(e, ERR_USAGE,
+                       "%s has no chat template: it was not made for chats. --raw continues a text as it is, "
+                       "--chat-template FILE brings one",
+                       path);
+    return 0;
 }
 
 static int settle_shape(struct engine *en, struct err *e) {
@@ -154,14 +159,7 @@ int engine_open(struct engine *en, const struct engine_opts *o, struct err *e) {
     if (weights_open(&en->weights, o->model, e) != 0)
         return -1;
     en->config = weights_config(en->weights);
-    if (settle_shape(en, e) != 0)
-        return -1;
-    if (o->no_text)
-        return 0;
-    if (open_text(en, e) != 0)
-        return -1;
-    find_stops(en);
-    return 0;
+    return settle_shape(en, e);
 }
 
 static int check_memory(const struct engine *en, const struct memory_plan *p, struct err *e) {
@@ -239,6 +237,9 @@ int engine_load(struct engine *en, struct err *e) {
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
+    log_line(LOG_INFO, "%s: %s, layers 0-%d | %d-%d | %d-%d; weights %.1f MB, KV cache %.1f MB", en->o.model,
+             en->config->arch, en->parts[0].hi, en->parts[1].lo, en->parts[1].hi, en->parts[2].lo, en->parts[2].hi,
+             (double)plan.weights / 1e6, (double)plan.kv / 1e6);
     return 0;
 }
 

@@ -27,9 +27,9 @@ struct engine_opts {
     int quant;       /* enum quant */
     int kv;          /* 0: f16, 1: f32 */
     uint64_t memory; /* bytes that may be used; 0: what the machine has free */
-    bool no_text;    /* not an option: the command needs neither tokenizer nor template */
 };
 extern const struct opt engine_options[];
+extern const struct opt engine_text_options[]; /* for commands that deal in text; the same struct */
 
 enum { ENGINE_MAX_STOP = 24 };
 
@@ -38,7 +38,7 @@ struct engine {
     struct weights *weights;
     const struct model_config *config; /* of weights */
     struct tokenizer *tok;
-    struct chat_template *tmpl;     /* NULL: the model has none */
+    struct chat_template *tmpl;     /* NULL until engine_open_template */
     char *bos, *eos;                /* texts for the template; NULL: none */
     uint32_t stop[ENGINE_MAX_STOP]; /* tokens that end an answer */
     int n_stop;
@@ -53,9 +53,12 @@ struct engine {
     double load_ms;
 };
 
-/* Opens headers, tokenizer and template; settles parts and context. en is zeroed first. NULL-safe close in any state.
- */
+/* Opens headers; settles parts and context. en is zeroed first; engine_close is right in any state. */
 int engine_open(struct engine *en, const struct engine_opts *o, struct err *e);
+/* The tokenizer, and the tokens that end an answer; then the chat template. For those who need them: ERR_USAGE when the
+ * model has none. */
+int engine_open_tokenizer(struct engine *en, struct err *e);
+int engine_open_template(struct engine *en, struct err *e);
 /* Checks the memory, loads the parts and makes the session. ERR_IO when Ctrl-C stopped it. */
 int engine_load(struct engine *en, struct err *e);
 void engine_close(struct engine *en);

@@ -3,7 +3,7 @@
 
 static struct tbind *bound(const struct tscope *s, uint32_t sym) {
     for (struct tbind *b = s->first; b; b = b->next)
-        if (b->sym == sym)
+        if (b->sym == sym && b->set)
             return b;
     return NULL;
 }

@@ -28,19 +28,34 @@ static int bind(struct trun *r, struct tscope *s, uint32_t sym, const struct tva
         s->first = b;
     }
     b->v = *v;
+    b->set = true;
+    return 0;
+}
+
+/* Binds what begins undefined in a scope with this body. */
+static int bind_blank(struct trun *r, struct tscope *s, const struct tbody *b) {
+    for (size_t i = 0; i < b->n_blank; i++) {
+        uint32_t sym = b->blank[i];
+        struct tval v = {.kind = TV_UNDEF, .undef = {.name = r->ast->sym[sym].p, .n = r->ast->sym[sym].n}};
+        if (r->globals[sym].kind != TV_UNDEF && bind(r, s, sym, &v) != 0)
+            return -1;
+    }
     return 0;
 }
 
 /* A scope for a body, within up. */
 static struct tscope *scope_enter(struct trun *r, struct tscope *up, const struct tbody *b) {
     struct tscope *s = scope_new(r, up);
-    for (size_t i = 0; s && i < b->n_blank; i++) {
-        uint32_t sym = b->blank[i];
-        struct tval v = {.kind = TV_UNDEF, .undef = {.name = r->ast->sym[sym].p, .n = r->ast->sym[sym].n}};
-        if (r->globals[sym].kind != TV_UNDEF && bind(r, s, sym, &v) != 0)
-            return NULL;
-    }
-    return s;
+    return s && bind_blank(r, s, b) == 0 ? s : NULL;
+}
+
+/* A scope for the next round of a loop: the last round's, emptied, unless a macro still needs that one. */
+static struct tscope *scope_again(struct trun *r, struct tscope *last, struct tscope *up, const struct tbody *b) {
+    if (!last || last->kept)
+        return scope_enter(r, up, b);
+    for (struct tbind *v = last->first; v; v = v->next)
+        v->set = false;
+    return bind_blank(r, last, b) == 0 ? last : NULL;
 }
 
 static int assign_attr(struct trun *r, struct tscope *s, const struct tnode *target, const struct tval *v) {
@@ -136,6 +151,7 @@ static enum flow exec_body(struct trun *r, struct tscope *s, struct tsink *k, co
 static enum flow exec_for(struct trun *r, struct tscope *s, struct tsink *k, const struct tnode *n) {
     struct tval over, item, self;
     struct tloop *l = tarena_alloc(r->a, sizeof *l);
+    struct tscope *inner = NULL;
     bool completed = false;
     int rc;
     if (!l)
@@ -147,7 +163,7 @@ static enum flow exec_for(struct trun *r, struct tscope *s, struct tsink *k, con
         return FLOW_ERR;
     self = (struct tval){.kind = TV_LOOP, .loop = l};
     for (; (rc = loop_next(r, l, &item)) > 0; l->index0++) {
-        struct tscope *inner = scope_enter(r, s, &n->loop.body);
+        inner = scope_again(r, inner, s, &n->loop.body);
         l->prev = l->current;
         l->current = item;
         if (!inner || texec_assign(r, inner, n->loop.target, &item) != 0 ||
@@ -164,7 +180,7 @@ static enum flow exec_for(struct trun *r, struct tscope *s, struct tsink *k, con
         return FLOW_ERR;
     if (completed || !n->loop.empty.n) /* jinja2 runs the else also when every round ended by continue or break */
         return FLOW_ON;
-    struct tscope *inner = scope_enter(r, s, &n->loop.empty);
+    inner = scope_enter(r, s, &n->loop.empty);
     return inner ? exec_body(r, inner, k, &n->loop.empty) : FLOW_ERR;
 }
 
@@ -222,6 +238,8 @@ static int define_macro(struct trun *r, struct tscope *s, const struct tnode *n)
         return trun_memory(r);
     m->node = n;
     m->scope = s;
+    for (struct tscope *up = s; up; up = up->up)
+        up->kept = true;
     struct tval v = {.kind = TV_MACRO, .macro = m};
     return bind(r, s, n->macro.sym, &v);
 }

@@ -168,12 +168,8 @@ static int next_unique(struct trun *r, struct titer *it, struct tval *out) {
 static int next_where(struct trun *r, struct titer *it, struct tval *out) {
     int rc;
     while ((rc = titer_next(r, it->in, out)) > 0) {
-        struct tscope *s = tarena_alloc(r->a, sizeof *s);
         struct tval yes;
-        if (!s)
-            return trun_memory(r);
-        s->up = it->scope;
-        if (texec_assign(r, s, it->target, out) != 0 || teval(r, s, it->test, &yes) != 0)
+        if (texec_assign(r, it->scope, it->target, out) != 0 || teval(r, it->scope, it->test, &yes) != 0)
             return -1;
         if (tval_truth(&yes))
             return 1;
@@ -317,7 +313,10 @@ int titer_where(struct trun *r, const struct tval *v, struct tscope *s, const st
     struct titer *it = iter_new(r, IT_WHERE);
     if (!it || titer_of(r, v, &it->in) != 0)
         return -1;
-    it->scope = s;
+    it->scope = tarena_alloc(r->a, sizeof *it->scope);
+    if (!it->scope)
+        return trun_memory(r);
+    it->scope->up = s;
     it->target = target;
     it->test = test;
     *out = it;

@@ -82,7 +82,7 @@ static void put_string(struct writer *w, struct tstr s) {
             snprintf(esc, sizeof esc, "\\u%04x", (unsigned)cp);
         else if (cp == TSTR_INVALID && w->ascii)
             snprintf(esc, sizeof esc, "\\udc%02x", (unsigned)(unsigned char)s.p[i]);
-        else if (cp > 0x7f && cp < 0x10000 && w->ascii)
+        else if (cp > 0x7e && cp < 0x10000 && w->ascii)
             snprintf(esc, sizeof esc, "\\u%04x", (unsigned)cp);
         else if (cp >= 0x10000 && cp < TSTR_INVALID && w->ascii)
             snprintf(esc, sizeof esc, "\\u%04x\\u%04x", 0xd7c0 + (unsigned)(cp >> 10), 0xdc00 + (unsigned)(cp & 0x3ff));

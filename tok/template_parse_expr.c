@@ -284,7 +284,8 @@ static struct tnode *attribute(struct tparser *p, struct tnode *of) {
     struct tnode *n = NULL;
     if (p->tok->type == TT_NAME) {
         if (p->tok->s.n >= 2 && memcmp(p->tok->s.p, "__", 2) == 0) {
-            tparse_fail(p, "the attribute '%.60s' is not supported", p->tok->s.n < 60 ? p->tok->s.p : "__...");
+            tparse_fail(p, "the attribute '%.*s' is not supported", p->tok->s.n < 60 ? (int)p->tok->s.n : 60,
+                        p->tok->s.p);
             return NULL;
         }
         n = tparse_node(p, TN_ATTR, line);
@@ -345,6 +346,21 @@ static struct tnode *no_args(struct tparser *p, struct tnode *n) {
     return n->call.args ? n : NULL;
 }
 
+/* The filter that map is given, or the test of select and its kind, when it is written as a string. */
+static int check_named(struct tparser *p, const struct tnode *n) {
+    bool map = strcmp(n->call.f->name, "map") == 0, attr = strstr(n->call.f->name, "attr") != NULL;
+    const struct tnode_args *a = n->call.args;
+    if (n->call.f->params || a->n_pos <= (size_t)attr)
+        return 0;
+    const struct tnode *name = a->pos[attr];
+    if (name->kind != TN_CONST || name->value.kind != TV_STR)
+        return 0;
+    struct tstr s = name->value.s;
+    if (map ? tfilter_find(s) != NULL : ttest_find(s) != NULL)
+        return 0;
+    return tparse_fail(p, "the %s '%.*s' is not supported", map ? "filter" : "test", s.n < 60 ? (int)s.n : 60, s.p);
+}
+
 struct tnode *tparse_filters(struct tparser *p, struct tnode *of, bool start_inline) {
     while (start_inline || tparse_at_op(p, '|')) {
         p->tok += !start_inline;
@@ -354,6 +370,8 @@ struct tnode *tparse_filters(struct tparser *p, struct tnode *of, bool start_inl
             return NULL;
         n->call.of = of;
         if (tparse_at_op(p, '(') ? call_args(p, &n->call.args) != 0 : !no_args(p, n))
+            return NULL;
+        if (check_named(p, n) != 0)
             return NULL;
         of = n;
     }

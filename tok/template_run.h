@@ -8,7 +8,7 @@
 #include "tok/template_value.h"
 
 enum {
-    TRUN_MAX_STEPS = 20 * 1000 * 1000, /* about a second */
+    TRUN_MAX_STEPS = 5 * 1000 * 1000, /* well under a second */
     TRUN_MAX_DEPTH = 600,              /* nested evaluations and macro calls */
     TRUN_MAX_NEST = 100,               /* lists in lists, JSON, ... */
     TRUN_MAX_RANGE = 100000,           /* as in Jinja's sandbox */
@@ -19,11 +19,13 @@ enum {
 struct tbind {
     struct tbind *next;
     uint32_t sym;
+    bool set;
     struct tval v;
 };
 struct tscope {
     struct tscope *up;
     struct tbind *first;
+    bool kept; /* a macro defined in it, or in a scope within it, refers to it */
 };
 
 struct trun {

@@ -69,10 +69,21 @@ int tdict_set(struct trun *r, struct tdict *d, const struct tval *k, const struc
     return 0;
 }
 
+static struct tval *find_str(const struct tdict *d, struct tstr key) {
+    for (size_t i = 0; i < d->n; i++)
+        if (d->v[i].k.kind == TV_STR && tstr_eq(d->v[i].k.s, key))
+            return &d->v[i].v;
+    return NULL;
+}
+
 int tdict_find(struct trun *r, const struct tdict *d, const struct tval *k, struct tval **out) {
     *out = NULL;
     if (!tval_hashable(k))
         return trun_fail(r, "a %s cannot be the key of a dict", tval_type(k));
+    if (k->kind == TV_STR) { /* nearly always */
+        *out = find_str(d, k->s);
+        return trun_spend(r, 1 + d->n / 16);
+    }
     for (size_t i = 0; i < d->n; i++) {
         bool same;
         if (tval_eq(r, &d->v[i].k, k, &same) != 0)
@@ -86,10 +97,7 @@ int tdict_find(struct trun *r, const struct tdict *d, const struct tval *k, stru
 }
 
 struct tval *tdict_find_lit(const struct tdict *d, const char *key) {
-    for (size_t i = 0; i < d->n; i++)
-        if (d->v[i].k.kind == TV_STR && tstr_is(d->v[i].k.s, key))
-            return &d->v[i].v;
-    return NULL;
+    return find_str(d, tstr_lit(key));
 }
 
 const char *tval_type(const struct tval *v) {

@@ -126,7 +126,7 @@ static int read_rope_freqs(struct reader *r, struct model_config *c) {
     if (c->rope.scaling != ROPE_PLAIN)
         return err_set(r->e, ERR_MODEL, "%s: has both rope_freqs.weight and a RoPE scaling factor", gguf_name(r->g));
     size_t n = (size_t)c->head_dim / 2;
-    if (t->dtype != DT_F32 || t->n_dims != 1 || t->dims[0] != n)
+    if (n == 0 || t->dtype != DT_F32 || t->n_dims != 1 || t->dims[0] != n)
         return err_set(r->e, ERR_MODEL, "%s: rope_freqs.weight is no f32 vector of %zu", gguf_name(r->g), n);
     if (!t->data)
         return err_set(r->e, ERR_MODEL, "%s: rope_freqs.weight lies outside the file, which is truncated",

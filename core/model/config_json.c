@@ -11,8 +11,8 @@
 #include <yyjson.h>
 
 struct family_info {
-    enum model_family family;
     const char *arch, *model_type;
+    enum model_family family;
     int kv_heads; /* default; 0: as many as heads */
     int head_dim; /* default; 0: hidden / heads */
     int max_ctx;  /* default */
@@ -20,13 +20,17 @@ struct family_info {
 };
 
 static const struct family_info families[] = {
-    {FAMILY_MISTRAL, "MistralForCausalLM", "mistral", 8, 0, 131072, 1, 2},
-    {FAMILY_LLAMA, "LlamaForCausalLM", "llama", 0, 0, 2048, 1, 2},
-    {FAMILY_QWEN2, "Qwen2ForCausalLM", "qwen2", 32, 0, 32768, -1, -1},
-    {FAMILY_QWEN3, "Qwen3ForCausalLM", "qwen3", 32, 128, 32768, -1, -1},
+    {"MistralForCausalLM", "mistral", FAMILY_MISTRAL, 8, 0, 131072, 1, 2},
+    {"LlamaForCausalLM", "llama", FAMILY_LLAMA, 0, 0, 2048, 1, 2},
+    {"Qwen2ForCausalLM", "qwen2", FAMILY_QWEN2, 32, 0, 32768, -1, -1},
+    {"Qwen3ForCausalLM", "qwen3", FAMILY_QWEN3, 32, 128, 32768, -1, -1},
 };
 
-enum { N_FAMILIES = sizeof families / sizeof *families, REQUIRED = INT_MIN };
+enum {
+    N_FAMILIES = sizeof families / sizeof *families,
+    REQUIRED = INT_MIN,
+    MAX_IDS = 64, /* entries of a list of ids that are looked at */
+};
 
 struct reader {
     const char *name; /* of the model */
@@ -262,7 +266,7 @@ static void read_sliding(struct reader *r, yyjson_val *root, struct model_config
 static void read_eos(struct reader *r, yyjson_val *v, struct model_config *c) {
     yyjson_val *one = v;
     size_t n = yyjson_is_arr(v) ? yyjson_arr_size(v) : 1;
-    for (size_t i = 0; i < n && !r->bad; i++) {
+    for (size_t i = 0; i < n && i < MAX_IDS && !r->bad; i++) {
         if (yyjson_is_arr(v))
             one = yyjson_arr_get(v, i);
         if (!yyjson_is_int(one))
@@ -271,8 +275,6 @@ static void read_eos(struct reader *r, yyjson_val *v, struct model_config *c) {
                                 yyjson_is_uint(one) && yyjson_get_uint(one) > INT_MAX ? INT_MAX : yyjson_get_sint(one),
                                 r->name, r->e) != 0)
             r->bad = true;
-        if (i >= 4 * CONFIG_MAX_EOS)
-            break; /* a list of garbage, each entry warned about */
     }
 }
 

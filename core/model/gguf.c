@@ -56,9 +56,9 @@ static const struct ggml_type *ggml_type(uint32_t t) {
     return t < sizeof ggml_types / sizeof *ggml_types && ggml_types[t].name ? &ggml_types[t] : NULL;
 }
 
-const char *gguf_ggml_type_name(uint32_t t) {
-    const struct ggml_type *g = ggml_type(t);
-    return g ? g->name : "unknown";
+const char *gguf_ggml_type_name(uint32_t number) {
+    const struct ggml_type *t = ggml_type(number);
+    return t ? t->name : "unknown";
 }
 
 static enum dtype dtype_of(uint32_t t) {
@@ -377,7 +377,7 @@ static int64_t load_int(enum gguf_type t, const uint8_t *p) {
     uint64_t v = 0;
     for (size_t i = 0; i < n; i++)
         v |= (uint64_t)p[i] << (8 * i);
-    if (is_signed(t) && n < 8 && v >> (8 * n - 1))
+    if (is_signed(t) && n > 0 && n < 8 && v >> (8 * n - 1))
         v |= UINT64_MAX << (8 * n);
     return (int64_t)v;
 }

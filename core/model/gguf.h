@@ -45,7 +45,7 @@ void gguf_free(struct gguf *g);
 
 const char *gguf_name(const struct gguf *g);
 /* ggml's name of a tensor type, "q5_K"; "unknown" for a number that it does not define. */
-const char *gguf_ggml_type_name(uint32_t ggml_type);
+const char *gguf_ggml_type_name(uint32_t number);
 /* Each: true and *v when the key exists with a type that converts without loss, else false. */
 bool gguf_u64(const struct gguf *g, const char *key, uint64_t *v);
 bool gguf_f64(const struct gguf *g, const char *key, double *v);

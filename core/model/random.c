@@ -12,7 +12,7 @@
 
 #define LLAMA3_ROPE(f)                                                                                                 \
     {                                                                                                                  \
-        .theta = 500000.0f, .scaling = ROPE_LLAMA3, .factor = f, .low_freq_factor = 1.0f, .high_freq_factor = 4.0f,    \
+        .theta = 500000.0f, .scaling = ROPE_LLAMA3, .factor = (f), .low_freq_factor = 1.0f, .high_freq_factor = 4.0f,  \
         .original_ctx = 8192                                                                                           \
     }
 

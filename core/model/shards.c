@@ -64,9 +64,10 @@ static int by_tensor(const void *a, const void *b) {
 }
 
 static int read_weight_map(struct shard_index *x, yyjson_val *map, const char *name, struct err *e) {
-    if (!yyjson_is_obj(map) || yyjson_obj_size(map) == 0)
+    size_t n = yyjson_obj_size(map);
+    if (n == 0)
         return err_set(e, ERR_MODEL, "%s: has no weight_map", name);
-    x->entries = calloc(yyjson_obj_size(map), sizeof *x->entries);
+    x->entries = calloc(n, sizeof *x->entries);
     x->files = calloc(MAX_FILES, sizeof *x->files);
     if (!x->entries || !x->files)
         return err_set(e, ERR_MEMORY, "out of memory reading %s", name);
@@ -136,7 +137,7 @@ static int shard_open(struct shard *f, struct err *e) {
 
 /* Sets up s->files for n file names of dir; opens nothing. */
 static int add_files(struct shards *s, const char *dir, char *const *names, size_t n, struct err *e) {
-    s->files = calloc(n, sizeof *s->files);
+    s->files = calloc(n + 1, sizeof *s->files);
     if (!s->files)
         return err_set(e, ERR_MEMORY, "out of memory for the files of %s", dir);
     for (size_t i = 0; i < n; i++) {

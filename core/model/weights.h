@@ -21,11 +21,11 @@ struct tensor {
     char name[96];
     enum dtype dtype;
     uint32_t rows, cols;
-    size_t row_bytes;
-    const uint8_t *data;   /* row 0 in the mapping; NULL when rows are generated */
     uint32_t permute_heads; /* GGUF llama q/k rows are stored rotary-interleaved: heads to undo it by; 0: as is */
-    uint64_t key;          /* generator stream, when data is NULL */
-    float scale;           /* generator: standard deviation (0: the constant 1, a norm) */
+    size_t row_bytes;
+    const uint8_t *data; /* row 0 in the mapping; NULL when rows are generated */
+    uint64_t key;        /* generator stream, when data is NULL */
+    float scale;         /* generator: standard deviation (0: the constant 1, a norm) */
 };
 
 /* path: an HF directory, a .gguf file, or random:NAME[/LAYERS][:SEED]. */

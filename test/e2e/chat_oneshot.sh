@@ -38,7 +38,7 @@ check "more front than layers is said" clamped
 from_stdin() {
     raw --max-tokens 30 --quiet && cp "$out" "$SCRATCH/plain" || return 1
     printf '%s\n' "$once" | "$SPLITINF" chat --local --model "$model" --raw --max-tokens 30 --quiet >"$out" 2>"$err"
-    cmp "$out" "$SCRATCH/plain"
+    [ -s "$out" ] && cmp "$out" "$SCRATCH/plain"
 }
 check "a prompt on standard input, less its last newline" from_stdin
 nul_byte() { printf 'a\0b' | "$SPLITINF" chat --local --model "$model" --raw >"$out" 2>"$err"; status=$?; said 2 && has "$err" "NUL byte"; }
@@ -101,6 +101,18 @@ no_template() { chat --prompt x </dev/null; said 2 && has "$err" "has no chat te
 check "a model without a template: --raw is suggested" no_template
 template() { chat --prompt "$once" --chat-template "$template" --max-tokens 5 </dev/null; said 0 && [ -s "$out" ]; }
 check "a template from a file" template
+refusing() {
+    echo "{{ raise_exception('No system prompts here') }}" >"$SCRATCH/refusing.jinja"
+    chat --prompt x --system y --chat-template "$SCRATCH/refusing.jinja" </dev/null
+    said 2 && has "$err" "chat template refuses this conversation: No system prompts here"
+}
+check "a template that refuses a conversation" refusing
+broken() {
+    echo "{% frobnicate %}" >"$SCRATCH/broken.jinja"
+    chat --prompt x --chat-template "$SCRATCH/broken.jinja" </dev/null
+    said 1 && has "$err" "$SCRATCH/broken.jinja" frobnicate
+}
+check "a template that cannot be run names the construct" broken
 no_model() { "$SPLITINF" chat --local --model "$SCRATCH/nothing" --raw --prompt x >"$out" 2>"$err"; status=$?; said 1 && has "$err" "$SCRATCH/nothing"; }
 check "a model that is not there" no_model
 no_tokenizer() {
@@ -124,6 +136,17 @@ closed_pipe() {
     [ "$(cat "$SCRATCH/status")" = 0 ] && [ ! -s "$err" ]
 }
 check "a reader that goes away ends the answer quietly" closed_pipe
+full_disk() {
+    "$SPLITINF" chat --local --model "$model" --raw --prompt "$once" --max-tokens 9 "$@" >/dev/full 2>"$err" </dev/null
+    status=$?
+    said 1 && has "$err" "No space left"
+}
+if [ -w /dev/full ]; then
+    check "a full disk is a failure" full_disk
+    check "a full disk is a failure for --json too" full_disk --json
+else
+    echo "skip a full disk is a failure: there is no /dev/full"
+fi
 interrupted() {
     mkfifo "$SCRATCH/fifo"
     sleep 30 >"$SCRATCH/fifo" &

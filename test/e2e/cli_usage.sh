@@ -17,7 +17,7 @@ usage_error() {
 
 overview() { run --help && [ $status = 0 ] && [ ! -s "$err" ] && has "$out" "usage: splitinf COMMAND" "chat" "bench" "Exit status"; }
 check "--help lists the commands" overview
-no_promises() { run --help && ! grep -qE 'serve-cloud|serve-local|attack|verify|identity' "$out"; }
+no_promises() { run --help && [ $status = 0 ] && ! grep -qE 'serve-cloud|serve-local|attack|verify|identity' "$out"; }
 check "--help names no command that does not exist" no_promises
 version() {
     run --version && [ $status = 0 ] && [ ! -s "$err" ] &&
@@ -32,7 +32,7 @@ same_help() {
 }
 check "chat --help and help chat are the same" same_help chat
 check "bench --help and help bench are the same" same_help bench
-narrow() { "$SPLITINF" "$1" --help | awk 'length($0) > 100 { print; bad = 1 } END { exit bad }' >&2; }
+narrow() { "$SPLITINF" "$1" --help | awk 'length($0) > 100 { print; bad = 1 } END { exit bad || NR < 20 }' >&2; }
 check "chat --help fits in 100 columns" narrow chat
 check "bench --help fits in 100 columns" narrow bench
 
@@ -50,6 +50,7 @@ check "a missing value" usage_error "--model needs a value" chat --model
 check "an argument that is no option" usage_error "a prompt is given as --prompt TEXT" chat hello
 check "no model" usage_error "--model is needed" chat --local --prompt x
 check "neither here nor there" usage_error "--local is needed" chat --model x --prompt x
+check "--template-vars without a template" usage_error "--template-vars goes with" chat --local --model x --raw --template-vars '{}' --prompt x
 check "contradictions" usage_error "--special goes with --raw" chat --local --model x --special --prompt x
 
 environment() {
@@ -69,8 +70,11 @@ from_environment() {
 check "the environment is enough" from_environment
 
 full_disk() {
-    [ -w /dev/full ] || return 0
     "$SPLITINF" --help >/dev/full 2>"$err"
     [ $? = 1 ] && has "$err" "No space left"
 }
-check "a full disk is a failure" full_disk
+if [ -w /dev/full ]; then
+    check "a full disk is a failure" full_disk
+else
+    echo "skip a full disk is a failure: there is no /dev/full"
+fi

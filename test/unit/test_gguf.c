@@ -29,25 +29,24 @@ Test(gguf, scalars_of_every_type) {
     struct gguf *g = golden(&file);
     static const struct {
         const char *key;
-        bool is_u64;
         uint64_t u;
-        bool is_f64;
         double f;
+        bool is_u64, is_f64;
     } all[] = {
-        {"t.uint8", true, 200, true, 200},
-        {"t.int8", false, 0, true, -100},
-        {"t.uint16", true, 60000, true, 60000},
-        {"t.int16", false, 0, true, -30000},
-        {"t.uint32", true, 4000000000u, true, 4e9},
-        {"t.int32", false, 0, true, -2e9},
-        {"t.uint64", true, (1ull << 63) + 5, false, 0},
-        {"t.int64", false, 0, false, 0},
-        {"t.float32", false, 0, true, 1.5},
-        {"t.float64", false, 0, true, 0.1},
-        {"t.bool", false, 0, false, 0},
-        {"t.string", false, 0, false, 0},
-        {"a.uint8", false, 0, false, 0},
-        {"absent", false, 0, false, 0},
+        {"t.uint8", 200, 200, true, true},
+        {"t.int8", 0, -100, false, true},
+        {"t.uint16", 60000, 60000, true, true},
+        {"t.int16", 0, -30000, false, true},
+        {"t.uint32", 4000000000u, 4e9, true, true},
+        {"t.int32", 0, -2e9, false, true},
+        {"t.uint64", (1ull << 63) + 5, 0, true, false},
+        {"t.int64", 0, 0, false, false},
+        {"t.float32", 0, 1.5, false, true},
+        {"t.float64", 0, 0.1, false, true},
+        {"t.bool", 0, 0, false, false},
+        {"t.string", 0, 0, false, false},
+        {"a.uint8", 0, 0, false, false},
+        {"absent", 0, 0, false, false},
     };
     struct gguf_str s;
     bool b = false;
@@ -120,7 +119,7 @@ Test(gguf, tensors) {
     struct gguf *g = golden(&file);
     const struct gguf_tensor *t = gguf_tensor(g, "blk.0.attn_q.weight");
     cr_assert(t && t->dtype == DT_Q4_K && t->n_dims == 2 && t->dims[0] == 256 && t->dims[1] == 32);
-    cr_assert_eq(t->n_bytes, 32 * 144);
+    cr_assert_eq(t->n_bytes, (size_t)32 * 144);
     cr_assert(t->data != NULL && (size_t)(t->data - (uint8_t *)file) % 32 == 0);
     t = gguf_tensor(g, "unsupported.weight");
     cr_assert(t && t->dtype == DT_COUNT && t->n_bytes == 0);
