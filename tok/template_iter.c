@@ -293,12 +293,7 @@ int titer_reversed(struct trun *r, const struct tval *v, struct tval *out) {
     if (v->kind == TV_ITER) { /* Python can only reverse a generator by making a list of it */
         if (titer_list(r, v, out) != 0)
             return -1;
-        struct tlist *l = out->list;
-        for (size_t i = 0; i < l->n / 2; i++) {
-            struct tval t = l->v[i];
-            l->v[i] = l->v[l->n - 1 - i];
-            l->v[l->n - 1 - i] = t;
-        }
+        tlist_reverse(out->list);
         return 0;
     }
     if (titer_of(r, v, &it) != 0)

@@ -207,14 +207,6 @@ static int push_str(struct trun *r, struct tlist *l, struct tstr s) {
     return tlist_push(r, l, &v);
 }
 
-static void reverse(struct tlist *l) {
-    for (size_t i = 0; i < l->n / 2; i++) {
-        struct tval t = l->v[i];
-        l->v[i] = l->v[l->n - 1 - i];
-        l->v[l->n - 1 - i] = t;
-    }
-}
-
 /* At runs of white space; what is left after the last allowed cut keeps its white space on the far side. */
 static int split_space(struct trun *r, struct tstr s, int64_t max, bool from_end, struct tlist *l) {
     uint32_t cp;
@@ -270,7 +262,7 @@ static int split(struct trun *r, const struct tval *self, const struct tcall *c,
     int rc =
         given ? split_at(r, self->s, sep, max, from_end, out->list) : split_space(r, self->s, max, from_end, out->list);
     if (from_end && rc == 0)
-        reverse(out->list);
+        tlist_reverse(out->list);
     return rc;
 }
 

@@ -20,7 +20,7 @@ static int shortest(double f, char digits[32], int *exponent) {
         if (text[i] == '.')
             point = (int)n_digits;
         else if (text[i] == 'e' || text[i] == 'E') {
-            ten = atoi(text + i + 1);
+            ten = (int)strtol(text + i + 1, NULL, 10);
             break;
         } else if (n_digits < 31)
             digits[n_digits++] = text[i];

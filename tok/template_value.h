@@ -106,6 +106,7 @@ struct tval tval_missing(const struct tval *obj, struct tstr name);
 int tval_new_list(struct trun *r, enum tval_kind list_or_tuple, struct tval *out);
 int tval_new_dict(struct trun *r, enum tval_kind dict_or_namespace, struct tval *out);
 int tlist_push(struct trun *r, struct tlist *l, const struct tval *v);
+void tlist_reverse(struct tlist *l);
 /* Sets a key, which must be hashable (else an error). */
 int tdict_set(struct trun *r, struct tdict *d, const struct tval *k, const struct tval *v);
 /* *out NULL when there is no such key. */

@@ -332,12 +332,12 @@ Test(template, names_what_it_refuses) {
 }
 
 static char *repeated(const char *head, const char *part, size_t times, const char *tail) {
-    size_t k = strlen(part), n = strlen(head);
-    char *s = malloc(n + k * times + strlen(tail) + 1);
-    memcpy(s, head, n + 1);
+    size_t k = strlen(part), n = strlen(head), end = strlen(tail);
+    char *s = malloc(n + k * times + end + 1);
+    memcpy(s, head, n);
     for (size_t i = 0; i < times; i++, n += k)
         memcpy(s + n, part, k);
-    strcpy(s + n, tail);
+    memcpy(s + n, tail, end + 1);
     return s;
 }
 
@@ -442,6 +442,11 @@ Test(template, dates) {
         {"31 Dec 1999", "%U %W %A", "52 52 Friday"},
         {"29 Feb 2023", "%d", NULL},
         {"soon", "%d", NULL},
+        {"", "%d", NULL},
+        {"26 Jul 2024 ", "%d", NULL},
+        {"2024-07", "%d", NULL},
+        {"26 July 2024", "%d", NULL},
+        {"2024-13-01", "%d", NULL},
         {"26 Jul 2024", "%Q", NULL},
         {"26 Jul 2024", "%", NULL},
     };
