@@ -27,7 +27,7 @@ ifeq ($(MODE),release)
 OPT    := -O2 $(HARDEN)
 else ifeq ($(MODE),static)
 OPT    := -O2 $(HARDEN)
-LINK   := -static-$(LINK)
+LINK   := -static$(LINK)
 else ifeq ($(MODE),debug)
 OPT    := $(SANE) -fsanitize=address,undefined -fno-sanitize-recover=undefined
 else ifeq ($(MODE),tsan)
@@ -41,16 +41,19 @@ endif
 CFLAGS = $(BASE) $(OPT) $(EXTRA_CFLAGS)
 # Per file, behind the others: instruction sets beyond the base line (the one to use is chosen at run time), and what
 # only one file needs to know.
-FLAGS_core/cpu/isa_avx2.c   := -mavx2 -mfma -mf16c -O3
-FLAGS_core/cpu/isa_avx512.c := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -O3
-FLAGS_core/cpu/isa_neon.c   := -O3
-FLAGS_cmd/version.c         := -DSPLITINF_VERSION='"$(VERSION)"' -DSPLITINF_COMMIT='"$(COMMIT)"' \
-                               -DSPLITINF_MODE='"$(MODE)"'
+# Kernel bodies are unrolled into very long functions, on which sanitizers would work for many minutes at full strength.
+KERNEL := $(if $(filter release static,$(MODE)),-O3,-g1 -fno-sanitize=undefined -fno-sanitize-address-use-after-scope)
+FLAGS_core/cpu/isa_portable.c := $(filter-out -O3,$(KERNEL))
+FLAGS_core/cpu/isa_avx2.c     := -mavx2 -mfma -mf16c $(KERNEL)
+FLAGS_core/cpu/isa_avx512.c   := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c $(KERNEL)
+FLAGS_core/cpu/isa_neon.c     := $(KERNEL)
+FLAGS_cmd/version.c           := -DSPLITINF_VERSION='"$(VERSION)"' -DSPLITINF_COMMIT='"$(COMMIT)"'
 
-# Sources: whatever stands in the folders, without the kernels of other processors.
-CORE_C := $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(wildcard core/*/*.c))
-CORE_C += $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c))
-CORE_C += $(if $(filter aarch64,$(ARCH)),$(wildcard core/cpu/isa_neon*.c))
+# Sources: whatever stands in the folders, without the kernels of other processors. The kernels take longest to compile and
+# come first.
+CORE_C := $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c)) \
+          $(if $(filter aarch64,$(ARCH)),$(wildcard core/cpu/isa_neon*.c)) \
+          $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(sort $(wildcard core/*/*.c)))
 TOK_C  := $(wildcard tok/*.c)
 CMD_C  := $(wildcard cmd/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
@@ -86,7 +89,7 @@ clean:
 # A stamp holds a text and is written only when the text has changed, so that what depends on it is made again when the
 # compiler, a flag, the list of sources or the commit is another one, and only then.
 CC_ID := $(CC) $(shell $(CC) --version | head -n 1)
-$(BUILD)/.flags:   TEXT = $(CC_ID) $(CFLAGS)
+$(BUILD)/.flags:   TEXT = $(CC_ID) $(CFLAGS) $(foreach v,$(sort $(filter FLAGS_core/%,$(.VARIABLES))),$($(v)))
 $(BUILD)/.sources: TEXT = $(ALL_C) $(UNIT_C)
 $(BUILD)/.version: TEXT = $(VERSION) $(COMMIT)
 $(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version: FORCE
@@ -113,20 +116,22 @@ $(VENDOR)/.key: vendor/pins vendor/build.sh
 $(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 	$(link) $(EDIT) $(SYSTEM)
 
-# All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
-HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(OURS) $(BUILD)/.sources
-	$(link) $(CRITERION) $(SYSTEM)
-$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(OURS)
-	$(link) $(CRITERION) $(SYSTEM)
-
 # Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
-# runner of our own takes that part over.
+# runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing.
 CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
-$(BUILD)/unit: $(BUILD)/test/forkrun.o
-HELPERS += $(BUILD)/test/forkrun.o
+RUNNER := $(BUILD)/test/forkrun.o
+UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
+          $(shell grep -lE 'pthread|(base/pool|cpu/cpu|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
+                  test/unit/test_*.c)
 endif
+
+# All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
+HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources
+	$(link) $(CRITERION) $(SYSTEM)
+$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(RUNNER) $(OURS)
+	$(link) $(CRITERION) $(SYSTEM)
 
 # A fuzz target with libFuzzer (clang), or with a main function that runs it over files: each corpus is a test.
 $(foreach c,$(FUZZ_C),$(eval FLAGS_$(c) := -Wno-missing-prototypes))

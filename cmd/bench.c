@@ -29,8 +29,8 @@ static const struct opt kernel_options[] = {
 
 #define AT(field) .offset = offsetof(struct bench_model_opts, field)
 static const struct opt model_options[] = {
-    {"prefill", "N", "tokens of the prompt", OPT_INT, AT(prefill), .def = "512", .min = 1, .max = CONFIG_MAX_CTX / 2},
-    {"tokens", "N", "tokens of the answer", OPT_INT, AT(tokens), .def = "64", .min = 1, .max = CONFIG_MAX_CTX / 2},
+    {"prefill", "N", "tokens of the prompt", OPT_INT, AT(prefill), .def = "512", .min = 1, .max = 1 << 20},
+    {"tokens", "N", "tokens of the answer", OPT_INT, AT(tokens), .def = "64", .min = 1, .max = 1 << 20},
     {"repeat", "N", "runs, of which the median counts", OPT_INT, AT(repeat), .def = "3", .min = 1, .max = 1000},
     {0},
 };

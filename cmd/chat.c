@@ -26,9 +26,9 @@ static const struct opt options[] = {
     {"special", NULL, "with --raw: let the text spell special tokens such as [INST]", OPT_FLAG, AT(special)},
     {"template-vars", "JSON", "variables for the chat template, such as {\"enable_thinking\": false}", OPT_STRING,
      AT(template_vars)},
-    {"on-full", "WHAT", "when a conversation outgrows the context: say so, or forget its oldest turns", OPT_CHOICE,
-     AT(on_full), .choices = full_choices},
-    {"history", "WHAT", "keep what was typed at the terminal in DIR/history of --home", OPT_CHOICE, AT(history),
+    {"on-full", "WHAT", "what to do when a conversation outgrows the context", OPT_CHOICE, AT(on_full),
+     .choices = full_choices},
+    {"history", "WHAT", "keep the lines typed at the terminal in the file history of --home", OPT_CHOICE, AT(history),
      .choices = on_off},
     {"stats", NULL, "print counts and times to standard error", OPT_FLAG, AT(stats)},
     {0},
@@ -38,17 +38,17 @@ static const struct opt options[] = {
 #define AT(field) .offset = offsetof(struct chat_settings, field)
 const struct opt chat_settings_options[] = {
     {"max-tokens", "N", "longest answer; 0: until the model ends it or the context is full", OPT_INT, AT(max_tokens),
-     .min = 0, .max = CONFIG_MAX_CTX},
+     .def = "0", .min = 0, .max = CONFIG_MAX_CTX},
     {"temperature", "T", "0 takes the likeliest token always; above, draws", OPT_FLOAT, AT(temperature), .def = "0",
      .min = 0, .max = 10},
     {"top-k", "N", "draw from the N likeliest tokens only; 0: from all", OPT_INT, AT(top_k), .def = "0", .min = 0,
      .max = CONFIG_MAX_VOCAB},
-    {"top-p", "P", "draw from the likeliest tokens that together have probability P", OPT_FLOAT, AT(top_p), .def = "1",
-     .min = 0, .max = 1},
-    {"min-p", "P", "draw from tokens at least P times as likely as the likeliest", OPT_FLOAT, AT(min_p), .def = "0",
-     .min = 0, .max = 1},
-    {"repeat-penalty", "X", "above 1: makes tokens of the text so far less likely (Keskar et al. 2019)", OPT_FLOAT,
-     AT(repeat_penalty), .def = "1", .min = 0.01, .max = 100},
+    {"top-p", "P", "draw from the likeliest tokens that together have this probability", OPT_FLOAT, AT(top_p),
+     .def = "1", .min = 0, .max = 1},
+    {"min-p", "P", "draw from tokens at least this many times as likely as the likeliest", OPT_FLOAT, AT(min_p),
+     .def = "0", .min = 0, .max = 1},
+    {"repeat-penalty", "X", "above 1 makes tokens of the text so far less likely", OPT_FLOAT, AT(repeat_penalty),
+     .def = "1", .min = 0.01, .max = 100},
     {"repeat-window", "N", "how many last tokens --repeat-penalty looks at; 0: all", OPT_INT, AT(repeat_window),
      .def = "0", .min = 0, .max = CONFIG_MAX_CTX},
     {"presence-penalty", "X", "taken once from the logit of each token that the answer has", OPT_FLOAT,
@@ -224,9 +224,10 @@ out:
 static const struct opt_table table = {
     .command = "chat",
     .synopsis = synopsis,
-    .about = "Answers a prompt, or talks at the terminal.\nThe answer goes to standard output and nothing else does; "
-             "progress, "
-             "statistics and warnings go to standard error.",
+    .about =
+        "Answers a prompt, or talks at the terminal.\n"
+        "The answer goes to standard output and nothing else does; progress, statistics and warnings go to standard "
+        "error.",
     .groups = groups,
     .n_groups = sizeof groups / sizeof *groups,
     .no_args = "a prompt is given as --prompt TEXT",

@@ -75,10 +75,15 @@ int chat_file_save(const struct chat *c, const char *path, struct err *e) {
     char *temp = NULL, *text = NULL;
     size_t n = 0;
     int fd = -1, rc = -1;
+    yyjson_write_err why = {.code = YYJSON_WRITE_ERROR_MEMORY_ALLOCATION};
     yyjson_mut_doc *d = document(c);
     if (d)
-        text = yyjson_mut_write_opts(d, YYJSON_WRITE_PRETTY | YYJSON_WRITE_NEWLINE_AT_END, &json_wiping, &n, NULL);
-    if (!text || asprintf(&temp, "%s.XXXXXX", path) < 0) {
+        text = yyjson_mut_write_opts(d, YYJSON_WRITE_PRETTY | YYJSON_WRITE_NEWLINE_AT_END, &json_wiping, &n, &why);
+    if (!text) {
+        json_write_error(&why, "the conversation", e);
+        goto out;
+    }
+    if (asprintf(&temp, "%s.XXXXXX", path) < 0) {
         temp = NULL;
         err_set(e, ERR_MEMORY, "out of memory saving the conversation");
         goto out;

@@ -89,9 +89,9 @@ static void say(struct repl *r, const char *text) {
 
 /* ---- slash commands ---- */
 
-static void do_help(struct repl *r, char *arg);
+static void do_help(struct repl *r, const char *arg);
 
-static void do_reset(struct repl *r, char *arg) {
+static void do_reset(struct repl *r, const char *arg) {
     struct err e = {0};
     (void)arg;
     conversation_clear(&r->c->conv);
@@ -103,7 +103,7 @@ static void do_reset(struct repl *r, char *arg) {
         term_note("a new conversation");
 }
 
-static void do_retry(struct repl *r, char *arg) {
+static void do_retry(struct repl *r, const char *arg) {
     struct conversation *conv = &r->c->conv;
     (void)arg;
     if (r->unanswered.n) {
@@ -122,10 +122,10 @@ static void do_retry(struct repl *r, char *arg) {
         term_error("there is no message to send again");
 }
 
-static void do_drop(struct repl *r, char *arg) {
-    char *end;
+static void do_drop(struct repl *r, const char *arg) {
+    char *end = NULL;
     long n = *arg ? strtol(arg, &end, 10) : 1, done = 0;
-    if (*arg && (*end || n < 1)) {
+    if ((end && *end) || n < 1) {
         term_error("/drop takes a number of turns");
         return;
     }
@@ -137,7 +137,7 @@ static void do_drop(struct repl *r, char *arg) {
         term_note("the oldest %ld turn%s forgotten", done, done == 1 ? " is" : "s are");
 }
 
-static void do_system(struct repl *r, char *arg) {
+static void do_system(struct repl *r, const char *arg) {
     struct err e = {0};
     if (r->c->o->raw)
         term_error("a system prompt goes with a chat template, which --raw leaves out");
@@ -147,7 +147,7 @@ static void do_system(struct repl *r, char *arg) {
         term_note(*arg ? "the system prompt is set" : "no system prompt any more");
 }
 
-static void do_save(struct repl *r, char *arg) {
+static void do_save(struct repl *r, const char *arg) {
     struct err e = {0};
     if (!*arg)
         term_error("/save needs a file name");
@@ -157,7 +157,7 @@ static void do_save(struct repl *r, char *arg) {
         term_note("%zu messages saved to %s", r->c->conv.n, arg);
 }
 
-static void do_load(struct repl *r, char *arg) {
+static void do_load(struct repl *r, const char *arg) {
     struct err e = {0};
     if (!*arg) {
         term_error("/load needs a file name");
@@ -170,7 +170,7 @@ static void do_load(struct repl *r, char *arg) {
     }
 }
 
-static void do_stats(struct repl *r, char *arg) {
+static void do_stats(struct repl *r, const char *arg) {
     (void)arg;
     if (r->c->answer.n_prompt)
         chat_print_stats(r->c);
@@ -218,20 +218,20 @@ static void set(struct chat *c, const struct opt *o, const char *value) {
     term_error("%s", e.msg);
 }
 
-static void do_set(struct repl *r, char *arg) {
-    char *value = arg + strcspn(arg, " \t="), allowed[200];
-    const char *near = NULL;
+static void do_set(struct repl *r, const char *arg) {
+    char name[64], allowed[200];
+    const char *near = NULL, *value = arg + strcspn(arg, " \t=");
     if (!*arg) {
         for (const struct opt *o = chat_settings_options; o->name; o++)
             print_setting(r->c, o);
         return;
     }
-    if (*value)
-        *value++ = '\0';
+    snprintf(name, sizeof name, "%.*s", (int)(value - arg), arg);
+    value += *value != '\0';
     value += strspn(value, " \t");
-    const struct opt *o = opt_find(&settings_group, arg, &near);
+    const struct opt *o = opt_find(&settings_group, name, &near);
     if (!o) {
-        term_error("there is no setting '%.60s'%s%s%s", arg, near ? "; did you mean " : "; /set lists them",
+        term_error("there is no setting '%s'%s%s%s", name, near ? "; did you mean " : "; /set lists them",
                    near ? near : "", near ? "?" : "");
     } else if (!*value && o->type != OPT_STRINGS && o->type != OPT_U64) {
         opt_allowed(o, allowed, sizeof allowed);
@@ -242,14 +242,14 @@ static void do_set(struct repl *r, char *arg) {
     }
 }
 
-static void do_quit(struct repl *r, char *arg) {
+static void do_quit(struct repl *r, const char *arg) {
     (void)arg;
     r->leave = true;
 }
 
 static const struct slash {
     const char *name, *arg, *help;
-    void (*run)(struct repl *r, char *arg);
+    void (*run)(struct repl *r, const char *arg);
 } slashes[] = {
     {"help", "", "this list", do_help},
     {"reset", "", "forget the conversation", do_reset},
@@ -264,7 +264,7 @@ static const struct slash {
 };
 enum { N_SLASHES = sizeof slashes / sizeof *slashes };
 
-static void do_help(struct repl *r, char *arg) {
+static void do_help(struct repl *r, const char *arg) {
     (void)r;
     (void)arg;
     for (int i = 0; i < N_SLASHES; i++) {

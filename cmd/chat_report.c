@@ -55,10 +55,11 @@ int chat_print_json(struct chat *c, struct err *e) {
     char *text = NULL;
     size_t n = 0;
     int rc = -1;
+    yyjson_write_err why = {.code = YYJSON_WRITE_ERROR_MEMORY_ALLOCATION};
     if (d && fill(c, d))
-        text = yyjson_mut_write_opts(d, YYJSON_WRITE_NEWLINE_AT_END, &json_wiping, &n, NULL);
+        text = yyjson_mut_write_opts(d, YYJSON_WRITE_NEWLINE_AT_END, &json_wiping, &n, &why);
     if (!text) {
-        err_set(e, ERR_MEMORY, "out of memory for the JSON object");
+        json_write_error(&why, "the answer", e);
         goto out;
     }
     (void)chat_emit_plain(c, text, n); /* the caller looks at output_errno */

@@ -60,25 +60,37 @@ int chat_check_settings(struct chat *c, struct err *e) {
     return sampling(c, &p, e);
 }
 
+/* Positions to have left for an answer when older turns can be forgotten for it. */
+static uint32_t room_for_answer(const struct chat *c) {
+    uint32_t room = c->engine.ctx / 4, wanted = (uint32_t)c->o->settings.max_tokens;
+    return wanted && wanted < room ? wanted : room;
+}
+
 int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e) {
+    uint32_t ctx = c->engine.ctx, room = room_for_answer(c);
     int dropped = 0;
     for (;;) {
         if (conversation_prompt(&c->conv, &c->maker, prompt, e) != 0)
             return -1;
-        if ((*prompt)->n == 0)
+        size_t n = (*prompt)->n;
+        if (n == 0)
             return err_set(e, ERR_USAGE, "the prompt is empty, and this model has no token to start from");
-        if ((*prompt)->n < c->engine.ctx)
+        if (n < ctx && ctx - n >= room)
             break;
-        if (c->o->on_full == FULL_STOP || !conversation_drop_oldest(&c->conv))
-            return err_set(
-                e, ERR_USAGE,
-                "the context is full: the prompt has %zu tokens, --ctx gives %u (the model was made for %d) and one "
-                "at least is for the answer",
-                (*prompt)->n, c->engine.ctx, c->engine.config->max_ctx);
-        dropped++;
+        if (c->o->on_full == FULL_DROP_OLDEST && conversation_drop_oldest(&c->conv)) {
+            dropped++;
+            continue;
+        }
+        if (n < ctx)
+            break;
+        return err_set(
+            e, ERR_USAGE,
+            "the context is full: the prompt has %zu tokens, --ctx gives %u (the model was made for %d) and one at "
+            "least is for the answer",
+            n, ctx, c->engine.config->max_ctx);
     }
     if (dropped)
-        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", c->engine.ctx, dropped,
+        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", ctx, dropped,
                   dropped == 1 ? " was" : "s were");
     return 0;
 }

@@ -27,19 +27,26 @@ static void forget_answer(struct conversation *c) {
     wipe(c->lead, sizeof c->lead);
 }
 
-void conversation_clear(struct conversation *c) {
-    while (c->n)
-        conversation_pop(c);
+/* Text and tokens may disagree after an error: the next prompt starts from nothing. */
+static void forget_prompt(struct conversation *c) {
     wbuf_clear(&c->text);
+    wbuf_clear(&c->from_user);
     ids_clear(&c->tokens);
     c->n_marks = 0;
     forget_answer(c);
+}
+
+void conversation_clear(struct conversation *c) {
+    while (c->n)
+        conversation_pop(c);
+    forget_prompt(c);
 }
 
 void conversation_free(struct conversation *c) {
     conversation_clear(c);
     free(c->messages);
     wbuf_free(&c->text);
+    wbuf_free(&c->from_user);
     ids_free(&c->tokens);
     free(c->marks);
     wbuf_free(&c->answer);
@@ -111,8 +118,15 @@ const char *conversation_last_role(const struct conversation *c) {
     return c->n ? c->messages[c->n - 1].role : "";
 }
 
-static bool starts_with(const char *text, size_t n, const void *head, size_t n_head) {
-    return n >= n_head && (n_head == 0 || memcmp(text, head, n_head) == 0);
+/* A text and which bytes of it came from messages. */
+struct sided {
+    const uint8_t *text, *from_user;
+    size_t n;
+};
+
+/* Whether s holds head at `at`, coming from messages. */
+static bool message_at(const struct sided *s, size_t at, const void *head, size_t n) {
+    return at <= s->n && n <= s->n - at && memcmp(s->text + at, head, n) == 0 && !memchr(s->from_user + at, 0, n);
 }
 
 static int push_mark(struct conversation *c, size_t text, struct err *e) {
@@ -128,16 +142,24 @@ static int push_mark(struct conversation *c, size_t text, struct err *e) {
     return 0;
 }
 
+/* Bytes from the start in which s agrees with the last prompt. */
+static size_t agrees(const struct conversation *c, const struct sided *s) {
+    size_t n = 0;
+    while (n < s->n && n < c->text.n && s->text[n] == c->text.p[n] && s->from_user[n] == c->from_user.p[n])
+        n++;
+    return n;
+}
+
 /* Cuts c->tokens back to those that stand for a beginning of the new text, the pending answer's included where the text
  * goes on with it. *done: bytes of text that the tokens cover. */
-static int keep_common(struct conversation *c, const char *text, size_t n, size_t *done, struct err *e) {
-    size_t old = c->text.n;
-    if (old && starts_with(text, n, c->text.p, old) && c->answer_ids.n && c->answer.n) {
-        size_t lead = strlen(c->lead), at = old;
-        if (lead && starts_with(text + old, n - old, c->lead, lead) &&
-            starts_with(text + old + lead, n - old - lead, c->answer.p, c->answer.n))
+static int keep_common(struct conversation *c, const struct sided *s, size_t *done, struct err *e) {
+    size_t common = agrees(c, s), at = c->text.n;
+    if (common == c->text.n && c->answer_ids.n && c->answer.n) {
+        size_t lead = strlen(c->lead);
+        if (lead && s->n - at >= lead && memcmp(s->text + at, c->lead, lead) == 0 &&
+            message_at(s, at + lead, c->answer.p, c->answer.n))
             at += lead;
-        if (starts_with(text + at, n - at, c->answer.p, c->answer.n)) {
+        if (message_at(s, at, c->answer.p, c->answer.n)) {
             for (size_t i = 0; i < c->answer_ids.n; i++)
                 ids_push(&c->tokens, c->answer_ids.p[i]);
             if (c->tokens.bad)
@@ -146,14 +168,19 @@ static int keep_common(struct conversation *c, const char *text, size_t n, size_
             return push_mark(c, *done, e);
         }
     }
-    size_t common = 0;
-    while (common < n && common < old && (uint8_t)text[common] == c->text.p[common])
-        common++;
     while (c->n_marks && c->marks[c->n_marks - 1].text > common)
         c->n_marks--;
     c->tokens.n = c->n_marks ? c->marks[c->n_marks - 1].tokens : 0;
     *done = c->n_marks ? c->marks[c->n_marks - 1].text : 0;
     return 0;
+}
+
+/* For each byte of p whether a message was its source. */
+static int sides_of(const struct chat_prompt *p, struct wbuf *out, struct err *e) {
+    for (size_t i = 0; i < p->n_spans; i++)
+        for (size_t k = 0; k < p->spans[i].n; k++)
+            wbuf_u8(out, p->spans[i].from_user);
+    return out->bad ? err_set(e, ERR_MEMORY, "out of memory for a prompt") : 0;
 }
 
 /* Encodes text[from..n): the spans are cut to what lies behind from and counted from there. */
@@ -180,33 +207,34 @@ static int encode_rest(struct conversation *c, const struct prompt_maker *maker,
 int conversation_prompt(struct conversation *c, const struct prompt_maker *maker, const struct ids **tokens,
                         struct err *e) {
     struct chat_prompt p = {0};
+    struct wbuf sides = {0};
     size_t done = 0;
     int rc = -1;
-    if (maker->render(maker->ctx, c->messages, c->n, &p, e) != 0)
+    if (maker->render(maker->ctx, c->messages, c->n, &p, e) != 0 || sides_of(&p, &sides, e) != 0)
         goto out;
-    if (p.text.bad) {
+    if (p.text.bad || p.text.n != sides.n) {
         err_set(e, ERR_MEMORY, "out of memory for a prompt");
         goto out;
     }
-    if (keep_common(c, (const char *)p.text.p, p.text.n, &done, e) != 0 || encode_rest(c, maker, &p, done, e) != 0)
+    const struct sided s = {.text = p.text.p, .from_user = sides.p, .n = p.text.n};
+    if (keep_common(c, &s, &done, e) != 0 || encode_rest(c, maker, &p, done, e) != 0)
         goto out;
     forget_answer(c);
     wbuf_clear(&c->text);
     wbuf_put(&c->text, p.text.p, p.text.n);
-    if (c->text.bad || c->tokens.bad) {
+    wbuf_clear(&c->from_user);
+    wbuf_put(&c->from_user, sides.p, sides.n);
+    if (c->text.bad || c->from_user.bad || c->tokens.bad) {
         err_set(e, ERR_MEMORY, "out of memory for a prompt");
         goto out;
     }
     *tokens = &c->tokens;
     rc = 0;
 out:
-    if (rc != 0) { /* text and tokens may disagree by now: the next prompt starts from nothing */
-        wbuf_clear(&c->text);
-        ids_clear(&c->tokens);
-        c->n_marks = 0;
-        forget_answer(c);
-    }
+    if (rc != 0)
+        forget_prompt(c);
     chat_prompt_free(&p);
+    wbuf_free(&sides);
     return rc;
 }
 

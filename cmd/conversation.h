@@ -3,8 +3,9 @@
  * A template is rendered over the whole conversation each turn, and tokenising an answer's text again need not give the
  * ids that were generated (nor, then, the KV that stands computed for them). So the tokens of the earlier turns are
  * kept: where the new rendering begins with the text that those tokens stand for, they are taken over as they are, and
- * only the text behind is encoded. When a template rewrites its past (drops reasoning, moves the system prompt), the
- * text differs and everything behind the last answer that is still equal is encoded afresh: slower, never wrong.
+ * only the text behind is encoded. Equal means the same bytes from the same side: what a user types never takes over
+ * tokens that the template was read as. When a template rewrites its past (drops reasoning, moves the system prompt),
+ * the text differs and everything behind the last answer that is still equal is encoded afresh: slower, never wrong.
  *
  * Knows no template, tokenizer or model: those come in as struct prompt_maker. Everything held is secret and wiped. */
 #ifndef CMD_CONVERSATION_H
@@ -32,8 +33,9 @@ struct conversation_mark {
 struct conversation {
     struct chat_message *messages; /* strings owned */
     size_t n, cap;
-    /* The last prompt: its text, its tokens, and the answers inside it. */
-    struct wbuf text;
+    /* The last prompt: its text, for each byte whether it came from a message (1) or the template (0), its tokens, and
+     * the answers inside it. */
+    struct wbuf text, from_user;
     struct ids tokens;
     struct conversation_mark *marks;
     size_t n_marks, cap_marks;

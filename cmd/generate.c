@@ -4,6 +4,7 @@
 #include "cmd/stop.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
+#include "core/base/wipe.h"
 
 #include <string.h>
 
@@ -188,5 +189,6 @@ int generate(struct engine *en, const struct ids *prompt, const struct generate_
         rc = err_set(e, ERR_MEMORY, "out of memory for an answer");
 out:
     wbuf_free(&m.all);
+    wipe(&m.stream, sizeof m.stream);
     return rc;
 }

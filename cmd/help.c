@@ -3,6 +3,9 @@
 #include <string.h>
 
 enum { WIDTH = 96, COLUMN = 28 };
+/* A range from 0 to more than this says nothing that a reader would want to know; error messages have it all the same.
+ */
+enum { OBVIOUS = 1000 };
 
 void help_wrap(FILE *f, const char *text, int at, int indent) {
     while (*text) {
@@ -33,11 +36,13 @@ static void help_option(FILE *f, const struct opt *o) {
         at = fprintf(f, "\n") - 1;
     fprintf(f, "%*s", COLUMN - at, "");
 
-    char text[1000], allowed[200];
+    char text[1000];
     size_t n = (size_t)snprintf(text, sizeof text, "%s", o->help);
-    if (o->type == OPT_CHOICE || ((o->type == OPT_INT || o->type == OPT_FLOAT) && (o->min != 0 || o->max != 0))) {
-        opt_allowed(o, allowed, sizeof allowed);
-        n += (size_t)snprintf(text + n, sizeof text - n, "; %s", allowed);
+    if (o->type == OPT_CHOICE) {
+        for (int i = 0; o->choices[i]; i++)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s %s", i ? "," : ":", o->choices[i]);
+    } else if (o->min != 0 || (o->max != 0 && o->max < OBVIOUS)) {
+        n += (size_t)snprintf(text + n, sizeof text - n, " (%.10g to %.10g)", o->min, o->max);
     }
     if (o->def || o->type == OPT_CHOICE)
         snprintf(text + n, sizeof text - n, " [%s]", o->def ? o->def : o->choices[0]);

@@ -42,3 +42,9 @@ static void *resize(void *ctx, void *block, size_t old, size_t n) {
 }
 
 const struct yyjson_alc json_wiping = {.malloc = take, .realloc = resize, .free = drop};
+
+int json_write_error(const yyjson_write_err *why, const char *what, struct err *e) {
+    if (why->code == YYJSON_WRITE_ERROR_INVALID_STRING)
+        return err_set(e, ERR_USAGE, "%s holds text that is not UTF-8, which JSON cannot hold", what);
+    return err_set(e, ERR_MEMORY, "out of memory writing %s as JSON", what);
+}

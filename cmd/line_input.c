@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include <wchar.h>
 
-enum { HISTORY_LINES = 1000 };
+enum { HISTORY_LINES = 1000, CTRL_D = 4 };
 
 struct line_input {
     EditLine *edit;
@@ -49,6 +49,9 @@ static int next_byte(struct line_input *in, EditLine *edit, unsigned char *b) {
             continue;
         }
         ssize_t n = read(STDIN_FILENO, b, 1);
+        /* A Ctrl-D that was typed while an answer came, when the terminal still took whole lines, arrives as a NUL. */
+        if (n == 1 && *b == '\0')
+            *b = CTRL_D;
         if (n >= 0)
             return (int)n;
         if (errno != EINTR && errno != EAGAIN)

@@ -14,8 +14,9 @@ enum line_result {
     LINE_END,       /* Ctrl-D on an empty line, a closed terminal, or a termination signal */
 };
 
-/* history: a file that is read now and written by line_input_close (mode 0600); NULL: lines are kept in memory only. */
-int line_input_open(struct line_input **out, const char *history, struct err *e);
+/* file: the history, which is read now and written by line_input_close (mode 0600); NULL: lines are kept in memory
+ * only. */
+int line_input_open(struct line_input **out, const char *file, struct err *e);
 /* -1 when the history could not be written. in is freed in any case. */
 int line_input_close(struct line_input *in, struct err *e);
 

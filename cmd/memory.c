@@ -3,7 +3,6 @@
 #include "core/cpu/cpu.h"
 #include "core/model/names.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +66,10 @@ static bool read_number(const char *path, const char *key, uint64_t *v) {
     while (!found && fgets(line, sizeof line, f)) {
         if (key && (strncmp(line, key, n) != 0 || (line[n] != ' ' && line[n] != ':')))
             continue;
-        found = sscanf(line + (key ? n + 1 : 0), " %" SCNu64, v) == 1;
+        char *end, *at = line + (key ? n + 1 : 0);
+        at += strspn(at, " \t");
+        *v = strtoull(at, &end, 10);
+        found = end > at && *at != '-';
         if (!key)
             break;
     }

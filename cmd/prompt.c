@@ -24,7 +24,10 @@ static int render(void *ctx, const struct chat_message *m, size_t n, struct chat
                                 .add_generation_prompt = true,
                                 .date = s->date,
                                 .extra_json = s->extra_json};
-    return chat_template_render(s->tmpl, m, n, &v, out, e);
+    if (chat_template_render(s->tmpl, m, n, &v, out, e) == 0)
+        return 0;
+    /* raise_exception: the template's own words, which do not say who speaks. */
+    return e->kind == ERR_USAGE ? err_wrap(e, "the model's chat template refuses this conversation") : -1;
 }
 
 static bool prints_bos(const struct prompt_source *s, const char *text, const struct chat_span *span) {

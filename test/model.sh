@@ -20,4 +20,5 @@ mkdir -p "$SCRATCH/endless"
 cp "$model"/*.json "$model/tokenizer.model" "$SCRATCH/endless"
 sed 's/"max_position_embeddings": *[0-9]*/"max_position_embeddings": 1000000/' "$model/config.json" >"$SCRATCH/endless/config.json"
 ln -sf "$(cd "$model" && pwd)/model.safetensors" "$SCRATCH/endless/model.safetensors"
+# shellcheck disable=SC2034 # for the scripts that read this one
 endless="--local --model $SCRATCH/endless --ctx 300000 --logit-bias 1=ban --logit-bias 2=ban"

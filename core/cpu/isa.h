@@ -19,18 +19,26 @@ enum {
     KV_BLOCK = 64, /* logical positions per softmax block */
 };
 
-/* Layouts. Weights stand in panels of 16 rows. The dwords of the file's rows are transposed: 64 bytes hold the same
- * dword of each of the 16 rows. F32    [cols][16] f32 BF16   [cols/2 rounded up][16][2]: the even k in the low half of
- * a dword; beside an odd last k stand zeros F16    [cols][16] f16 Q8_0   [blocks][8][16][4] int8, then scales
- * [blocks][16] f16 Q4_0   [blocks][4][16][4] bytes as in the file (element j low, j + 16 high), then scales
- * [blocks][16] f16 Q4_K   [supers][32][16][4] bytes as in the file, then [supers] of d [16] f16, dmin [16] f16 and 8 x
- * {sc [16] u8, m [16] u8} Q6_K   [supers] of ql [32][16][4] and qh [16][16][4] as in the file, then [supers] of d [16]
- * f16 and sc [16][16] int8
+/* clang-format off */
+/* Layouts. Weights stand in panels of 16 rows. The dwords of the file's rows are transposed: 64 bytes hold the same dword
+ * of each of the 16 rows.
+ *   F32    [cols][16] f32
+ *   BF16   [cols/2 rounded up][16][2]: the even k in the low half of a dword; beside an odd last k stand zeros
+ *   F16    [cols][16] f16
+ *   Q8_0   [blocks][8][16][4] int8, then scales [blocks][16] f16
+ *   Q4_0   [blocks][4][16][4] bytes as in the file (element j low, j + 16 high), then scales [blocks][16] f16
+ *   Q4_K   [supers][32][16][4] bytes as in the file, then [supers] of d [16] f16, dmin [16] f16 and 8 x {sc [16] u8,
+ *          m [16] u8}
+ *   Q6_K   [supers] of ql [32][16][4] and qh [16][16][4] as in the file, then [supers] of d [16] f16 and sc [16][16] int8
  *
  * Rows of x stand in tiles of R rows:
  *   float weights    [cols][R] f32
- *   block weights    [blocks][16 pairs][R] of two int16 (pair 2i + o: elements 4i + o and 4i + o + 2 of the block),
- * then scales [blocks][R] f32, then minus scale * sum of the block's integers [blocks][R] f32 */
+ *   block weights    32 elements share a scale; an element is scale * (128 * hi + lo), hi int16, 0 <= lo < 128: 23 bits,
+ *                    about what f32 has. Per block [8][3][R] dwords: for elements 4i to 4i + 3 the hi of 4i and 4i + 2,
+ *                    the hi of 4i + 1 and 4i + 3, the four lo. Then for all blocks: scales [blocks][R] f32, minus
+ *                    scale * sum of the block's integers [blocks][R] f32, and of each half block the sum of hi and the
+ *                    sum of lo [blocks][2][2][R] int32. */
+/* clang-format on */
 
 static inline bool dtype_is_float(enum dtype t) {
     return t == DT_F32 || t == DT_F16 || t == DT_BF16;
@@ -38,29 +46,36 @@ static inline bool dtype_is_float(enum dtype t) {
 
 /* Bytes that one row of x takes in a tile. */
 static inline size_t tile_row_bytes(bool is_float, int cols) {
-    return is_float ? (size_t)cols * 4 : (size_t)cols * 2 + (size_t)cols / QBLOCK * 8;
+    return is_float ? (size_t)cols * 4 : (size_t)cols * 3 + (size_t)cols / QBLOCK * 24;
 }
 
-/* acc[p][r][lane] (+)= sum over k in [k0, k1) of weight and x, in the order of k. k0 and k1 are multiples of SUPER, or
- * the end. With k0 > 0 the sums go on from what acc holds, so cutting K into several calls changes no bit. */
+/* acc[p][r][lane] = sum over k in [k0, k1) of weight and x, in the order of k. With `more` the sums go on from what acc
+ * holds, so cutting K into several calls changes no bit. For block weights k0 and k1 are multiples of their block. */
 struct tile {
     const uint8_t *w; /* first panel */
     size_t panel_bytes;
-    int n_panels;     /* 1, or panels_of[rows] */
+    int n_panels;     /* 1, or what float_tiles or block_tiles says */
     const uint8_t *x; /* the tile */
-    int rows;         /* a size for which panels_of is not 0 */
+    int rows;         /* a size for which they do not say 0 */
     int cols, k0, k1;
-    float *acc; /* [n_panels][rows][PANEL]; 64-byte aligned */
+    bool more;
+    float *acc; /* panel p, row r at p * acc_panel + r * acc_row */
+    size_t acc_panel, acc_row;
 };
 
 struct cpu_isa {
     const char *name;
-    int tile_rows;            /* rows of a full tile, at most TILE_MAX */
-    const uint8_t *panels_of; /* [TILE_MAX + 1]: panels per call for a tile of so many rows; 0: no such size */
+    /* [TILE_MAX + 1]: panels per call for a tile of so many rows; 0: no such size. For float weights and block weights.
+     */
+    const uint8_t *float_tiles, *block_tiles;
     void (*tile[DT_COUNT])(const struct tile *t);
+    /* acc of several panels to y [rows][ldy], n lanes of them; bias may be NULL. acc as in struct tile with dense rows.
+     */
+    void (*store_rows)(float *y, size_t ldy, const float *acc, size_t acc_panel, int rows, const float *bias, int n,
+                       bool add);
     /* Makes one tile of `size` rows from x [rows][ldx]; the rows beyond are zeros. */
     void (*pack_f32)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
-    void (*pack_i16)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
+    void (*pack_int)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
 
     /* dst [n][16] = dword i of each of 16 rows that start `off` bytes behind rows[]; and the same for 16-bit elements.
      */
@@ -72,11 +87,12 @@ struct cpu_isa {
     void (*rope)(float *x, const float *cs, int n_heads, int head_dim);
     void (*f32_to_f16)(uint16_t *dst, const float *src, size_t n);
 
-    void (*attend_gather)(float *kt, float *v, const void *k, const void *vals, enum dtype type, const uint32_t *slots,
-                          int n, int head_dim);
-    void (*attend_block)(float *const *state, const float *const *q, int rows, const float *kt, const float *v, int lo,
-                         int hi, int head_dim, float scale);
-    void (*attend_finish)(float *out, const float *state, int head_dim);
+    /* A block of scores s [KV_BLOCK] (raw dot products) of one query becomes weights e^(scale * s - max), 0 outside of
+     * [lo, hi). Updates the query's running max and sum; returns what its older sums must be multiplied by. */
+    float (*softmax_block)(float *s, int lo, int hi, float scale, float *max, float *sum);
+    /* y = x * a, and y = x / a */
+    void (*scale)(float *y, const float *x, float a, int n);
+    void (*divide)(float *y, const float *x, float a, int n);
 
     int fma_chains; /* multiply-adds of 16 lanes in one of fma_rounds' rounds */
     float (*fma_rounds)(int n);

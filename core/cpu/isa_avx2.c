@@ -10,9 +10,11 @@
 enum { PREFETCH_BYTES = 2048 };
 
 /* 16 registers: at most 6 rows of two, beside the weights. */
-#define TILE_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 2) X(4, 1) X(6, 1)
+#define FLOAT_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 2) X(4, 1) X(6, 1)
+#define BLOCK_SIZES(X) X(1, 1) X(1, 2) X(2, 1) X(4, 1)
 
-static const uint8_t panels_of[TILE_MAX + 1] = {[1] = 4, [2] = 2, [4] = 1, [6] = 1};
+static const uint8_t float_tiles[TILE_MAX + 1] = {[1] = 4, [2] = 2, [4] = 1, [6] = 1};
+static const uint8_t block_tiles[TILE_MAX + 1] = {[1] = 2, [2] = 1, [4] = 1};
 
 #include "core/cpu/matmul_kernels.inc"
 #include "core/cpu/pack_kernels.inc"
@@ -24,8 +26,8 @@ static const uint8_t panels_of[TILE_MAX + 1] = {[1] = 4, [2] = 2, [4] = 1, [6] =
 
 const struct cpu_isa cpu_isa_avx2 = {
     .name = "avx2",
-    .tile_rows = 6,
-    .panels_of = panels_of,
+    .float_tiles = float_tiles,
+    .block_tiles = block_tiles,
     .tile = {[DT_F32] = tile_f32,
              [DT_F16] = tile_f16,
              [DT_BF16] = tile_bf16,
@@ -33,17 +35,18 @@ const struct cpu_isa cpu_isa_avx2 = {
              [DT_Q4_0] = tile_q4_0,
              [DT_Q4_K] = tile_q4_k,
              [DT_Q6_K] = tile_q6_k},
+    .store_rows = store_rows,
     .pack_f32 = pack_f32,
-    .pack_i16 = pack_i16,
+    .pack_int = pack_int,
     .transpose = transpose,
     .transpose_half = transpose_half,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,
     .rope = rope,
     .f32_to_f16 = f32s_to_f16,
-    .attend_gather = attend_gather,
-    .attend_block = attend_block,
-    .attend_finish = attend_finish,
+    .softmax_block = softmax_block,
+    .scale = scale_row,
+    .divide = divide_row,
     .fma_chains = FMA_CHAINS,
     .fma_rounds = fma_rounds,
     .read_bytes = read_bytes,

@@ -7,12 +7,14 @@
 #include <string.h>
 
 /* Bytes ahead of its use that a panel is asked for. */
-enum { PREFETCH_BYTES = 2048 };
+enum { PREFETCH_BYTES = 256 };
 
 /* 32 registers: at most 24 accumulators. */
-#define TILE_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 4) X(4, 1) X(4, 4) X(6, 1) X(6, 4) X(8, 1) X(8, 3) X(12, 1) X(12, 2)
+#define FLOAT_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 4) X(4, 1) X(4, 4) X(6, 1) X(6, 4) X(8, 1) X(8, 3) X(12, 1) X(12, 2)
+#define BLOCK_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 4) X(4, 1) X(4, 2) X(8, 1)
 
-static const uint8_t panels_of[TILE_MAX + 1] = {[1] = 4, [2] = 4, [4] = 4, [6] = 4, [8] = 3, [12] = 2};
+static const uint8_t float_tiles[TILE_MAX + 1] = {[1] = 4, [2] = 4, [4] = 4, [6] = 4};
+static const uint8_t block_tiles[TILE_MAX + 1] = {[1] = 4, [2] = 4, [4] = 2, [8] = 1};
 
 #include "core/cpu/matmul_kernels.inc"
 #include "core/cpu/pack_kernels.inc"
@@ -24,8 +26,8 @@ static const uint8_t panels_of[TILE_MAX + 1] = {[1] = 4, [2] = 4, [4] = 4, [6] =
 
 const struct cpu_isa cpu_isa_avx512 = {
     .name = "avx512",
-    .tile_rows = 12,
-    .panels_of = panels_of,
+    .float_tiles = float_tiles,
+    .block_tiles = block_tiles,
     .tile = {[DT_F32] = tile_f32,
              [DT_F16] = tile_f16,
              [DT_BF16] = tile_bf16,
@@ -33,17 +35,18 @@ const struct cpu_isa cpu_isa_avx512 = {
              [DT_Q4_0] = tile_q4_0,
              [DT_Q4_K] = tile_q4_k,
              [DT_Q6_K] = tile_q6_k},
+    .store_rows = store_rows,
     .pack_f32 = pack_f32,
-    .pack_i16 = pack_i16,
+    .pack_int = pack_int,
     .transpose = transpose,
     .transpose_half = transpose_half,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,
     .rope = rope,
     .f32_to_f16 = f32s_to_f16,
-    .attend_gather = attend_gather,
-    .attend_block = attend_block,
-    .attend_finish = attend_finish,
+    .softmax_block = softmax_block,
+    .scale = scale_row,
+    .divide = divide_row,
     .fma_chains = FMA_CHAINS,
     .fma_rounds = fma_rounds,
     .read_bytes = read_bytes,

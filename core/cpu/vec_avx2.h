@@ -120,8 +120,9 @@ static inline ivec ivec_and(ivec x, ivec y) {
 static inline ivec ivec_or(ivec x, ivec y) {
     return (ivec){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)};
 }
-static inline ivec ivec_sub16(ivec x, ivec y) {
-    return (ivec){_mm256_sub_epi16(x.a, y.a), _mm256_sub_epi16(x.b, y.b)};
+/* x | (y & m) */
+static inline ivec ivec_or_and(ivec x, ivec y, ivec m) {
+    return ivec_or(x, ivec_and(y, m));
 }
 static inline ivec ivec_sll16(ivec x, int n) {
     return (ivec){_mm256_sll_epi16(x.a, _mm_cvtsi32_si128(n)), _mm256_sll_epi16(x.b, _mm_cvtsi32_si128(n))};
@@ -135,6 +136,12 @@ static inline ivec ivec_sra16(ivec x, int n) {
 static inline ivec ivec_dot(ivec acc, ivec x, ivec y) {
     return (ivec){_mm256_add_epi32(acc.a, _mm256_madd_epi16(x.a, y.a)),
                   _mm256_add_epi32(acc.b, _mm256_madd_epi16(x.b, y.b))};
+}
+/* acc + the products of the four bytes of each dword: x from 0 to 127, so that no pair sum saturates, w signed. */
+static inline ivec ivec_dot_bytes(ivec acc, ivec x, ivec w) {
+    __m256i ones = _mm256_set1_epi16(1);
+    return (ivec){_mm256_add_epi32(acc.a, _mm256_madd_epi16(_mm256_maddubs_epi16(x.a, w.a), ones)),
+                  _mm256_add_epi32(acc.b, _mm256_madd_epi16(_mm256_maddubs_epi16(x.b, w.b), ones))};
 }
 static inline vec vec_from_int(ivec x) {
     return (vec){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)};

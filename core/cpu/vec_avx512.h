@@ -94,8 +94,9 @@ static inline ivec ivec_and(ivec a, ivec b) {
 static inline ivec ivec_or(ivec a, ivec b) {
     return _mm512_or_si512(a, b);
 }
-static inline ivec ivec_sub16(ivec a, ivec b) {
-    return _mm512_sub_epi16(a, b);
+/* a | (b & m) */
+static inline ivec ivec_or_and(ivec a, ivec b, ivec m) {
+    return _mm512_ternarylogic_epi32(a, b, m, 0xf8);
 }
 static inline ivec ivec_sll16(ivec a, int n) {
     return _mm512_sll_epi16(a, _mm_cvtsi32_si128(n));
@@ -108,6 +109,10 @@ static inline ivec ivec_sra16(ivec a, int n) {
 }
 static inline ivec ivec_dot(ivec acc, ivec a, ivec b) {
     return _mm512_dpwssd_epi32(acc, a, b);
+}
+/* acc + the products of the four bytes of each dword: x from 0 to 127, w signed. */
+static inline ivec ivec_dot_bytes(ivec acc, ivec x, ivec w) {
+    return _mm512_dpbusd_epi32(acc, x, w);
 }
 static inline vec vec_from_int(ivec a) {
     return _mm512_cvtepi32_ps(a);

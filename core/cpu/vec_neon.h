@@ -140,8 +140,9 @@ static inline ivec ivec_and(ivec x, ivec y) {
 static inline ivec ivec_or(ivec x, ivec y) {
     return (ivec){vorrq_s16(x.a, y.a), vorrq_s16(x.b, y.b), vorrq_s16(x.c, y.c), vorrq_s16(x.d, y.d)};
 }
-static inline ivec ivec_sub16(ivec x, ivec y) {
-    return (ivec){vsubq_s16(x.a, y.a), vsubq_s16(x.b, y.b), vsubq_s16(x.c, y.c), vsubq_s16(x.d, y.d)};
+/* x | (y & m) */
+static inline ivec ivec_or_and(ivec x, ivec y, ivec m) {
+    return ivec_or(x, ivec_and(y, m));
 }
 static inline ivec ivec_sll16(ivec x, int n) {
     return (ivec){vshlq_s16(x.a, vdupq_n_s16((int16_t)n)), vshlq_s16(x.b, vdupq_n_s16((int16_t)n)),
@@ -164,6 +165,16 @@ static inline int16x8_t ivec_dot_part(int16x8_t acc, int16x8_t x, int16x8_t y) {
 static inline ivec ivec_dot(ivec acc, ivec x, ivec y) {
     return (ivec){ivec_dot_part(acc.a, x.a, y.a), ivec_dot_part(acc.b, x.b, y.b), ivec_dot_part(acc.c, x.c, y.c),
                   ivec_dot_part(acc.d, x.d, y.d)};
+}
+/* acc + the products of the four bytes of each dword: x from 0 to 127, w signed. */
+static inline int16x8_t ivec_dot_bytes_part(int16x8_t acc, int16x8_t x, int16x8_t w) {
+    int8x16_t a = vreinterpretq_s8_s16(x), b = vreinterpretq_s8_s16(w);
+    int32x4_t lo = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))), hi = vpaddlq_s16(vmull_high_s8(a, b));
+    return vreinterpretq_s16_s32(vaddq_s32(vreinterpretq_s32_s16(acc), vpaddq_s32(lo, hi)));
+}
+static inline ivec ivec_dot_bytes(ivec acc, ivec x, ivec w) {
+    return (ivec){ivec_dot_bytes_part(acc.a, x.a, w.a), ivec_dot_bytes_part(acc.b, x.b, w.b),
+                  ivec_dot_bytes_part(acc.c, x.c, w.c), ivec_dot_bytes_part(acc.d, x.d, w.d)};
 }
 static inline vec vec_from_int(ivec x) {
     return (vec){vcvtq_f32_s32(vreinterpretq_s32_s16(x.a)), vcvtq_f32_s32(vreinterpretq_s32_s16(x.b)),
@@ -199,6 +210,11 @@ static inline void halves_transpose(uint8_t *dst, const uint8_t *const rows[16],
         vst1q_u16(to + 16, lo.val[1]);
         vst1q_u16(to + 24, hi.val[1]);
     }
+}
+/* See vec_x86.h; here the caller does it all. */
+static inline int columns_interleave(float *y, const float *x, size_t ldx, int size, int cols) {
+    (void)y, (void)x, (void)ldx, (void)size, (void)cols;
+    return 0;
 }
 #define PREFETCH(p) __builtin_prefetch(p)
 #endif

@@ -132,14 +132,15 @@ static inline ivec ivec_and(ivec a, ivec b) {
 static inline ivec ivec_or(ivec a, ivec b) {
     IVEC_EACH(a.l[i] | b.l[i]);
 }
+/* a | (b & m) */
+static inline ivec ivec_or_and(ivec a, ivec b, ivec m) {
+    IVEC_EACH(a.l[i] | (b.l[i] & m.l[i]));
+}
 static inline int32_t half_lo(uint32_t x) {
     return (int16_t)x;
 }
 static inline int32_t half_hi(uint32_t x) {
     return (int16_t)(x >> 16);
-}
-static inline ivec ivec_sub16(ivec a, ivec b) {
-    IVEC_EACH(((a.l[i] - b.l[i]) & 0xffff) | ((a.l[i] >> 16) - (b.l[i] >> 16)) << 16);
 }
 static inline ivec ivec_sll16(ivec a, int n) {
     IVEC_EACH((a.l[i] << n & 0xffff) | (a.l[i] >> 16) << n << 16);
@@ -153,6 +154,16 @@ static inline ivec ivec_sra16(ivec a, int n) {
 /* acc + the products of both halves of each dword */
 static inline ivec ivec_dot(ivec acc, ivec a, ivec b) {
     IVEC_EACH(acc.l[i] + (uint32_t)(half_lo(a.l[i]) * half_lo(b.l[i]) + half_hi(a.l[i]) * half_hi(b.l[i])));
+}
+static inline int32_t dot_bytes(uint32_t x, uint32_t w) {
+    int32_t sum = 0;
+    for (int i = 0; i < 32; i += 8)
+        sum += (int32_t)(x >> i & 255) * (int8_t)(w >> i);
+    return sum;
+}
+/* acc + the products of the four bytes of each dword: x from 0 to 127, w signed. */
+static inline ivec ivec_dot_bytes(ivec acc, ivec a, ivec b) {
+    IVEC_EACH(acc.l[i] + (uint32_t)dot_bytes(a.l[i], b.l[i]));
 }
 static inline vec vec_from_int(ivec a) {
     VEC_EACH((float)(int32_t)a.l[i]);
@@ -169,6 +180,11 @@ static inline void halves_transpose(uint8_t *dst, const uint8_t *const rows[16],
     for (size_t i = 0; i < 16; i++)
         for (size_t r = 0; r < 16; r++)
             memcpy(dst + (i * 16 + r) * 2, rows[r] + off + i * 2, 2);
+}
+/* See vec_x86.h; here the caller does it all. */
+static inline int columns_interleave(float *y, const float *x, size_t ldx, int size, int cols) {
+    (void)y, (void)x, (void)ldx, (void)size, (void)cols;
+    return 0;
 }
 #define PREFETCH(p) ((void)(p))
 #undef VEC_EACH

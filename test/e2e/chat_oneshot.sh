@@ -101,6 +101,18 @@ no_template() { chat --prompt x </dev/null; said 2 && has "$err" "has no chat te
 check "a model without a template: --raw is suggested" no_template
 template() { chat --prompt "$once" --chat-template "$template" --max-tokens 5 </dev/null; said 0 && [ -s "$out" ]; }
 check "a template from a file" template
+refusing() {
+    echo "{{ raise_exception('No system prompts here') }}" >"$SCRATCH/refusing.jinja"
+    chat --prompt x --system y --chat-template "$SCRATCH/refusing.jinja" </dev/null
+    said 2 && has "$err" "chat template refuses this conversation: No system prompts here"
+}
+check "a template that refuses a conversation" refusing
+broken() {
+    echo "{% frobnicate %}" >"$SCRATCH/broken.jinja"
+    chat --prompt x --chat-template "$SCRATCH/broken.jinja" </dev/null
+    said 1 && has "$err" "$SCRATCH/broken.jinja" frobnicate
+}
+check "a template that cannot be run names the construct" broken
 no_model() { "$SPLITINF" chat --local --model "$SCRATCH/nothing" --raw --prompt x >"$out" 2>"$err"; status=$?; said 1 && has "$err" "$SCRATCH/nothing"; }
 check "a model that is not there" no_model
 no_tokenizer() {

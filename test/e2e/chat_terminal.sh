@@ -114,6 +114,30 @@ END
     [ "$first" -gt 30 ] && [ "$first" = "$before" ] || { echo "context $first, reused $before" >&2; return 1; }
 }
 check "a second turn computes only what is new" reuse
+# The same with a template of the model's own, and an answer that the model ends itself.
+reuse_tiny() {
+    play --local --model test/models/tiny <<'END'
+expect > 
+type Tell me about the sea.
+expect > 
+type /stats
+expect ended by: eos
+expect positions
+type And about dogs?
+expect > 
+type /stats
+expect computed before
+expect > 
+keys ^D
+END
+    ended 0 || return 1
+    first=$(sed -n 's/^context *\([0-9]*\) of.*/\1/p' "$out" | head -n 1)
+    before=$(sed -n 's/^prompt .* \([0-9]*\) of them computed before.*/\1/p' "$out" | tail -n 1)
+    [ "$first" = "$before" ] || { echo "context $first, reused $before" >&2; return 1; }
+}
+if [ -f test/models/tiny/model.safetensors ]; then
+    check "and so with the tiny model's own template" reuse_tiny
+fi
 # What the second turn says is what a program says that is given the whole text at once, words that were generated included.
 same_as_alone() {
     talk --max-tokens 30 <<END

@@ -3,7 +3,10 @@
  *   tok_ids TOKENIZER [-s] [-b] [-c] [-k] [-d] < requests > answers
  * A request is u32 length (little-endian) and as many bytes of text; its answer is u32 count, that many u32 ids, u32
  * length and the decoded text. -s: text may hold special tokens, -b: with bos, -c: text continues, -k: decode keeps
- * special tokens. -d: a request is u32 ids, which are decoded (the answer's count is 0). An answer with count 2^32-1 is an error, its message in place of the text. */
+ * special tokens. -d: a request is u32 ids, which are decoded (the answer's count is 0). An answer with count 2^32-1 is
+ * an error, its message in place of the text. */
+#include "core/base/file.h"
+#include "core/model/gguf.h"
 #include "tok/tokenizer.h"
 
 #include <stdio.h>
@@ -23,7 +26,8 @@ static void answer(const struct tokenizer *t, const char *text, size_t n, int fl
         const uint8_t *b = (const uint8_t *)text + i;
         ids_push(&ids, b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24);
     }
-    if ((!decode && tokenizer_encode(t, text, n, flags, &ids, &e) != 0) || tokenizer_decode(t, ids.p, ids.n, keep, &out, &e) != 0) {
+    if ((!decode && tokenizer_encode(t, text, n, flags, &ids, &e) != 0) ||
+        tokenizer_decode(t, ids.p, ids.n, keep, &out, &e) != 0) {
         put32(UINT32_MAX);
         put32((uint32_t)strlen(e.msg));
         fputs(e.msg, stdout);
@@ -40,6 +44,22 @@ static void answer(const struct tokenizer *t, const char *text, size_t n, int fl
     wbuf_free(&out);
 }
 
+static int open_any(struct tokenizer **t, const char *path, struct err *e) {
+    struct file_map m = {0};
+    struct gguf *g = NULL;
+    size_t n = strlen(path);
+    if (n < 5 || strcmp(path + n - 5, ".gguf") != 0)
+        return tokenizer_open(t, path, e);
+    int rc = file_map(&m, path, e);
+    if (rc == 0)
+        rc = gguf_parse(&g, m.p, m.n, path, e);
+    if (rc == 0)
+        rc = tokenizer_from_gguf(t, g, e);
+    gguf_free(g);
+    file_unmap(&m);
+    return rc;
+}
+
 int main(int argc, char **argv) {
     struct err e = {0};
     struct tokenizer *t;
@@ -52,7 +72,7 @@ int main(int argc, char **argv) {
         keep = keep || strcmp(argv[i], "-k") == 0;
         decode = decode || strcmp(argv[i], "-d") == 0;
     }
-    if (argc < 2 || tokenizer_open(&t, argv[1], &e) != 0) {
+    if (argc < 2 || open_any(&t, argv[1], &e) != 0) {
         fprintf(stderr, "tok_ids: %s\n", argc < 2 ? "TOKENIZER [-s] [-b] [-c] [-k] [-d]" : e.msg);
         return 1;
     }
