@@ -126,7 +126,3 @@ int tcall_str(struct trun *r, const struct tval *v, const char *what, struct tst
     *out = v->s;
     return 0;
 }
-
-int tcall_no_markup(struct trun *r, struct tstr s, const char *what) {
-    return s.safe ? trun_fail(r, "'%s' on the result of 'safe' or 'escape' is not supported", what) : 0;
-}

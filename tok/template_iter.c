@@ -38,9 +38,6 @@ int titer_of(struct trun *r, const struct tval *v, struct titer **out) {
         *out = v->iter;
         return 0;
     case TV_STR:
-        if (v->s.safe)
-            return trun_fail(r, "taking apart the result of 'safe' or 'escape' is not supported");
-        break;
     case TV_UNDEF:
     case TV_LIST:
     case TV_TUPLE:
@@ -57,6 +54,8 @@ int titer_of(struct trun *r, const struct tval *v, struct titer **out) {
     if (!*out)
         return -1;
     (*out)->src = *v;
+    if (v->kind == TV_STR)
+        (*out)->src.s.safe = false; /* the characters of Markup are plain strings */
     return 0;
 }
 

@@ -133,6 +133,8 @@ int tval_print(struct trun *r, struct tsink *k, const struct tval *v);
 int tval_repr(struct trun *r, struct tsink *k, const struct tval *v);
 /* str() as a string. */
 int tval_to_str(struct trun *r, const struct tval *v, struct tstr *out);
+/* Escapes & < > ' " unless that has been done: what the escape filter gives, marked safe. */
+int tval_escape(struct trun *r, struct tstr s, struct tstr *out);
 void tval_print_double(struct tsink *k, double f);
 /* Python's float() and int() of text: 0, or -1 when the text is no such number. No error is set. */
 int tval_parse_double(struct tstr s, double *out);

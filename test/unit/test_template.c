@@ -162,6 +162,8 @@ static const char *const origins[][3] = {
     {"{{ messages[0].content | indent(2) }}", "a\nb", "<a>\n  <b>"},
     {"{{ messages[0].content * 2 }}{{ 'k' * 2 }}", "ab", "<abab>kk"},
     {"{{ messages[0].content | escape }}", "<", "<&lt;>"},
+    {"{{ ('<' + (messages[0].content | safe) + '>') ~ ('<' ~ (messages[0].content | e)) }}", "&",
+     "&lt;<&>&gt;<<&amp;>"},
     {"{{ messages[0].content | reverse }}{{ messages[0].content | string }}", "ab", "<baab>"},
     {"{{ messages[0].content.splitlines() | last }}", "a\nb", "<b>"},
     {"{{ messages[0].content.removeprefix('a') ~ messages[0].content.rstrip('b') }}", "ab", "<ba>"},
@@ -316,7 +318,6 @@ static const char *const refusals[][2] = {
     {"{{ f(a=1, 2) }}", "positional argument follows"},
     {"{{ f(a=1, a=2) }}", "given twice"},
     {"{{ nothing | tojson }}", "Undefined cannot be written as JSON"},
-    {"{{ ('a' | safe) ~ 'b' }}", "'safe' or 'escape'"},
     {"{{ messages[0].content | int }}", "ASCII digits"},
 };
 
