@@ -216,7 +216,8 @@ Test(tok_stream, whole_characters_that_add_up) {
                     tok_stream_put(&s, v.p[k], &parts);
                 else
                     tok_stream_flush(&s, &parts);
-                cr_assert_eq(utf8_valid_prefix(parts.p + before, parts.n - before), parts.n - before);
+                if (parts.n > before)
+                    cr_assert_eq(utf8_valid_prefix(parts.p + before, parts.n - before), parts.n - before);
             }
             cr_expect_str_eq(wbuf_cstr(&parts), wbuf_cstr(&whole));
             wbuf_free(&whole);

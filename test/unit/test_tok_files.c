@@ -163,7 +163,8 @@ Test(tok_files, hostile_regex_is_bounded, .timeout = 300) {
     struct tokenizer *t;
     struct ids v = {0};
     cr_assert_eq(tokenizer_parse_hf(&t, json, sizeof json - 1, "t.json", &e), 0, "%s", e.msg);
-    if (tokenizer_encode(t, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", 61, 0, &v, &e) != 0)
+    const char *text = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab";
+    if (tokenizer_encode(t, text, strlen(text), 0, &v, &e) != 0)
         expect_err(&e, ERR_MODEL, "regular expression", NULL);
     tokenizer_free(t);
     ids_free(&v);
