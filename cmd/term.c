@@ -107,7 +107,7 @@ void progress_show(struct progress *p, uint64_t done, uint64_t all) {
         fprintf(stderr, "\r%s: %s: %s\033[K", term.name, p->what, text);
         fflush(stderr);
         term.line_open = true;
-    } else {
+    } else if (done < all) { /* else progress_end says so in a moment */
         fprintf(stderr, "%s: %s: %s\n", term.name, p->what, text);
     }
     p->shown = true;

@@ -13,7 +13,8 @@ struct tparser {
     int in_macro, in_loop; /* loops are counted within the innermost macro */
 };
 
-int tparse_fail(struct tparser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void tparse_error(struct tparser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define tparse_fail(...) (tparse_error(__VA_ARGS__), -1)
 /* "expected WHAT, got ...". */
 int tparse_expected(struct tparser *p, const char *what);
 struct tnode *tparse_node(struct tparser *p, enum tnode_kind kind, uint32_t line);

@@ -106,6 +106,7 @@ struct tval tval_missing(const struct tval *obj, struct tstr name);
 int tval_new_list(struct trun *r, enum tval_kind list_or_tuple, struct tval *out);
 int tval_new_dict(struct trun *r, enum tval_kind dict_or_namespace, struct tval *out);
 int tlist_push(struct trun *r, struct tlist *l, const struct tval *v);
+void tlist_reverse(struct tlist *l);
 /* Sets a key, which must be hashable (else an error). */
 int tdict_set(struct trun *r, struct tdict *d, const struct tval *k, const struct tval *v);
 /* *out NULL when there is no such key. */
@@ -132,6 +133,8 @@ int tval_print(struct trun *r, struct tsink *k, const struct tval *v);
 int tval_repr(struct trun *r, struct tsink *k, const struct tval *v);
 /* str() as a string. */
 int tval_to_str(struct trun *r, const struct tval *v, struct tstr *out);
+/* Escapes & < > ' " unless that has been done: what the escape filter gives, marked safe. */
+int tval_escape(struct trun *r, struct tstr s, struct tstr *out);
 void tval_print_double(struct tsink *k, double f);
 /* Python's float() and int() of text: 0, or -1 when the text is no such number. No error is set. */
 int tval_parse_double(struct tstr s, double *out);

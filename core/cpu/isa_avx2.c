@@ -11,10 +11,10 @@ enum { PREFETCH_BYTES = 2048 };
 
 /* 16 registers: at most 6 rows of two, beside the weights. */
 #define FLOAT_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 2) X(4, 1) X(6, 1)
-#define BLOCK_SIZES(X) X(1, 1) X(1, 2) X(2, 1) X(3, 1)
+#define BLOCK_SIZES(X) X(1, 1) X(1, 2) X(2, 1) X(4, 1)
 
 static const uint8_t float_tiles[TILE_MAX + 1] = {[1] = 4, [2] = 2, [4] = 1, [6] = 1};
-static const uint8_t block_tiles[TILE_MAX + 1] = {[1] = 2, [2] = 1, [3] = 1};
+static const uint8_t block_tiles[TILE_MAX + 1] = {[1] = 2, [2] = 1, [4] = 1};
 
 #include "core/cpu/matmul_kernels.inc"
 #include "core/cpu/pack_kernels.inc"

@@ -11,10 +11,10 @@ enum { PREFETCH_BYTES = 256 };
 
 /* 32 registers: at most 24 accumulators. */
 #define FLOAT_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 4) X(4, 1) X(4, 4) X(6, 1) X(6, 4) X(8, 1) X(8, 3) X(12, 1) X(12, 2)
-#define BLOCK_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 4) X(4, 1) X(4, 2) X(6, 1) X(8, 1) X(12, 1)
+#define BLOCK_SIZES(X) X(1, 1) X(1, 4) X(2, 1) X(2, 4) X(4, 1) X(4, 2) X(8, 1)
 
 static const uint8_t float_tiles[TILE_MAX + 1] = {[1] = 4, [2] = 4, [4] = 4, [6] = 4};
-static const uint8_t block_tiles[TILE_MAX + 1] = {[1] = 4, [2] = 4, [4] = 2, [6] = 1, [8] = 1, [12] = 1};
+static const uint8_t block_tiles[TILE_MAX + 1] = {[1] = 4, [2] = 4, [4] = 2, [8] = 1};
 
 #include "core/cpu/matmul_kernels.inc"
 #include "core/cpu/pack_kernels.inc"

@@ -84,16 +84,14 @@ static void end(void) {
     opts_free(&table, &v);
 }
 
-TestSuite(options, .fini = end);
-
-Test(options, defaults) {
+Test(options, defaults, .fini = end) {
     cr_assert_eq(parse(NULL), 0);
     cr_assert(!v.flag && v.count == 7 && v.seed == 0 && v.bytes == 1024 && !v.text && v.list.n == 0);
     cr_assert(v.inner.temperature == 0.5 && v.inner.choice == 0);
     cr_assert_eq(opts_source(&table, &result, "count"), OPT_FROM_DEFAULT);
 }
 
-Test(options, every_type_both_ways) {
+Test(options, every_type_both_ways, .fini = end) {
     cr_assert_eq(parse("--flag", "--count", "-5", "--seed=18446744073709551615", "--bytes=3G", "--text", "", "--list=a",
                        "--list", "b=c", "--temperature=1.25", "--two-words", "blue", NULL),
                  0, "%s", e.msg);
@@ -108,7 +106,7 @@ Test(options, every_type_both_ways) {
     cr_assert(v.seed == 255 && !v.flag);
 }
 
-Test(options, sizes) {
+Test(options, sizes, .fini = end) {
     static const struct {
         const char *text;
         uint64_t bytes;
@@ -124,7 +122,7 @@ Test(options, sizes) {
         REFUSED("--bytes", "K, M, G", "--bytes", bad[i]);
 }
 
-Test(options, wrong_values_are_named_with_what_is_allowed) {
+Test(options, wrong_values_are_named_with_what_is_allowed, .fini = end) {
     REFUSED("--count: 'abc'", "-5 to 100", "--count", "abc");
     REFUSED("--count: '101'", "out of range (allowed: -5 to 100)", "--count=101");
     REFUSED("--count: '-6'", "out of range", "--count", "-6");
@@ -141,7 +139,7 @@ Test(options, wrong_values_are_named_with_what_is_allowed) {
     REFUSED("--flag takes no value", "'1'", "--flag=1");
 }
 
-Test(options, missing_values) {
+Test(options, missing_values, .fini = end) {
     REFUSED("--count needs a value", "--count N (allowed: -5 to 100)", "--count");
     REFUSED("--text needs a value", "--text=--flag", "--text", "--flag");
     cr_assert_eq(parse("--text", "--something", NULL), 0, "a text may look like an option that does not exist");
@@ -150,7 +148,7 @@ Test(options, missing_values) {
     cr_assert_str_eq(v.text, "--flag");
 }
 
-Test(options, unknown_ones_suggest_the_nearest) {
+Test(options, unknown_ones_suggest_the_nearest, .fini = end) {
     REFUSED("--cuont", "did you mean --count?", "--cuont", "3");
     REFUSED("--temp", "did you mean --temperature?", "--temp=3");
     REFUSED("--hlep", "did you mean --help?", "--hlep");
@@ -161,7 +159,7 @@ Test(options, unknown_ones_suggest_the_nearest) {
     REFUSED("'word' is not an option", "there are no arguments", "word");
 }
 
-Test(options, two_dashes_end_them) {
+Test(options, two_dashes_end_them, .fini = end) {
     cr_assert_eq(parse("--flag", "--", NULL), 0);
     cr_assert(v.flag);
     REFUSED("'--flag' is not an option", "arguments", "--", "--flag");
@@ -169,7 +167,7 @@ Test(options, two_dashes_end_them) {
     cr_assert(!result.help);
 }
 
-Test(options, help_wins_over_mistakes) {
+Test(options, help_wins_over_mistakes, .fini = end) {
     setenv("SPLITINF_COUNT", "many", 1);
     cr_assert_eq(parse("--nonsense", "--help", NULL), 0);
     cr_assert(result.help);
@@ -177,7 +175,7 @@ Test(options, help_wins_over_mistakes) {
     cr_assert(result.help);
 }
 
-Test(options, line_before_environment_before_default) {
+Test(options, line_before_environment_before_default, .fini = end) {
     setenv("SPLITINF_COUNT", "9", 1);
     setenv("SPLITINF_TWO_WORDS", "green", 1);
     setenv("SPLITINF_FLAG", "yes", 1);
@@ -194,7 +192,7 @@ Test(options, line_before_environment_before_default) {
     cr_assert_str_eq(v.list.p[0], "three");
 }
 
-Test(options, wrong_environment_names_the_variable) {
+Test(options, wrong_environment_names_the_variable, .fini = end) {
     setenv("SPLITINF_TWO_WORDS", "pink", 1);
     REFUSED("SPLITINF_TWO_WORDS: 'pink'", "one of red, green, blue", "--flag");
     setenv("SPLITINF_TWO_WORDS", "red", 1);
@@ -202,7 +200,7 @@ Test(options, wrong_environment_names_the_variable) {
     REFUSED("SPLITINF_FLAG: 'perhaps'", "yes or no", "--count=1");
 }
 
-Test(options, found_by_name) {
+Test(options, found_by_name, .fini = end) {
     const char *near = NULL;
     cr_assert_eq(opt_find(&groups[1], "temperature", &near), &inner_options[0]);
     cr_assert_null(opt_find(&groups[1], "temprature", &near));

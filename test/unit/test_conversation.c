@@ -89,8 +89,6 @@ static void end(void) {
     conversation_free(&c);
 }
 
-TestSuite(conversation, .init = start, .fini = end);
-
 static void add(const char *role, const char *text) {
     cr_assert_eq(conversation_add(&c, role, text, &e), 0, "%s", e.msg);
 }
@@ -123,7 +121,7 @@ static void answer(const char *text, size_t n_text, size_t n, const char *lead) 
     cr_assert_eq(conversation_answer(&c, text, n_text, ids, n, lead, &e), 0, "%s", e.msg);
 }
 
-Test(conversation, a_turn_takes_over_the_generated_ids) {
+Test(conversation, a_turn_takes_over_the_generated_ids, .init = start, .fini = end) {
     add("user", "hi");
     cr_assert_str_eq(prompt(), "{user:hi}{assistant:");
     cr_assert_eq(c.tokens.p[6], 'h' + 1000u, "what came from the user is encoded as such");
@@ -138,7 +136,7 @@ Test(conversation, a_turn_takes_over_the_generated_ids) {
     cr_assert_eq(fake.n_encoded, strlen("}{user:x}{assistant:"));
 }
 
-Test(conversation, an_answer_cut_inside_a_token) {
+Test(conversation, an_answer_cut_inside_a_token, .init = start, .fini = end) {
     add("user", "hi");
     prompt();
     answer("hello", 3, 1, ""); /* one id for "hel"; "lo" is left of a token that also held a stop string */
@@ -147,7 +145,7 @@ Test(conversation, an_answer_cut_inside_a_token) {
     cr_assert_eq(c.tokens.p[21], 'l' + 1000u, "the rest of the answer is message text still");
 }
 
-Test(conversation, a_space_that_decoding_leaves_out) {
+Test(conversation, a_space_that_decoding_leaves_out, .init = start, .fini = end) {
     /* The ids stand for " hello", of which "hello" was shown; this template puts nothing between, others a space. */
     add("user", "hi");
     prompt();
@@ -177,7 +175,7 @@ static int render_spaced(void *ctx, const struct chat_message *m, size_t n, stru
     return 0;
 }
 
-Test(conversation, a_template_that_puts_the_space_itself) {
+Test(conversation, a_template_that_puts_the_space_itself, .init = start, .fini = end) {
     maker.render = render_spaced;
     const struct ids *ids;
     add("user", "hi");
@@ -189,7 +187,7 @@ Test(conversation, a_template_that_puts_the_space_itself) {
     cr_assert_str_eq(ids_text(ids), "[hi]## ;[x]");
 }
 
-Test(conversation, another_answer_to_the_same_message) {
+Test(conversation, another_answer_to_the_same_message, .init = start, .fini = end) {
     add("user", "hi");
     prompt();
     answer("hello", 5, 2, "");
@@ -200,7 +198,7 @@ Test(conversation, another_answer_to_the_same_message) {
     cr_assert_str_eq(prompt(), "{user:hi}{assistant:###}{user:x}{assistant:");
 }
 
-Test(conversation, equal_words_of_user_and_assistant_stay_apart) {
+Test(conversation, equal_words_of_user_and_assistant_stay_apart, .init = start, .fini = end) {
     add("user", "yes");
     prompt();
     answer("yes", 3, 1, "");
@@ -208,7 +206,7 @@ Test(conversation, equal_words_of_user_and_assistant_stay_apart) {
     cr_assert_str_eq(prompt(), "{user:yes}{assistant:#}{user:yes}{assistant:");
 }
 
-Test(conversation, a_template_that_rewrites_the_past) {
+Test(conversation, a_template_that_rewrites_the_past, .init = start, .fini = end) {
     fake.forgets = true;
     add("user", "a");
     prompt();
@@ -221,7 +219,7 @@ Test(conversation, a_template_that_rewrites_the_past) {
                      "the text differs inside the first answer: nothing behind it is taken over");
 }
 
-Test(conversation, a_system_prompt_that_moves) {
+Test(conversation, a_system_prompt_that_moves, .init = start, .fini = end) {
     fake.system_last = true;
     cr_assert_eq(conversation_set_system(&c, "S", &e), 0);
     add("user", "a");
@@ -235,7 +233,7 @@ Test(conversation, a_system_prompt_that_moves) {
 }
 
 /* Somebody types what looks exactly like the prompt and the answer before it. */
-Test(conversation, tokens_of_the_template_are_not_taken_over_for_typed_text) {
+Test(conversation, tokens_of_the_template_are_not_taken_over_for_typed_text, .init = start, .fini = end) {
     add("user", "hi");
     prompt();
     answer("hello", 5, 2, "");
@@ -246,7 +244,7 @@ Test(conversation, tokens_of_the_template_are_not_taken_over_for_typed_text) {
     cr_assert_eq(c.tokens.p[8], '}' + 1000u, "as it was typed");
 }
 
-Test(conversation, dropping_the_oldest_turn) {
+Test(conversation, dropping_the_oldest_turn, .init = start, .fini = end) {
     cr_assert_eq(conversation_set_system(&c, "S", &e), 0);
     add("user", "a");
     prompt();
@@ -263,7 +261,7 @@ Test(conversation, dropping_the_oldest_turn) {
     cr_assert_eq(c.n, 2);
 }
 
-Test(conversation, the_system_prompt_comes_and_goes) {
+Test(conversation, the_system_prompt_comes_and_goes, .init = start, .fini = end) {
     cr_assert_eq(conversation_set_system(&c, "", &e), 0);
     cr_assert_eq(c.n, 0);
     add("user", "a");
@@ -276,7 +274,7 @@ Test(conversation, the_system_prompt_comes_and_goes) {
     cr_assert_str_eq(conversation_last_role(&c), "user");
 }
 
-Test(conversation, an_error_leaves_the_messages_and_the_next_prompt_right) {
+Test(conversation, an_error_leaves_the_messages_and_the_next_prompt_right, .init = start, .fini = end) {
     const struct ids *ids;
     add("user", "a");
     prompt();

@@ -1,6 +1,7 @@
 /* core/model/dtype: conversions over every half-precision value, and block types against ggml's own results
- * (test/golden/dtype_blocks.h, written by test/golden/make_dtype.py with the gguf package). */
+ * (test/golden/dtype_blocks.h, written by test/oracle/make_dtype.py with the gguf package). */
 #include "core/model/dtype.h"
+#include "test/golden/dtype_blocks.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -52,4 +53,51 @@ Test(dtype, bf16_rounds_to_nearest_even) {
     }
     cr_assert_eq(f32_to_bf16(INFINITY), 0x7f80);
     cr_assert((f32_to_bf16(NAN) & 0x7fff) > 0x7f80);
+}
+
+static void check_decode(enum dtype t, const uint8_t *blocks, const uint32_t *bits, size_t n) {
+    float got[512];
+    cr_assert(n <= 512);
+    dtype_decode(t, blocks, n, got);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &got[i], sizeof u);
+        cr_assert_eq(u, bits[i], "%s element %zu: %08x, not %08x", dtype_info(t)->name, i, u, bits[i]);
+    }
+}
+
+Test(dtype, blocks_decode_as_in_ggml) {
+    check_decode(DT_Q8_0, q8_0_blocks, q8_0_bits, sizeof q8_0_bits / 4);
+    check_decode(DT_Q4_0, q4_0_blocks, q4_0_bits, sizeof q4_0_bits / 4);
+    check_decode(DT_Q4_K, q4_K_blocks, q4_K_bits, sizeof q4_K_bits / 4);
+    check_decode(DT_Q6_K, q6_K_blocks, q6_K_bits, sizeof q6_K_bits / 4);
+}
+
+static void check_encode(enum dtype t, const uint8_t *want, size_t bytes) {
+    float x[512];
+    uint8_t got[512 / 32 * 34];
+    memcpy(x, encode_bits, sizeof x);
+    cr_assert_eq(dtype_row_bytes(t, 512), bytes);
+    dtype_encode(t, x, 512, got);
+    for (size_t i = 0; i < bytes; i++)
+        cr_assert_eq(got[i], want[i], "%s byte %zu: %d, not %d", dtype_info(t)->name, i, got[i], want[i]);
+}
+
+Test(dtype, blocks_encode_as_in_ggml) {
+    check_encode(DT_Q8_0, q8_0_encoded, sizeof q8_0_encoded);
+    check_encode(DT_Q4_0, q4_0_encoded, sizeof q4_0_encoded);
+}
+
+/* A hostile file may hold anything: whatever comes out, nothing undefined may happen on the way (UBSan watches). */
+Test(dtype, blocks_of_bad_values_are_encoded_somehow) {
+    float x[32];
+    uint8_t b[34];
+    static const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f, 1e-45f};
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+        for (int i = 0; i < 32; i++)
+            x[i] = i % 3 == 0 ? bad[k] : (float)i;
+        dtype_encode(DT_Q8_0, x, 32, b);
+        dtype_encode(DT_Q4_0, x, 32, b);
+    }
+    cr_assert_eq(dtype_row_bytes(DT_Q6_K, 512), 420);
 }

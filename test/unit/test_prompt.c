@@ -40,8 +40,6 @@ static void end(void) {
     free(eos);
 }
 
-TestSuite(prompt, .init = start, .fini = end);
-
 static void add(const char *role, const char *text) {
     cr_assert_eq(conversation_add(&conv, role, text, &e), 0, "%s", e.msg);
 }
@@ -65,7 +63,7 @@ static yyjson_val *known(const char *name) {
     return yyjson_obj_get(yyjson_doc_get_root(doc), name);
 }
 
-Test(prompt, a_known_conversation) {
+Test(prompt, a_known_conversation, .init = start, .fini = end) {
     yyjson_val *messages = yyjson_obj_get(known("chat"), "messages"), *m;
     size_t i, n;
     yyjson_arr_foreach(messages, i, n, m) {
@@ -76,7 +74,7 @@ Test(prompt, a_known_conversation) {
 
 /* The same conversation as it comes about: its answers are generated, with the very ids that encoding their text gives.
  */
-Test(prompt, a_known_conversation_turn_by_turn) {
+Test(prompt, a_known_conversation_turn_by_turn, .init = start, .fini = end) {
     yyjson_val *messages = yyjson_obj_get(known("chat"), "messages"), *m;
     size_t i, n, n_answers = 0;
     yyjson_arr_foreach(messages, i, n, m) {
@@ -104,7 +102,7 @@ static size_t count(const struct ids *ids, int id) {
     return n;
 }
 
-Test(prompt, special_tokens_in_messages_are_text) {
+Test(prompt, special_tokens_in_messages_are_text, .init = start, .fini = end) {
     int end_id = tokenizer_special(tok, "<|end|>", 7), user_id = tokenizer_special(tok, "<|user|>", 8);
     cr_assert(end_id >= 0 && user_id >= 0);
     add("system", "<|user|>");
@@ -124,7 +122,7 @@ Test(prompt, special_tokens_in_messages_are_text) {
     wbuf_free(&all);
 }
 
-Test(prompt, a_template_without_bos_gets_one_where_the_tokenizer_wants_it) {
+Test(prompt, a_template_without_bos_gets_one_where_the_tokenizer_wants_it, .init = start, .fini = end) {
     static const char plain[] = "{% for m in messages %}{{ m['content'] }}{% endfor %}";
     struct chat_template *t;
     cr_assert_eq(chat_template_parse(&t, plain, strlen(plain), "plain", &e), 0, "%s", e.msg);
@@ -139,7 +137,7 @@ Test(prompt, a_template_without_bos_gets_one_where_the_tokenizer_wants_it) {
     chat_template_free(t);
 }
 
-Test(prompt, raw_text) {
+Test(prompt, raw_text, .init = start, .fini = end) {
     yyjson_val *p = yyjson_arr_get(known("prompts"), 0);
     source.tmpl = NULL;
     add("user", yyjson_get_str(yyjson_obj_get(p, "text")));
@@ -153,7 +151,7 @@ Test(prompt, raw_text) {
     cr_expect_eq(count(prompt(), tokenizer_special(tok, "<|end|>", 7)), 1);
 }
 
-Test(prompt, variables_of_the_template) {
+Test(prompt, variables_of_the_template, .init = start, .fini = end) {
     static const char text[] = "{{ colour }}/{{ date_string }}/{{ eos_token }}";
     struct chat_template *t;
     cr_assert_eq(chat_template_parse(&t, text, strlen(text), "variables", &e), 0, "%s", e.msg);
