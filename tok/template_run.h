@@ -5,7 +5,7 @@
 #define TOK_TEMPLATE_RUN_H
 
 #include "tok/template_ast.h"
-#include "tok/template_value.h"
+#include "tok/template_ops.h"
 
 enum {
     TRUN_MAX_STEPS = 5 * 1000 * 1000, /* well under a second */
