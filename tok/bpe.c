@@ -65,9 +65,19 @@ void bpe_push(struct bpe_work *w, uint32_t id, uint32_t off, uint32_t len, bool 
     w->s[w->n++] = (struct bpe_symbol){.id = id, .off = off, .len = len, .frozen = frozen};
 }
 
+static void note_left_half(const struct bpe *b, struct bpe_work *w, uint32_t id, uint32_t len) {
+    if (!w->left_half && !w->bad) {
+        w->left_half = calloc(b->vocab->n, sizeof *w->left_half);
+        w->n_left_half = w->left_half ? b->vocab->n : 0;
+        w->bad = !w->left_half;
+    }
+    if (id < w->n_left_half)
+        w->left_half[id] = len;
+}
+
 /* Fills in what symbol i would become together with its next. */
-static void look(const struct bpe *b, const uint8_t *text, struct bpe_symbol *s, uint32_t i) {
-    struct bpe_symbol *l = &s[i];
+static void look(const struct bpe *b, const uint8_t *text, struct bpe_work *w, uint32_t i) {
+    struct bpe_symbol *s = w->s, *l = &s[i];
     l->rank = NO_RANK;
     if (l->next == BPE_END)
         return;
@@ -79,6 +89,8 @@ static void look(const struct bpe *b, const uint8_t *text, struct bpe_symbol *s,
         if (id != NO_ID) {
             l->rank = b->rank[id];
             l->into = id;
+            if (vocab_type(b->vocab, id) == PIECE_UNUSED)
+                note_left_half(b, w, id, l->len);
         }
         return;
     }
@@ -148,7 +160,7 @@ int bpe_merge(const struct bpe *b, struct bpe_work *w, const uint8_t *text) {
     for (uint32_t i = 0; i < n; i++) {
         s[i].prev = i ? i - 1 : BPE_END;
         s[i].next = i + 1 < n ? i + 1 : BPE_END;
-        look(b, text, s, i);
+        look(b, text, w, i);
         if (s[i].rank != NO_RANK)
             h[m++] = entry(s, i);
     }
@@ -168,25 +180,26 @@ int bpe_merge(const struct bpe *b, struct bpe_work *w, const uint8_t *text) {
         s[r].rank = NO_RANK;
         if (after != BPE_END)
             s[after].prev = i;
-        look(b, text, s, i);
+        look(b, text, w, i);
         if (s[i].rank != NO_RANK) {
             h[m] = entry(s, i);
             heap_up(h, m++);
         }
         uint32_t l = s[i].prev;
         if (l != BPE_END) {
-            look(b, text, s, l);
+            look(b, text, w, l);
             if (s[l].rank != NO_RANK) {
                 h[m] = entry(s, l);
                 heap_up(h, m++);
             }
         }
     }
-    return 0;
+    return w->bad ? -1 : 0;
 }
 
 void bpe_work_free(struct bpe_work *w) {
     wipe_free(w->s, (size_t)w->cap * sizeof *w->s);
     wipe_free(w->heap, w->cap_heap * sizeof *w->heap);
+    wipe_free(w->left_half, w->n_left_half * sizeof *w->left_half);
     *w = (struct bpe_work){0};
 }

@@ -47,11 +47,17 @@ struct bpe_work {
     struct bpe_symbol *s;
     uint32_t n, cap;
     uint64_t *heap;
-    size_t n_heap, cap_heap;
+    size_t cap_heap;
+    uint32_t *left_half; /* of each id; NULL until an unused piece comes up */
+    size_t n_left_half;
     bool bad; /* out of memory */
 };
 
 void bpe_push(struct bpe_work *w, uint32_t id, uint32_t off, uint32_t len, bool frozen);
+/* How the unused piece id was last put together (by text only): the length of its left half, 0: never. */
+static inline uint32_t bpe_left_half(const struct bpe_work *w, uint32_t id) {
+    return id < w->n_left_half ? w->left_half[id] : 0;
+}
 /* Merges the n symbols of w, whose text ranges adjoin (by text). Afterwards the list starts at s[0] and follows next to
  * BPE_END. 0, or -1 when out of memory. */
 int bpe_merge(const struct bpe *b, struct bpe_work *w, const uint8_t *text);

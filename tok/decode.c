@@ -1,4 +1,8 @@
-/* Token ids to text. One path: tokenizer_decode is a stream that is fed the whole list. */
+/* Token ids to text. One path: tokenizer_decode is a stream that is fed the whole list.
+ *
+ * One difference from the `tokenizers` library is on purpose. Its ByteFallback decoder looks at a run of byte pieces as a
+ * whole: one wrong byte makes every byte of the run U+FFFD, also those of characters that were complete. A stream has
+ * shown these already, so only the bytes that make no character are replaced here, as SentencePiece does. */
 #include "tok/tok_impl.h"
 #include "tok/utf8.h"
 

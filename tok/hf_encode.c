@@ -211,6 +211,10 @@ static int encode_segment(struct enc *c, const uint8_t *p, size_t n, bool first,
         p = own.p;
         n = own.n;
     }
+    if (n == 0) { /* all of it was normalised away */
+        rc = 0;
+        goto out;
+    }
     struct scan s = {.hf = hf, .set = &hf->after, .c = c, .p = p, .n = n};
     size_t from, to;
     uint32_t token;

@@ -102,8 +102,10 @@ static int read_vocab(struct tokenizer *t, yyjson_val *model, struct err *e) {
     size_t i, max;
     if (!yyjson_is_obj(vocab) || yyjson_obj_size(vocab) == 0)
         return err_set(e, ERR_MODEL, "the model has no vocab object");
+    /* there may be gaps, but one entry must not make a table of millions */
+    uint64_t max_id = 2 * yyjson_obj_size(vocab) + 65536;
     yyjson_obj_foreach(vocab, i, max, key, val) {
-        if (!yyjson_is_uint(val) || yyjson_get_uint(val) >= VOCAB_MAX_IDS)
+        if (!yyjson_is_uint(val) || yyjson_get_uint(val) >= max_id)
             return err_set(e, ERR_MODEL, "the vocab gives %.40s a wrong id", yyjson_get_str(key));
         if (vocab_set(&t->vocab, (uint32_t)yyjson_get_uint(val), yyjson_get_str(key), yyjson_get_len(key), PIECE_NORMAL,
                       e) != 0)
@@ -204,12 +206,11 @@ static int read_model(struct tokenizer *t, yyjson_val *model, struct err *e) {
 static int read_added(struct tokenizer *t, yyjson_val *list, struct err *e) {
     yyjson_val *v;
     size_t i, max, n;
-    if (yyjson_arr_size(list) > VOCAB_MAX_IDS)
-        return err_set(e, ERR_MODEL, "there are %zu added_tokens", yyjson_arr_size(list));
+    uint64_t max_id = t->vocab.n + 2 * yyjson_arr_size(list) + 65536;
     yyjson_arr_foreach(list, i, max, v) {
         const char *text = json_str(v, "content", &n);
         yyjson_val *id = yyjson_obj_get(v, "id");
-        if (!text || !yyjson_is_uint(id) || yyjson_get_uint(id) >= VOCAB_MAX_IDS)
+        if (!text || !yyjson_is_uint(id) || yyjson_get_uint(id) >= max_id)
             return err_set(e, ERR_MODEL, "added token %zu lacks its content or id", i);
         if (n == 0)
             continue;

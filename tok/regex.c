@@ -13,7 +13,8 @@
 #include <pcre2.h>
 
 #define MAX_PATTERN 65536
-#define MATCH_LIMIT 400000000u /* steps; a linear scan of the longest text stays below it */
+/* Steps of one match in n bytes: a linear scan stays far below, exponential backtracking runs into it. */
+#define MATCH_LIMIT(n) (100000u + 50u * (uint32_t)(n))
 
 struct regex {
     pcre2_code *code;
@@ -322,7 +323,6 @@ struct regex_scratch *regex_scratch_new(struct err *e) {
         err_set(e, ERR_MEMORY, "out of memory for matching");
         return NULL;
     }
-    pcre2_set_match_limit(s->context, MATCH_LIMIT);
     if (s->stack)
         pcre2_jit_stack_assign(s->context, NULL, s->stack);
     return s;
@@ -339,6 +339,7 @@ void regex_scratch_free(struct regex_scratch *s) {
 
 int regex_find(const struct regex *r, struct regex_scratch *s, const uint8_t *p, size_t n, size_t from, size_t *start,
                size_t *end, struct err *e) {
+    pcre2_set_match_limit(s->context, MATCH_LIMIT(n < 80000000 ? n : 80000000));
     int rc = pcre2_match(r->code, p, n, from, PCRE2_NO_UTF_CHECK, s->data, s->context);
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;

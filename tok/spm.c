@@ -186,19 +186,28 @@ static void emit_unknown(struct enc *c, const uint8_t *p, size_t n) {
     }
 }
 
+/* A piece that came out of the merges. One that may not be used is taken apart again, as it was put together. */
+static void emit(struct enc *c, const uint8_t *p, uint32_t n, uint32_t id) {
+    uint32_t left = 0;
+    if (id == NO_ID) {
+        emit_unknown(c, p, n);
+        return;
+    }
+    if (vocab_type(&c->t->vocab, id) == PIECE_UNUSED && (left = bpe_left_half(&c->w, id)) != 0 && left < n) {
+        emit(c, p, left, vocab_find(&c->t->vocab, p, left));
+        emit(c, p + left, n - left, vocab_find(&c->t->vocab, p + left, n - left));
+        return;
+    }
+    ids_push(c->out, id);
+    c->unk_last = false;
+}
+
 static int flush(struct enc *c, const uint8_t *text, struct err *e) {
     struct bpe_work *w = &c->w;
     if (bpe_merge(&c->t->bpe, w, text) != 0)
         return err_set(e, ERR_MEMORY, "out of memory tokenizing");
-    for (uint32_t i = w->n ? 0 : BPE_END; i != BPE_END; i = w->s[i].next) {
-        const struct bpe_symbol *s = &w->s[i];
-        if (s->id == NO_ID) {
-            emit_unknown(c, text + s->off, s->len);
-            continue;
-        }
-        ids_push(c->out, s->id);
-        c->unk_last = false;
-    }
+    for (uint32_t i = w->n ? 0 : BPE_END; i != BPE_END; i = w->s[i].next)
+        emit(c, text + w->s[i].off, w->s[i].len, w->s[i].id);
     w->n = 0;
     return 0;
 }

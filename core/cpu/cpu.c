@@ -6,8 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 enum { N_ISA = 3 };
+
+#if defined(__x86_64__)
+/* Clang 14 does not know the name f16c in __builtin_cpu_supports. */
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
 
 static int usable_isas(const struct cpu_isa *out[N_ISA]) {
     int n = 0;
@@ -16,7 +27,7 @@ static int usable_isas(const struct cpu_isa *out[N_ISA]) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
         out[n++] = &cpu_isa_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
         out[n++] = &cpu_isa_avx2;
 #elif defined(__aarch64__)
     out[n++] = &cpu_isa_neon;

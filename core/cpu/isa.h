@@ -69,8 +69,10 @@ struct cpu_isa {
      */
     const uint8_t *float_tiles, *block_tiles;
     void (*tile[DT_COUNT])(const struct tile *t);
-    /* Rows of one panel's acc to y [rows][ldy], n <= 16 lanes of them; bias may be NULL. */
-    void (*store_rows)(float *y, size_t ldy, const float *acc, int rows, const float *bias, int n, bool add);
+    /* acc of several panels to y [rows][ldy], n lanes of them; bias may be NULL. acc as in struct tile with dense rows.
+     */
+    void (*store_rows)(float *y, size_t ldy, const float *acc, size_t acc_panel, int rows, const float *bias, int n,
+                       bool add);
     /* Makes one tile of `size` rows from x [rows][ldx]; the rows beyond are zeros. */
     void (*pack_f32)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);
     void (*pack_int)(uint8_t *dst, const float *x, size_t ldx, int rows, int size, int cols);

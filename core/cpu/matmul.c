@@ -1,9 +1,9 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/isa.h"
 
-/* Many rows are multiplied in chunks: a worker holds the sums of CHUNK_ROWS rows and GROUP_MAX panels (64 KB, on its
+/* Many rows are multiplied in chunks: a worker holds the sums of CHUNK_ROWS rows and GROUP_MAX panels (66 KB, on its
  * stack) and goes through K in steps, so that the weights of a step stay in its L2 cache while the tiles pass by. */
-enum { CHUNK_ROWS = 252, K_STEP = 1024 };
+enum { CHUNK_ROWS = 264, K_STEP = 1024 };
 
 /* Rows of x in tiles, as float or as block weights want them. */
 struct tiles {
@@ -91,14 +91,13 @@ static void multiply_chunk(const struct run *run, const struct matmul *m, int pa
             }
         }
     }
+    int r0 = panel * PANEL, lanes = w->rows - r0 < n_panels * PANEL ? w->rows - r0 : n_panels * PANEL;
     const float *sum = acc;
     for (int row = row0; row < row1;) {
         int size = tile_size(tiles, row1 - row), rows = row1 - row < size ? row1 - row : size;
-        for (int p = panel; p < panel + n_panels; p++, sum += size * PANEL) {
-            int r0 = p * PANEL, lanes = w->rows - r0 < PANEL ? w->rows - r0 : PANEL;
-            run->isa->store_rows(m->y + (size_t)row * (size_t)m->ldy + r0, (size_t)m->ldy, sum, rows,
-                                 m->bias ? m->bias + r0 : NULL, lanes, m->add);
-        }
+        run->isa->store_rows(m->y + (size_t)row * (size_t)m->ldy + r0, (size_t)m->ldy, sum, (size_t)size * PANEL, rows,
+                             m->bias ? m->bias + r0 : NULL, lanes, m->add);
+        sum += n_panels * size * PANEL;
         row += size;
     }
 }
@@ -118,7 +117,8 @@ static void multiply(void *ctx, int item, int worker) {
     for (; item >= groups(m->w); m++)
         item -= groups(m->w);
     int panel = item * GROUP_MAX, n_panels = panels(m->w) - panel < GROUP_MAX ? panels(m->w) - panel : GROUP_MAX;
-    int full = run->kind[dtype_is_float(m->w->type)].full, chunk = CHUNK_ROWS / full * full;
+    int full = run->kind[dtype_is_float(m->w->type)].full, n_chunks = (run->n + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    int chunk = ((run->n + n_chunks - 1) / n_chunks + full - 1) / full * full;
     for (int row = 0; row < run->n; row += chunk)
         multiply_chunk(run, m, panel, n_panels, row, run->n - row < chunk ? run->n : row + chunk);
 }

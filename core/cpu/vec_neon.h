@@ -211,5 +211,10 @@ static inline void halves_transpose(uint8_t *dst, const uint8_t *const rows[16],
         vst1q_u16(to + 24, hi.val[1]);
     }
 }
+/* See vec_x86.h; here the caller does it all. */
+static inline int columns_interleave(float *y, const float *x, size_t ldx, int size, int cols) {
+    (void)y, (void)x, (void)ldx, (void)size, (void)cols;
+    return 0;
+}
 #define PREFETCH(p) __builtin_prefetch(p)
 #endif

@@ -181,6 +181,11 @@ static inline void halves_transpose(uint8_t *dst, const uint8_t *const rows[16],
         for (size_t r = 0; r < 16; r++)
             memcpy(dst + (i * 16 + r) * 2, rows[r] + off + i * 2, 2);
 }
+/* See vec_x86.h; here the caller does it all. */
+static inline int columns_interleave(float *y, const float *x, size_t ldx, int size, int cols) {
+    (void)y, (void)x, (void)ldx, (void)size, (void)cols;
+    return 0;
+}
 #define PREFETCH(p) ((void)(p))
 #undef VEC_EACH
 #undef IVEC_EACH

@@ -53,4 +53,22 @@ static inline void halves_transpose(uint8_t *dst, const uint8_t *const rows[16],
         _mm256_storeu_si256(to + 2 * i + 1, _mm256_permute4x64_epi64(odd, 0xd8));
     }
 }
+
+/* y [k][size] = x [size][ldx] for the first columns, up to 8 rows; returns how many. Each column is stored as 8 floats
+ * of which the next one overwrites what is too much, so the last 8 columns are left to the caller. */
+static inline int columns_interleave(float *y, const float *x, size_t ldx, int size, int cols) {
+    const uint8_t *rows[8];
+    int done = 0;
+    if (size > 8)
+        return 0;
+    for (int r = 0; r < 8; r++)
+        rows[r] = (const uint8_t *)(x + (size_t)(r < size ? r : 0) * ldx);
+    for (; done + 16 <= cols; done += 8) {
+        __m256i v[8];
+        transpose_8x8(v, rows, (size_t)done * sizeof *x);
+        for (int i = 0; i < 8; i++)
+            _mm256_storeu_si256((__m256i *)(void *)(y + (done + i) * size), v[i]);
+    }
+    return done;
+}
 #endif

@@ -2,6 +2,8 @@
 """Tokenizers against their oracles: sentencepiece, tokenizers, mistral_common.
 
     make_tokens.py train            makes the small tokenizers in test/golden/tok (needs shared data)
+    make_tokens.py gguf             only the GGUF files among them
+    make_tokens.py seeds            makes test/fuzz/corpus/{hf_tokenizer,spm,tekken,gguf_tok,encode}
     make_tokens.py golden           writes test/golden/tok/{ids,hashes}.txt from the oracles
     make_tokens.py check BINARY     compares BINARY (build/tok_ids, from test/tools/tok_ids.c) with the oracles on every
                                     corpus, for the committed tokenizers and for the real ones in shared data and in
@@ -375,8 +377,90 @@ GGUF_FROM = {"llama.gguf": os.path.join(GOLD, "spm_identity.model"), "llama-bpe.
              "qwen2.gguf": os.path.join(GOLD, "qwen2.json"), "tekken.gguf": os.path.join(GOLD, "nemo.json"),
              "gpt-2.gguf": os.path.join(GOLD, "gpt2.json"), "llama2.gguf": os.path.join(SHARED, "data/tokenizers/llama2.model"),
              "mistral3.gguf": os.path.join(SHARED, "data/tokenizers/mistral.model.v3")}
-TOKENIZERS = ["llama.gguf", "llama-bpe.gguf", "qwen2.gguf", "spm_identity.model", "spm_nmt.model", "llama3.json", "qwen2.json", "nemo.json", "gpt2.json",
+TOKENIZERS = ["llama.gguf", "llama-bpe.gguf", "qwen2.gguf", "spm_identity.model", "spm_unused.model", "spm_nmt.model", "llama3.json", "qwen2.json", "nemo.json", "gpt2.json",
               "llama2_legacy.json", "llama2_metaspace.json", "odd.json", "tekken.json"]
+
+
+def seeds():
+    """Small files to start the fuzz targets from, and a dictionary of the names in tokenizer.json."""
+    import sentencepiece  # noqa: F401
+    from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors)
+    base = os.path.join(ROOT, "test/fuzz/corpus")
+
+    def put(target, name, data):
+        os.makedirs(os.path.join(base, target), exist_ok=True)
+        open(os.path.join(base, target, name), "wb").write(data)
+
+    def bpe(**k):
+        vocab = {c: i for i, c in enumerate(["<unk>", "<s>", "</s>", "\u2581", "a", "b", "t", "h", "e", "\u0120", "ab", "th",
+                                             "the", "\u2581the", "\u0120the", "<0xC3>", "<0xA9>", "\u00c3", "\u00a9"])}
+        return Tokenizer(models.BPE(vocab, [("a", "b"), ("t", "h"), ("th", "e"), ("\u2581", "the"), ("\u0120", "the")], **k))
+
+    def add(t):
+        t.add_special_tokens([AddedToken("<s>"), AddedToken("</s>", lstrip=True, rstrip=True)])
+        t.add_tokens([AddedToken("Hello", single_word=True), AddedToken("\n", normalized=False)])
+        return t.to_str(pretty=False).encode()
+
+    t = bpe(ignore_merges=True)
+    t.normalizer = normalizers.NFC()
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
+                                               pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.decoder = decoders.ByteLevel()
+    t.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    put("hf_tokenizer", "byte_level", add(t))
+    t = bpe(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                   decoders.Strip(" ", 1, 0)])
+    put("hf_tokenizer", "legacy", add(t))
+    t = bpe(unk_token="<unk>")
+    t.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.NFKD(), normalizers.StripAccents(),
+                                         normalizers.Lowercase(), normalizers.Replace(Regex("\\s+"), " ")])
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Digits(),
+                                               pre_tokenizers.Split("b", "merged_with_next", invert=True)])
+    t.decoder = decoders.Metaspace()
+    put("hf_tokenizer", "metaspace", add(t))
+    put("tekken", "small", json.dumps(
+        {"config": {"pattern": r"\p{L}+| ?[^\s\p{L}]+|\s+", "default_vocab_size": 262, "default_num_special_tokens": 4,
+                    "version": "v3"},
+         "vocab": [{"rank": i, "token_bytes": base64.b64encode(b).decode(), "token_str": None}
+                   for i, b in enumerate([bytes([b]) for b in range(256)] + [b"th", b"the"])],
+         "special_tokens": [{"rank": i, "token_str": s, "is_control": True} for i, s in enumerate(["<unk>", "<s>"])]},
+        separators=(",", ":")).encode())
+    with tempfile.TemporaryDirectory() as tmp:
+        rules = os.path.join(tmp, "rules.tsv")
+        open(rules, "w").write("FF21\t41\n65 301\tE9\n09\t20\n0D 0A\t20\n2028\t\n")
+        path = os.path.join(tmp, "m.model")
+        train_spm(path, vocab_size=60, character_coverage=0.98, normalization_rule_tsv=rules, hard_vocab_limit=False,
+                  user_defined_symbols=["==", "<x>"], text="the cat sat on the mat the end\n" * 50)
+        put("spm", "rules", open(path, "rb").read())
+        train_spm(path, vocab_size=300, character_coverage=1.0, normalization_rule_name="identity", byte_fallback=True,
+                  remove_extra_whitespaces=False, hard_vocab_limit=False, text="the cat sat on the mat the end\n" * 50)
+        put("spm", "bytes", open(path, "rb").read())
+        with_unused(path, os.path.join(tmp, "u.model"))
+        put("spm", "unused", open(os.path.join(tmp, "u.model"), "rb").read())
+        GGUF_FROM["seed-llama.gguf"] = path
+        make_gguf(os.path.join(tmp, "seed-llama.gguf"))
+        put("gguf_tok", "llama", open(os.path.join(tmp, "seed-llama.gguf"), "rb").read())
+        GGUF_FROM["qwen2.gguf"] = os.path.join(base, "hf_tokenizer", "byte_level.json")
+        os.link(os.path.join(base, "hf_tokenizer", "byte_level"), GGUF_FROM["qwen2.gguf"])
+        make_gguf(os.path.join(tmp, "qwen2.gguf"))
+        os.unlink(GGUF_FROM["qwen2.gguf"])
+        put("gguf_tok", "qwen2", open(os.path.join(tmp, "qwen2.gguf"), "rb").read())
+    for i, t in enumerate(["Hello, world!", "\u00e9\u4f60\u597d \U0001f600", "<s>x</s> <|im_end|>", "  \n\n\t 123", "\u2581 the"]):
+        put("encode", "text%d" % i, bytes([i + 8 * i]) + t.encode() + b"\xff\xe2\x82")
+    words = ["model", "vocab", "merges", "BPE", "unk_token", "byte_fallback", "fuse_unk", "ignore_merges", "added_tokens",
+             "content", "special", "normalized", "single_word", "lstrip", "rstrip", "normalizer", "Sequence", "normalizers",
+             "NFC", "NFKC", "Prepend", "prepend", "Replace", "pattern", "String", "Regex", "Strip", "Lowercase", "pre_tokenizer",
+             "pretokenizers", "ByteLevel", "add_prefix_space", "use_regex", "Split", "behavior", "Isolated", "Removed",
+             "MergedWithPrevious", "MergedWithNext", "Contiguous", "invert", "Metaspace", "replacement", "prepend_scheme",
+             "first", "always", "Digits", "decoder", "decoders", "ByteFallback", "Fuse", "start", "stop", "post_processor",
+             "TemplateProcessing", "single", "SpecialToken", "special_tokens", "ids", "id", "type"]
+    rx = ["\\\\p{L}", "\\\\p{N}{1,3}", "[^\\\\r\\\\n]", "(?i:", "(?!", "\\\\s+", "\\\\S", "\\\\x{e9}", "<0x0A>"]
+    with open(os.path.join(ROOT, "test/fuzz/hf_tokenizer.dict"), "w") as f:
+        f.write("# Made by make_tokens.py seeds: keys and values of tokenizer.json, bits of regular expressions.\n")
+        f.writelines('"\\"%s\\""\n' % w for w in words)
+        f.writelines('"%s"\n' % r.replace("\\\\", "\\\\\\\\") for r in rx)
 
 
 def training_text():
@@ -498,30 +582,50 @@ def train_tekken(path, size):
     json.dump(data, open(path, "w", encoding="utf-8"), ensure_ascii=True)
 
 
+def fields(b):
+    """The fields of a protobuf message: number, value (None for fixed ones), and the bytes of the whole field."""
+    def varint(o):
+        v = shift = 0
+        while True:
+            v |= (b[o] & 127) << shift
+            shift += 7
+            o += 1
+            if not b[o - 1] & 128:
+                return v, o
+    o = 0
+    while o < len(b):
+        start, v = o, None
+        key, o = varint(o)
+        if key & 7 == 2:
+            n, o = varint(o)
+            v = b[o:o + n]
+            o += n
+        elif key & 7 == 0:
+            v, o = varint(o)
+        else:
+            o += 4 if key & 7 == 5 else 8
+        yield key >> 3, v, b[start:o]
+
+
+def with_unused(source, path):
+    """A SentencePiece model in which some pieces are of type UNUSED."""
+    out, i = b"", 0
+    for number, piece, raw in fields(open(source, "rb").read()):
+        if number == 1:
+            have = {k: v for k, v, _ in fields(piece)}
+            i += 1
+            if 3 not in have and len(have[1].decode()) > 1 and i % 5 < 2:
+                piece += b"\x18\x05"
+                raw = b"\x0a" + bytes([len(piece)]) + piece
+                assert len(piece) < 128
+        out += raw
+    open(path, "wb").write(out)
+
+
 def spm_types(path):
     """The type of each piece of a SentencePiece model, which its Python interface does not tell: field 3 of each field 1."""
-    def fields(b):
-        def varint(o):
-            v = shift = 0
-            while True:
-                v |= (b[o] & 127) << shift
-                shift += 7
-                o += 1
-                if not b[o - 1] & 128:
-                    return v, o
-        o = 0
-        while o < len(b):
-            key, o = varint(o)
-            if key & 7 == 2:
-                n, o = varint(o)
-                yield key >> 3, b[o:o + n]
-                o += n
-            elif key & 7 == 0:
-                v, o = varint(o)
-                yield key >> 3, v
-            else:
-                o += 4 if key & 7 == 5 else 8
-    return [dict(fields(piece)).get(3, 1) for number, piece in fields(open(path, "rb").read()) if number == 1]
+    return [{k: v for k, v, _ in fields(piece)}.get(3, 1) for number, piece, _ in fields(open(path, "rb").read())
+            if number == 1]
 
 
 def make_gguf(path):
@@ -586,12 +690,12 @@ def train_odd(path):
     t.save(path, pretty=False)
 
 
-def train_spm(path, **options):
+def train_spm(path, text=None, **options):
     import sentencepiece
     with tempfile.TemporaryDirectory() as tmp:
-        text = os.path.join(tmp, "t.txt")
-        open(text, "w", encoding="utf-8").write(training_text())
-        sentencepiece.SentencePieceTrainer.train(input=text, model_prefix=os.path.join(tmp, "m"), model_type="bpe",
+        source = os.path.join(tmp, "t.txt")
+        open(source, "w", encoding="utf-8").write(text or training_text())
+        sentencepiece.SentencePieceTrainer.train(input=source, model_prefix=os.path.join(tmp, "m"), model_type="bpe",
                                                  minloglevel=2, num_threads=1, **options)
         open(path, "wb").write(open(os.path.join(tmp, "m.model"), "rb").read())
 
@@ -605,6 +709,7 @@ def train():
               user_defined_symbols=["<tool_call>", "==", "\u2581\u2581\u2581"], control_symbols=["[INST]", "[/INST]"])
     train_spm(gold("spm_nmt.model"), vocab_size=800, normalization_rule_name="nmt_nfkc", byte_fallback=False,
               remove_extra_whitespaces=True, character_coverage=0.98)
+    with_unused(gold("spm_identity.model"), gold("spm_unused.model"))
     im = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     train_byte_level(gold("llama3.json"), LLAMA3, 2500, ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
                                                          "<|end_header_id|>", "<|eot_id|>"], ignore_merges=True,
@@ -625,6 +730,8 @@ if __name__ == "__main__":
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command == "train":
         train()
+    elif command == "seeds":
+        seeds()
     elif command == "gguf":
         for f in TOKENIZERS:
             if f.endswith(".gguf"):

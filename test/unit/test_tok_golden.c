@@ -317,6 +317,9 @@ static void golden_shared(const char *name) {
 Test(tok_golden, spm_identity) {
     golden("spm_identity.model");
 }
+Test(tok_golden, spm_unused) {
+    golden("spm_unused.model");
+}
 Test(tok_golden, spm_nmt) {
     golden("spm_nmt.model");
 }
