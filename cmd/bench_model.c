@@ -93,16 +93,22 @@ static void print_table(const struct report *r) {
 
 int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, struct err *e) {
     struct engine en;
-    struct engine_opts opts = *o;
     uint32_t *prompt = NULL;
     double *prefill = NULL, *decode = NULL;
     struct cpu cpu = {0};
     struct cpu_limits limits;
     int rc = -1;
-    if (opts.ctx == 0)
-        opts.ctx = b->prefill + b->tokens;
-    if (engine_open(&en, &opts, e) != 0)
+    if (engine_open(&en, o, e) != 0)
         goto out;
+    if (b->prefill + b->tokens > en.config->max_ctx) {
+        err_set(e, ERR_USAGE, "--prefill %d and --tokens %d: %s was made for at most %d positions", b->prefill,
+                b->tokens, o->model, en.config->max_ctx);
+        goto out;
+    }
+    if (o->ctx == 0) { /* as much as is measured, not what chatting would get */
+        en.ctx = (uint32_t)(b->prefill + b->tokens);
+        en.chunk = o->chunk < (int)en.ctx ? o->chunk : (int)en.ctx;
+    }
     if ((uint32_t)(b->prefill + b->tokens) > en.ctx) {
         err_set(e, ERR_USAGE, "--prefill %d and --tokens %d do not fit into --ctx %u", b->prefill, b->tokens, en.ctx);
         goto out;
@@ -131,13 +137,13 @@ int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, s
         progress_show(&p, (uint64_t)(i + 2), (uint64_t)b->repeat + 1);
     }
     progress_end(&p, 0);
-    if (cpu_init(&cpu, opts.threads, engine_isa_name(opts.isa), e) != 0)
+    if (cpu_init(&cpu, o->threads, engine_isa_name(o->isa), e) != 0)
         goto out;
     cpu_measure_limits(&cpu, &limits);
     size_t bytes = 0;
     for (int i = 0; i < 3; i++)
         bytes += en.stages[i]->ops->stage_bytes(en.stages[i]);
-    struct report r = {.model = opts.model,
+    struct report r = {.model = o->model,
                        .isa = cpu_isa_name(&cpu),
                        .threads = pool_threads(cpu.pool),
                        .prefill = b->prefill,

@@ -36,8 +36,16 @@ double answer_tokens_per_step(const struct answer *a) {
     return a->n_sampled > 1 && a->steps ? (double)(a->n_sampled - 1) / (double)a->steps : 0;
 }
 
+/* A prompt being read; what the context had already is no work and no progress. */
+struct feeding {
+    struct progress shown;
+    const struct session *s;
+};
+
 static int on_feed(void *ctx, uint32_t done, uint32_t all) {
-    progress_show(ctx, done, all);
+    struct feeding *f = ctx;
+    uint32_t reused = session_stats(f->s)->reused_tokens;
+    progress_show(&f->shown, done - reused, all - reused);
     return interrupt_asked();
 }
 
@@ -154,7 +162,6 @@ static int token_loop(struct maker *m, double t0, struct err *e) {
 int generate(struct engine *en, const struct ids *prompt, const struct generate_opts *o, struct answer *a,
              struct err *e) {
     struct maker m = {.en = en, .o = o, .a = a};
-    struct progress p;
     uint32_t left = en->ctx > prompt->n ? en->ctx - (uint32_t)prompt->n : 0;
     uint32_t max = o->max_tokens && o->max_tokens <= left ? o->max_tokens : left + 1;
     answer_free(a);
@@ -167,10 +174,11 @@ int generate(struct engine *en, const struct ids *prompt, const struct generate_
 
     double t0 = clock_ms();
     uint64_t steps = session_stats(en->session)->steps;
-    progress_start(&p, "reading the prompt", "tokens");
-    rc = session_feed(en->session, prompt->p, (uint32_t)prompt->n, on_feed, &p, e);
-    progress_end(&p, rc == 0 ? prompt->n : 0);
+    struct feeding f = {.s = en->session};
+    progress_start(&f.shown, "reading the prompt", "tokens");
+    rc = session_feed(en->session, prompt->p, (uint32_t)prompt->n, on_feed, &f, e);
     a->n_reused = session_stats(en->session)->reused_tokens;
+    progress_end(&f.shown, rc == 0 ? prompt->n - a->n_reused : 0);
     a->prefill_ms = clock_ms() - t0;
     if (rc != 0) {
         if (e->kind == ERR_NONE) { /* on_feed stopped it */

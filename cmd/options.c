@@ -352,6 +352,16 @@ static int take_option(const struct opt_table *t, int argc, char **argv, int *at
     return opt_set(o, base, value, label, e);
 }
 
+/* Whether word is an option whose value is the next word. */
+static bool takes_next(const struct opt_table *t, const char *word) {
+    const struct opt_group *g;
+    const struct opt *o;
+    for (int i = 0; strncmp(word, "--", 2) == 0 && (o = opt_at(t, i, &g)) != NULL; i++)
+        if (strcmp(word + 2, o->name) == 0)
+            return o->type != OPT_FLAG;
+    return false;
+}
+
 int opts_parse(const struct opt_table *t, int argc, char **argv, void *values, struct opt_result *r, struct err *e) {
     const struct opt_group *g;
     const struct opt *o;
@@ -359,9 +369,9 @@ int opts_parse(const struct opt_table *t, int argc, char **argv, void *values, s
     for (int i = 0; (o = opt_at(t, i, &g)) != NULL; i++)
         if (set_default(o, base_of(g, values), e) != 0)
             return -1;
-    /* Help is given whatever else is wrong with the line or the environment. */
+    /* Help is given whatever else is wrong with the line or the environment; but -h may also be somebody's text. */
     for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+        if (strcmp(argv[i], "--help") == 0 || (strcmp(argv[i], "-h") == 0 && !(i > 0 && takes_next(t, argv[i - 1]))))
             r->help = true;
     if (r->help)
         return 0;

@@ -340,15 +340,19 @@ static int cpu_kv_create(struct stage *base, uint32_t n_slots, enum dtype type, 
     return 0;
 }
 
+/* Giving the pages back to the kernel erases them, and does not touch those that were never used, as writing would. */
+static void cpu_kv_clear(struct kv *base) {
+    struct cpu_kv *kv = (struct cpu_kv *)base;
+    if (kv->data && madvise(kv->data, kv->bytes, MADV_DONTNEED) != 0)
+        wipe(kv->data, kv->bytes);
+}
+
 static void cpu_kv_free(struct kv *base) {
     struct cpu_kv *kv = (struct cpu_kv *)base;
     if (!kv)
         return;
-    if (kv->data) {
-        /* Giving the pages back to the kernel erases them (they are zeroed before anybody sees them again) and does not
-         * touch those that were never used, as writing zeros would. */
-        munmap(kv->data, kv->bytes);
-    }
+    if (kv->data)
+        munmap(kv->data, kv->bytes); /* the kernel zeroes pages before anybody sees them again */
     free(kv);
 }
 
@@ -472,6 +476,7 @@ static const struct backend_ops cpu_ops = {
     .stage_bytes = cpu_stage_bytes,
     .kv_create = cpu_kv_create,
     .kv_free = cpu_kv_free,
+    .kv_clear = cpu_kv_clear,
     .embed = cpu_embed,
     .layers = cpu_layers,
     .head = cpu_head,

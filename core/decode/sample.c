@@ -27,8 +27,8 @@ int sample_params_check(const struct sample_params *p, int vocab, struct err *e)
     /* Written so that NaN fails each test. */
     if (!(p->temperature >= 0.0f && p->temperature <= 100.0f))
         return err_set(e, ERR_USAGE, "temperature must be from 0 to 100");
-    if (!(p->top_p > 0.0f && p->top_p <= 1.0f))
-        return err_set(e, ERR_USAGE, "top-p must be above 0 and at most 1");
+    if (!(p->top_p >= 0.0f && p->top_p <= 1.0f))
+        return err_set(e, ERR_USAGE, "top-p must be from 0 to 1");
     if (!(p->min_p >= 0.0f && p->min_p <= 1.0f))
         return err_set(e, ERR_USAGE, "min-p must be from 0 to 1");
     if (p->top_k < 0)

@@ -19,7 +19,7 @@ struct logit_bias {
 struct sample_params {
     float temperature;         /* 0: the largest logit, ties to the smallest id */
     int top_k;                 /* 0: off */
-    float top_p;               /* 1: off */
+    float top_p;               /* 1: off; 0: the likeliest token alone */
     float min_p;               /* 0: off; keeps p >= min_p * p_max */
     float repetition_penalty;  /* 1: off (Keskar et al. 2019: divides positive, multiplies negative logits) */
     float presence_penalty;    /* 0: off; OpenAI's meaning, over generated tokens only */

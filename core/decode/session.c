@@ -28,6 +28,7 @@ struct session {
     uint32_t *new_ids;  /* [max_rows] */
     uint32_t *got_ids;  /* [max_rows]: order in which results came */
     float *got_x;       /* [max_rows][hidden] */
+    bool *got;          /* [max_rows]: which rows of a window came */
     struct row *rows;   /* [max_rows] */
     struct sampler *sampler;
     struct session_stats stats;
@@ -59,9 +60,10 @@ int session_create(struct session **out, const struct session_opts *o, struct er
     s->new_ids = malloc(rows * sizeof *s->new_ids);
     s->got_ids = malloc(rows * sizeof *s->got_ids);
     s->got_x = s->split ? malloc(rows * hidden * sizeof *s->got_x) : NULL;
+    s->got = malloc(rows * sizeof *s->got);
     s->rows = malloc(rows * sizeof *s->rows);
-    if (!s->tokens || !s->ids || !s->logits || !s->x || !s->nodes || !s->new_ids || !s->got_ids || !s->rows ||
-        (s->split && !s->got_x)) {
+    if (!s->tokens || !s->ids || !s->logits || !s->x || !s->nodes || !s->new_ids || !s->got_ids || !s->got ||
+        !s->rows || (s->split && !s->got_x)) {
         err_set(e, ERR_MEMORY, "out of memory for a session of %u positions", o->max_ctx);
         goto fail;
     }
@@ -97,13 +99,14 @@ void session_free(struct session *s) {
     free(s->nodes);
     free(s->new_ids);
     free(s->got_ids);
+    free(s->got);
     free(s->rows);
     sampler_free(s->sampler);
     free(s);
 }
 
-/* Back to the first len tokens, on both sides of the middle. When the middle cannot be told, this side is rewound all the
- * same and the session stays broken: the middle is told again before the next pass. */
+/* Back to the first len tokens, on both sides of the middle. When the middle cannot be told, this side is rewound all
+ * the same and the session stays broken: the middle is told again before the next pass. */
 static int rewind_to(struct session *s, uint32_t len, struct err *e) {
     uint32_t head = len ? s->ids[len - 1] : NODE_NONE;
     kv_table_rewind(s->table, len, head);
@@ -121,19 +124,20 @@ static int through_middle(struct session *s, int n, struct err *e) {
     const struct window w = {.nodes = s->nodes, .n = n};
     if (m->ops->submit(m, &w, s->x, e) != 0)
         return -1;
+    memset(s->got, 0, (size_t)n * sizeof *s->got);
     for (int missing = n; missing > 0;) {
         struct middle_result r = {.ids = s->got_ids, .x = s->got_x, .cap = s->o.max_rows};
         int rc = m->ops->collect(m, &r, -1, e);
         if (rc < 0)
             return -1;
-        if (rc == 0)
+        if (rc == 0 || r.n == 0)
             return err_set(e, ERR_PEER, "the middle layers returned %d of %d positions", n - missing, n);
         s->stats.cloud_ms += r.compute_ms;
         for (int i = 0; i < r.n; i++) {
-            /* ids of one window are consecutive */
-            uint32_t at = r.ids[i] - s->nodes[0].id;
-            if (at >= (uint32_t)n)
-                return err_set(e, ERR_PEER, "the middle layers returned a node that was not asked for");
+            uint32_t at = r.ids[i] - s->nodes[0].id; /* ids of one window are consecutive */
+            if (at >= (uint32_t)n || s->got[at])
+                return err_set(e, ERR_PEER, "the middle layers returned a node that was not asked for, or one twice");
+            s->got[at] = true;
             memcpy(s->x + at * hidden, r.x + (size_t)i * hidden, hidden * sizeof *s->x);
         }
         missing -= r.n;

@@ -47,6 +47,7 @@ struct backend_ops {
     /* type DT_F16 or DT_F32. */
     int (*kv_create)(struct stage *s, uint32_t n_slots, enum dtype type, struct kv **out, struct err *e);
     void (*kv_free)(struct kv *kv); /* wipes */
+    void (*kv_clear)(struct kv *kv); /* wipes the content; no slot of it may be read before it is written again */
     /* x[n][hidden] = embedding rows of tokens. Part must have embed; a token >= vocab is an ERR_USAGE. */
     int (*embed)(struct stage *s, const uint32_t *tokens, int n, float *x, struct err *e);
     /* Runs layers [lo, hi), which the part must contain, over the batch in place on x[batch->n][hidden], and writes the

@@ -98,6 +98,8 @@ static int lm_rewind(struct middle *base, uint32_t len, uint32_t head, struct er
     if (len > kv_table_len(m->table))
         return err_set(e, ERR_USAGE, "cannot rewind to %u of %u positions", len, kv_table_len(m->table));
     kv_table_rewind(m->table, len, head);
+    if (len == 0)
+        m->stage->ops->kv_clear(m->kv);
     m->n_queued = 0;
     return 0;
 }

@@ -77,8 +77,8 @@ Test(sample, cuts) {
     static const struct {
         int k;
         float top_p, min_p;
-    } c[] = {{5, 1, 0},    {1, 1, 0},     {0, 0.6f, 0},     {0, 0.01f, 0},
-             {0, 1, 0.2f}, {10, 0.8f, 0}, {20, 0.9f, 0.1f}, {0, 0.95f, 0.05f}};
+    } c[] = {{5, 1, 0}, {1, 1, 0},    {0, 0.6f, 0},  {0, 0.01f, 0},    {0, 0, 0},
+             {3, 0, 0}, {0, 1, 0.2f}, {10, 0.8f, 0}, {20, 0.9f, 0.1f}, {0, 0.95f, 0.05f}};
     for (size_t n = 0; n < sizeof c / sizeof c[0]; n++) {
         p.temperature = 0.8f;
         p.top_k = c[n].k;
@@ -95,7 +95,7 @@ Test(sample, cuts) {
             kept++;
         }
         for (int i = 0; i < kept; i++) {
-            if (c[n].top_p < 1 && run >= (double)c[n].top_p * sum)
+            if (i > 0 && c[n].top_p < 1 && run >= (double)c[n].top_p * sum)
                 w[order[i]] = 0;
             else
                 run += w[order[i]];
@@ -178,7 +178,7 @@ Test(sample, parameters_out_of_range_are_named) {
     } bad[] = {
         {{.temperature = -1, .top_p = 1, .repetition_penalty = 1}, "temperature"},
         {{.temperature = NAN, .top_p = 1, .repetition_penalty = 1}, "temperature"},
-        {{.top_p = 0, .repetition_penalty = 1}, "top-p"},
+        {{.top_p = -0.1f, .repetition_penalty = 1}, "top-p"},
         {{.top_p = NAN, .repetition_penalty = 1}, "top-p"},
         {{.top_p = 1, .min_p = 2, .repetition_penalty = 1}, "min-p"},
         {{.top_p = 1, .top_k = -1, .repetition_penalty = 1}, "top-k"},

@@ -45,6 +45,11 @@ static void toy_kv_free(struct kv *kv) {
     free(kv);
 }
 
+static void toy_kv_clear(struct kv *base) {
+    struct toy_kv *kv = (struct toy_kv *)base;
+    memset(kv->v, 0xee, sizeof kv->v);
+}
+
 static int toy_embed(struct stage *s, const uint32_t *tokens, int n, float *x, struct err *e) {
     (void)s, (void)e;
     for (int i = 0; i < n; i++)
@@ -89,6 +94,7 @@ static int toy_head(struct stage *s, const float *x, int n, float *logits, struc
 static const struct backend_ops toy = {.name = "toy",
                                        .kv_create = toy_kv_create,
                                        .kv_free = toy_kv_free,
+                                       .kv_clear = toy_kv_clear,
                                        .embed = toy_embed,
                                        .layers = toy_layers,
                                        .head = toy_head};
@@ -137,9 +143,19 @@ static int f_rewind(struct middle *m, uint32_t len, uint32_t head, struct err *e
     struct flaky *f = (struct flaky *)(void *)m;
     return fails(f, e) ? -1 : f->inner->ops->rewind(f->inner, len, head, e);
 }
+/* A middle that lies: the first node comes twice, or nothing does. */
+static enum { HONEST, TWICE, EMPTY } lie;
+
 static int f_collect(struct middle *m, struct middle_result *r, int timeout_ms, struct err *e) {
     struct flaky *f = (struct flaky *)(void *)m;
-    return fails(f, e) ? -1 : f->inner->ops->collect(f->inner, r, timeout_ms, e);
+    if (fails(f, e))
+        return -1;
+    int rc = f->inner->ops->collect(f->inner, r, timeout_ms, e);
+    if (rc == 1 && lie == TWICE && r->n > 1)
+        r->ids[1] = r->ids[0];
+    if (rc == 1 && lie == EMPTY)
+        r->n = 0;
+    return rc;
 }
 static const struct middle_ops flaky_ops = {.name = "flaky",
                                             .submit = f_submit,
@@ -355,4 +371,22 @@ Test(session, bounds_and_stops) {
     cr_assert_eq(session_try_tree(r.s, (uint32_t[]){1, 2}, (int[]){1, -1}, 2, logits, &e2), -1);
     cr_assert_eq(e2.kind, ERR_USAGE);
     rig_down(&r);
+}
+
+Test(session, a_middle_that_lies_is_refused) {
+    for (int kind = TWICE; kind <= EMPTY; kind++) {
+        struct rig r;
+        struct err e = {0};
+        uint32_t t[CTX];
+        fill(t, CTX, 17);
+        rig_up(&r, 2, 2);
+        lie = kind == TWICE ? TWICE : EMPTY;
+        cr_assert_eq(session_feed(r.s, t, 10, NULL, NULL, &e), -1);
+        cr_assert_eq(e.kind, ERR_PEER);
+        lie = HONEST;
+        e = (struct err){0};
+        cr_assert_eq(session_feed(r.s, t, 10, NULL, NULL, &e), 0, "%s", e.msg);
+        check_logits(r.s, t, 10);
+        rig_down(&r);
+    }
 }
