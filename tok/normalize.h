@@ -18,7 +18,6 @@ struct norm_step {
         NORM_NFKC,
         NORM_NFKD,
         NORM_LOWERCASE,
-        NORM_STRIP_ACCENTS,
         NORM_STRIP,
         NORM_PREPEND,
         NORM_REPLACE
