@@ -295,8 +295,7 @@ static int run_step(const struct norm_step *s, struct regex_scratch *scratch, co
 
 int norm_run(const struct norm *m, struct regex_scratch *scratch, const uint8_t *p, size_t n, bool prefix,
              struct wbuf *out, struct err *e) {
-    /* a replacement in a hostile file could blow the text up without end */
-    struct wbuf buf[2] = {{.max = 64 * n + 4096}, {.max = 64 * n + 4096}};
+    struct wbuf buf[2] = {{.max = norm_bound(n)}, {.max = norm_bound(n)}};
     int rc = 0;
     for (int i = 0; i < m->n && rc == 0; i++) {
         struct wbuf *to = &buf[i & 1];
