@@ -144,6 +144,10 @@ $(FUZZERS): $(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(OURS)
 $(REPLAYS): $(BUILD)/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $(OURS)
 	$(link) $(SYSTEM)
 
+# Small programs that the comparisons with the oracles drive.
+$(BUILD)/test/tools/%: $(BUILD)/test/tools/%.o $(OURS)
+	$(link) $(SYSTEM)
+
 # For clang-tidy and editors.
 json_entry = {"directory":"$(CURDIR)","file":"$(1)","command":"$(subst ",\",$(CC) $(CFLAGS) $(FLAGS_$(1))) -c $(1)"}
 compile_commands.json: $(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version Makefile

@@ -181,7 +181,7 @@ demo() {
     say "A conversation with the small model of test/models/tiny, all on this machine. (The split, where the middle layers"
     say "run on another machine, is the next part of this project and does not exist yet.)"
     say
-    set -- ./splitinf chat --local --model test/models/tiny --prompt "Tell me about the sea." --max-tokens 150 \
+    set -- ./splitinf chat --local --model test/models/tiny --prompt "Tell me a story about a fox." --max-tokens 150 \
         --temperature 0 --stats
     say "\$ $*"
     "$@" </dev/null

@@ -6,17 +6,23 @@
  *
  *   unit [--tap=FILE] [--filter GLOB] [other options are ignored]
  *
- * Understood: init, fini, signal, exit_code, disabled. Not: timeouts, suite-wide options, parameterised tests. */
+ * Understood: init, fini, signal, exit_code and disabled of tests, init and fini of suites. Not: timeouts,
+ * parameterised tests. */
 #include <criterion/criterion.h>
+#include <criterion/logging.h>
 #include <fnmatch.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+/* The linker's names for the ends of the sections in which Test and TestSuite put themselves; there may be no suites.
+ */
 extern struct criterion_test *__start_cr_tst[], *__stop_cr_tst[];
+extern struct criterion_suite *__start_cr_sts[] __attribute__((weak)), *__stop_cr_sts[] __attribute__((weak));
 
 enum { PASS = 0, FAIL = 97, SKIP = 98 }; /* exit status of a test's process */
 
@@ -29,9 +35,22 @@ static _Noreturn void finish(int status) {
     exit(status); /* not _exit: a sanitizer has its say at exit */
 }
 
+static const struct criterion_test_extra_data *suite_of(const struct criterion_test *t) {
+    static const struct criterion_test_extra_data none;
+    for (struct criterion_suite **s = __start_cr_sts; s < __stop_cr_sts; s++)
+        if (strcmp((*s)->name, t->category) == 0 && (*s)->data)
+            return (*s)->data;
+    return &none;
+}
+
+static void call(void (*fixture)(void)) {
+    if (fixture)
+        fixture();
+}
+
 void criterion_internal_test_setup(void) {
-    if (current->data->init)
-        current->data->init();
+    call(suite_of(current)->init);
+    call(current->data->init);
 }
 
 void criterion_internal_test_main(void (*fn)(void)) {
@@ -39,8 +58,17 @@ void criterion_internal_test_main(void (*fn)(void)) {
 }
 
 void criterion_internal_test_teardown(void) {
-    if (current->data->fini)
-        current->data->fini();
+    call(current->data->fini);
+    call(suite_of(current)->fini);
+}
+
+void cr_log(enum criterion_severity severity, const char *msg, ...) {
+    va_list ap;
+    va_start(ap, msg);
+    fprintf(stderr, "%s::%s: %s", current->category, current->name, severity == CR_LOG_ERROR ? "error: " : "");
+    vfprintf(stderr, msg, ap);
+    fputc('\n', stderr);
+    va_end(ap);
 }
 
 void cri_asserts_passed_incr(void) {
@@ -70,7 +98,14 @@ void criterion_skip_test(const char *format, ...) {
     finish(SKIP);
 }
 
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static void run(struct criterion_test *t) {
+    double start = now();
     int status;
     if (t->data->disabled) {
         fprintf(tap, "ok - %s::%s # SKIP disabled\n", t->category, t->name);
@@ -91,7 +126,7 @@ static void run(struct criterion_test *t) {
     if (code == SKIP)
         return; /* the test's process has written the line */
     bool ok = t->data->signal ? WIFSIGNALED(status) && WTERMSIG(status) == t->data->signal : code == t->data->exit_code;
-    fprintf(tap, "%s - %s::%s\n", ok ? "ok" : "not ok", t->category, t->name);
+    fprintf(tap, "%s - %s::%s (%.2fs)\n", ok ? "ok" : "not ok", t->category, t->name, now() - start);
     if (!ok && code != FAIL)
         fprintf(tap, "  ended with %s %d\n", code < 0 ? "signal" : "status", code < 0 ? WTERMSIG(status) : code);
 }

@@ -1,6 +1,7 @@
 #include "tok/template.h"
 
 #include "core/base/wipe.h"
+#include "tok/template_parse.h"
 #include "tok/template_run.h"
 
 #include <ctype.h>

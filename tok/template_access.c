@@ -63,8 +63,6 @@ static int python_item(struct trun *r, const struct tval *obj, const struct tval
     if (obj->kind == TV_RANGE) {
         *out = tval_int(obj->range->start + i * obj->range->step);
     } else if (obj->kind == TV_STR) {
-        if (obj->s.safe)
-            return trun_fail(r, "taking apart the result of 'safe' or 'escape' is not supported");
         uint32_t cp;
         size_t off = tstr_offset(obj->s, (size_t)i);
         *out = tval_str(tstr_sub(obj->s, off, tstr_next(obj->s.p + off, obj->s.n - off, &cp)));
@@ -166,7 +164,7 @@ static int slice_str(struct trun *r, struct tstr s, int64_t start, int64_t count
     uint32_t cp;
     out->kind = TV_STR;
     if (count == 0) {
-        out->s = tstr_lit("");
+        out->s = tstr_sub(s, 0, 0);
         return 0;
     }
     size_t at = tstr_offset(s, (size_t)start);
@@ -185,7 +183,9 @@ static int slice_str(struct trun *r, struct tstr s, int64_t start, int64_t count
         for (int64_t j = 0; j < -by; j++)
             at -= tstr_prev(s.p, at, &cp);
     }
-    return trun_text(r, &k, &out->s);
+    int rc = trun_text(r, &k, &out->s);
+    out->s.safe = s.safe;
+    return rc;
 }
 
 int tval_slice(struct trun *r, const struct tval *obj, const struct tval *from, const struct tval *to,
@@ -199,8 +199,6 @@ int tval_slice(struct trun *r, const struct tval *obj, const struct tval *from, 
     if (tval_len(r, obj, &n) != 0 || indices(r, from, to, step, n, &start, &count, &by) != 0)
         return -1;
     if (obj->kind == TV_STR) {
-        if (obj->s.safe)
-            return trun_fail(r, "taking apart the result of 'safe' or 'escape' is not supported");
         return trun_spend_bytes(r, obj->s.n) != 0 ? -1 : slice_str(r, obj->s, start, count, by, out);
     }
     struct tval l;

@@ -3,7 +3,7 @@
 #define TOK_TEMPLATE_AST_H
 
 #include "core/base/err.h"
-#include "tok/template_value.h"
+#include "tok/template_ops.h"
 
 enum tnode_kind {
     /* expressions */
@@ -137,6 +137,7 @@ struct tnode {
     };
 };
 
+enum { TMACRO_MAX_PARAMS = 64 };
 struct tast {
     struct tarena a;
     const char *name; /* for messages */
@@ -145,17 +146,5 @@ struct tast {
     size_t n_syms, cap_syms;
     uint32_t sym_loop;
 };
-
-enum {
-    TAST_MAX_SOURCE = 1 << 20,
-    TAST_MAX_DEPTH = 150, /* nested brackets and blocks */
-    TAST_MAX_CHAIN = 500, /* a + b + c ... */
-    TAST_MAX_SYMBOLS = 1000,
-    TMACRO_MAX_PARAMS = 64,
-};
-#define TAST_MAX_MEMORY ((size_t)128 << 20)
-
-/* ast is zeroed; tarena_free(&ast->a) releases it, also after a failure. */
-int tparse(struct tast *ast, const char *src, size_t n, const char *name, struct err *e);
 
 #endif

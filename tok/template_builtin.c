@@ -1,8 +1,6 @@
 /* Filters, tests, functions and methods by name, and how their arguments are bound. */
 #include "tok/template_builtin.h"
 
-#include <string.h>
-
 static const struct tbuiltin *find(const struct tbuiltin *table, struct tstr name) {
     for (const struct tbuiltin *f = table; f->name; f++)
         if (tstr_is(name, f->name))
@@ -35,15 +33,6 @@ const struct tbuiltin *tmethod_find(enum tval_kind kind, struct tstr name) {
     }
 }
 
-static bool listed(const char *words, struct tstr name) {
-    for (size_t k; *words; words += k + (words[k] == ' ')) {
-        k = strcspn(words, " ");
-        if (tstr_eq(name, tstr_of(words, k, false)))
-            return true;
-    }
-    return false;
-}
-
 /* Python 3's public attributes that are not in the tables. */
 static const char no_str[] =
     "casefold center encode expandtabs format format_map index isalnum isalpha isascii isdecimal isdigit "
@@ -63,46 +52,35 @@ static const char no_macro[] = "arguments caller catch_kwargs catch_varargs expl
 bool tmethod_refused(enum tval_kind kind, struct tstr name) {
     switch (kind) {
     case TV_STR:
-        return listed(no_str, name);
+        return tstr_word(name, no_str) >= 0;
     case TV_DICT:
-        return listed(no_dict, name);
+        return tstr_word(name, no_dict) >= 0;
     case TV_LIST:
     case TV_TUPLE:
-        return listed(no_list, name);
+        return tstr_word(name, no_list) >= 0;
     case TV_INT:
     case TV_BOOL:
     case TV_FLOAT:
-        return listed(no_number, name);
+        return tstr_word(name, no_number) >= 0;
     case TV_VIEW:
-        return listed(no_view, name);
+        return tstr_word(name, no_view) >= 0;
     case TV_RANGE:
-        return listed(no_range, name);
+        return tstr_word(name, no_range) >= 0;
     case TV_ITER:
-        return listed(no_iter, name);
+        return tstr_word(name, no_iter) >= 0;
     case TV_LOOP:
-        return listed(no_loop, name);
+        return tstr_word(name, no_loop) >= 0;
     case TV_MACRO:
-        return listed(no_macro, name);
+        return tstr_word(name, no_macro) >= 0;
     default:
         return false;
     }
 }
 
 bool tmethod_refused_anywhere(struct tstr name) {
-    bool refused = listed(no_str, name) || listed(no_dict, name) || listed(no_list, name) || listed(no_number, name) ||
-                   listed(no_loop, name);
+    bool refused = tstr_word(name, no_str) >= 0 || tstr_word(name, no_dict) >= 0 || tstr_word(name, no_list) >= 0 ||
+                   tstr_word(name, no_number) >= 0 || tstr_word(name, no_loop) >= 0;
     return refused && !tmethod_find(TV_STR, name) && !tmethod_find(TV_DICT, name) && !tmethod_find(TV_LOOP, name);
-}
-
-/* The parameter that a keyword names: its index, or -1. */
-static int parameter(const char *params, struct tstr name) {
-    int i = 0;
-    for (size_t k; *params; params += k + (params[k] == ' '), i++) {
-        k = strcspn(params, " ");
-        if (tstr_eq(name, tstr_of(params, k, false)))
-            return i;
-    }
-    return -1;
 }
 
 static int count(const char *params) {
@@ -125,7 +103,7 @@ int tbuiltin_call(struct trun *r, const struct tbuiltin *f, const struct tval *s
     for (size_t i = 0; i < args->n_pos; i++)
         c.arg[i] = &args->pos[i];
     for (size_t i = 0; i < args->n_kw; i++) {
-        int k = parameter(f->params, args->kw[i].name);
+        int k = tstr_word(args->kw[i].name, f->params);
         if (k < 0 || c.arg[k])
             return trun_fail(r, "'%s' got an argument that it does not take, or the same one twice", f->name);
         c.arg[k] = &args->kw[i].v;
@@ -147,8 +125,4 @@ int tcall_str(struct trun *r, const struct tval *v, const char *what, struct tst
         return trun_fail(r, "%s must be a str, not %s", what, tval_type(v));
     *out = v->s;
     return 0;
-}
-
-int tcall_no_markup(struct trun *r, struct tstr s, const char *what) {
-    return s.safe ? trun_fail(r, "'%s' on the result of 'safe' or 'escape' is not supported", what) : 0;
 }

@@ -23,8 +23,6 @@ int tfilter_dictsort(struct trun *r, const struct tval *self, const struct tcall
 bool tcall_flag(const struct tcall *c, int i);
 /* A value that must be a str, as text; what: for the message. */
 int tcall_str(struct trun *r, const struct tval *v, const char *what, struct tstr *out);
-/* Markup changes the meaning of nearly everything; refuse it where that matters. */
-int tcall_no_markup(struct trun *r, struct tstr s, const char *what);
 
 /* Shared by filters and methods of the same name. count < 0: all. */
 int ttext_replace(struct trun *r, struct tstr s, struct tstr from, struct tstr to, int64_t count, struct tval *out);

@@ -33,21 +33,42 @@ static int week_day(const struct date *d) { /* Sunday: 0 */
     return (y * 365 + y / 4 - y / 100 + y / 400 + year_day(d) + 1) % 7;
 }
 
+/* A number of at most so many digits; -1: none. */
+static int number(const char **s, int digits) {
+    int n = 0, i = 0;
+    for (; i < digits && **s >= '0' && **s <= '9'; i++)
+        n = n * 10 + *(*s)++ - '0';
+    return i ? n : -1;
+}
+
+static bool skip(const char **s, char c) {
+    bool there = **s == c;
+    *s += there;
+    return there;
+}
+
+static int month_named(const char **s) {
+    for (int m = 0; m < 12; m++)
+        if (strncmp(*s, months[m], 3) == 0) {
+            *s += 3;
+            return m + 1;
+        }
+    return -1;
+}
+
 /* "26 Jul 2024" or "2024-07-26" */
 static bool parse(const char *s, struct date *d) {
-    char name[4];
-    int end = 0;
-    *d = (struct date){0};
-    if (sscanf(s, "%4d-%2d-%2d%n", &d->year, &d->month, &d->day, &end) != 3 || s[end]) {
-        end = 0;
-        d->month = 0;
-        if (sscanf(s, "%2d %3[A-Za-z] %4d%n", &d->day, name, &d->year, &end) != 3 || s[end])
-            return false;
-        for (int m = 0; m < 12; m++)
-            if (strncmp(name, months[m], 3) == 0 && strlen(name) == 3)
-                d->month = m + 1;
+    *d = (struct date){.year = number(&s, 4)};
+    if (skip(&s, '-')) {
+        d->month = number(&s, 2);
+        d->day = skip(&s, '-') ? number(&s, 2) : -1;
+    } else {
+        d->day = d->year;
+        d->month = skip(&s, ' ') ? month_named(&s) : -1;
+        d->year = skip(&s, ' ') ? number(&s, 4) : -1;
     }
-    return d->year >= 1 && d->month >= 1 && d->month <= 12 && d->day >= 1 && d->day <= month_days(d->year, d->month);
+    return !*s && d->year >= 1 && d->month >= 1 && d->month <= 12 && d->day >= 1 &&
+           d->day <= month_days(d->year, d->month);
 }
 
 /* One directive; false: not supported. The time of day is midnight. */

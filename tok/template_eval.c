@@ -65,8 +65,6 @@ static int eval_concat(struct trun *r, struct tscope *s, const struct tnode *n, 
         struct tval v;
         if (teval(r, s, n->list.v[i], &v) != 0)
             return -1;
-        if (v.kind == TV_STR && v.s.safe)
-            return trun_fail(r, "joining the result of 'safe' or 'escape' with other text is not supported");
         if (tval_print(r, &k, &v) != 0)
             return -1;
     }

@@ -12,7 +12,7 @@ static struct tscope *scope_new(struct trun *r, struct tscope *up) {
     return s;
 }
 
-static int bind(struct trun *r, struct tscope *s, uint32_t sym, const struct tval *v) {
+static int scope_bind(struct trun *r, struct tscope *s, uint32_t sym, const struct tval *v) {
     struct tbind *b = s->first;
     while (b && b->sym != sym) {
         if (trun_spend(r, 1) != 0)
@@ -37,7 +37,7 @@ static int bind_blank(struct trun *r, struct tscope *s, const struct tbody *b) {
     for (size_t i = 0; i < b->n_blank; i++) {
         uint32_t sym = b->blank[i];
         struct tval v = {.kind = TV_UNDEF, .undef = {.name = r->ast->sym[sym].p, .n = r->ast->sym[sym].n}};
-        if (r->globals[sym].kind != TV_UNDEF && bind(r, s, sym, &v) != 0)
+        if (r->globals[sym].kind != TV_UNDEF && scope_bind(r, s, sym, &v) != 0)
             return -1;
     }
     return 0;
@@ -74,7 +74,7 @@ int texec_assign(struct trun *r, struct tscope *s, const struct tnode *target, c
     struct titer *it;
     struct tval item;
     if (target->kind == TN_NAME)
-        return bind(r, s, target->sym, v);
+        return scope_bind(r, s, target->sym, v);
     if (target->kind == TN_NS_ATTR)
         return assign_attr(r, s, target, v);
     if (titer_of(r, v, &it) != 0)
@@ -167,7 +167,7 @@ static enum flow exec_for(struct trun *r, struct tscope *s, struct tsink *k, con
         l->prev = l->current;
         l->current = item;
         if (!inner || texec_assign(r, inner, n->loop.target, &item) != 0 ||
-            bind(r, inner, r->ast->sym_loop, &self) != 0)
+            scope_bind(r, inner, r->ast->sym_loop, &self) != 0)
             return FLOW_ERR;
         enum flow f = exec_body(r, inner, k, &n->loop.body);
         if (f == FLOW_ERR)
@@ -241,7 +241,7 @@ static int define_macro(struct trun *r, struct tscope *s, const struct tnode *n)
     for (struct tscope *up = s; up; up = up->up)
         up->kept = true;
     struct tval v = {.kind = TV_MACRO, .macro = m};
-    return bind(r, s, n->macro.sym, &v);
+    return scope_bind(r, s, n->macro.sym, &v);
 }
 
 static int bind_parameters(struct trun *r, struct tscope *s, const struct tnode *n, const struct targs *args) {
@@ -260,7 +260,7 @@ static int bind_parameters(struct trun *r, struct tscope *s, const struct tnode 
             }
         given[i] = v != NULL;
         struct tval none = tval_missing(&(struct tval){.kind = TV_MACRO}, p->name);
-        if (bind(r, s, p->sym, v ? v : &none) != 0)
+        if (scope_bind(r, s, p->sym, v ? v : &none) != 0)
             return -1;
     }
     if (taken != args->n_kw)
@@ -270,7 +270,7 @@ static int bind_parameters(struct trun *r, struct tscope *s, const struct tnode 
         struct tval v;
         if (given[i] || !n->macro.param[i].preset)
             continue;
-        if (teval(r, s, n->macro.param[i].preset, &v) != 0 || bind(r, s, n->macro.param[i].sym, &v) != 0)
+        if (teval(r, s, n->macro.param[i].preset, &v) != 0 || scope_bind(r, s, n->macro.param[i].sym, &v) != 0)
             return -1;
     }
     return 0;

@@ -34,7 +34,7 @@ static int f_title(struct trun *r, const struct tval *self, const struct tcall *
     struct tstr s;
     uint32_t cp;
     (void)c;
-    if (tval_to_str(r, self, &s) != 0 || tcall_no_markup(r, s, "title") != 0)
+    if (tval_to_str(r, self, &s) != 0)
         return -1;
     for (size_t i = 0; i < s.n;) {
         size_t end = i, first = 0;
@@ -93,25 +93,7 @@ static int f_safe(struct trun *r, const struct tval *self, const struct tcall *c
 }
 
 static int f_escape(struct trun *r, const struct tval *self, const struct tcall *c, struct tval *out) {
-    struct tsink k = trun_sink(r);
-    struct tstr s;
-    if (f_string(r, self, c, out) != 0)
-        return -1;
-    s = out->s;
-    for (size_t i = 0; i < s.n && !s.safe; i++) {
-        static const char special[] = "&<>'\"";
-        static const char *const entity[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
-        const char *hit = s.p[i] ? strchr(special, s.p[i]) : NULL;
-        struct tstr one = tstr_sub(s, i, 1);
-        if (hit)
-            tsink_bytes(&k, entity[hit - special], strlen(entity[hit - special]), tstr_has_user(one));
-        else
-            tsink_put(&k, one);
-    }
-    if (!s.safe && trun_text(r, &k, &out->s) != 0)
-        return -1;
-    out->s.safe = true;
-    return 0;
+    return f_string(r, self, c, out) != 0 ? -1 : tval_escape(r, out->s, &out->s);
 }
 
 static int f_tojson(struct trun *r, const struct tval *self, const struct tcall *c, struct tval *out) {
@@ -140,8 +122,9 @@ static int f_indent(struct trun *r, const struct tval *self, const struct tcall 
     struct tstr s, width, line;
     int64_t n = 4;
     size_t off = 0;
-    if (tcall_str(r, self, "what is indented", &s) != 0 || tcall_no_markup(r, s, "indent") != 0)
+    if (tcall_str(r, self, "what is indented", &s) != 0)
         return -1;
+    bool safe = s.safe;
     if (c->arg[0] && c->arg[0]->kind == TV_STR) {
         width = c->arg[0]->s;
     } else {
@@ -169,7 +152,9 @@ static int f_indent(struct trun *r, const struct tval *self, const struct tcall 
         tsink_put(&k, line);
     }
     out->kind = TV_STR;
-    return trun_text(r, &k, &out->s);
+    int rc = trun_text(r, &k, &out->s);
+    out->s.safe = safe;
+    return rc;
 }
 
 static bool ascii(struct tstr s) {

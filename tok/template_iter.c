@@ -38,9 +38,6 @@ int titer_of(struct trun *r, const struct tval *v, struct titer **out) {
         *out = v->iter;
         return 0;
     case TV_STR:
-        if (v->s.safe)
-            return trun_fail(r, "taking apart the result of 'safe' or 'escape' is not supported");
-        break;
     case TV_UNDEF:
     case TV_LIST:
     case TV_TUPLE:
@@ -57,6 +54,8 @@ int titer_of(struct trun *r, const struct tval *v, struct titer **out) {
     if (!*out)
         return -1;
     (*out)->src = *v;
+    if (v->kind == TV_STR)
+        (*out)->src.s.safe = false; /* the characters of Markup are plain strings */
     return 0;
 }
 
@@ -293,12 +292,7 @@ int titer_reversed(struct trun *r, const struct tval *v, struct tval *out) {
     if (v->kind == TV_ITER) { /* Python can only reverse a generator by making a list of it */
         if (titer_list(r, v, out) != 0)
             return -1;
-        struct tlist *l = out->list;
-        for (size_t i = 0; i < l->n / 2; i++) {
-            struct tval t = l->v[i];
-            l->v[i] = l->v[l->n - 1 - i];
-            l->v[l->n - 1 - i] = t;
-        }
+        tlist_reverse(out->list);
         return 0;
     }
     if (titer_of(r, v, &it) != 0)

@@ -63,29 +63,28 @@ struct writer {
     int level;
 };
 
+/* The escape of one character; "" when it stands for itself. byte: what it is when it is not valid UTF-8. */
+static void escape(char out[24], uint32_t cp, unsigned char byte, bool ascii) {
+    static const char named[] = "\"\\\n\r\t\f\b", letter[] = "\"\\nrtfb";
+    const char *hit = cp && cp < 0x80 ? strchr(named, (int)cp) : NULL;
+    out[0] = '\0';
+    if (hit)
+        snprintf(out, 24, "\\%c", letter[hit - named]);
+    else if (cp < 0x20 || (ascii && cp > 0x7e && cp < 0x10000))
+        snprintf(out, 24, "\\u%04x", (unsigned)cp);
+    else if (ascii && cp == TSTR_INVALID)
+        snprintf(out, 24, "\\udc%02x", byte);
+    else if (ascii && cp >= 0x10000)
+        snprintf(out, 24, "\\u%04x\\u%04x", 0xd7c0 + (unsigned)(cp >> 10), 0xdc00 + (unsigned)(cp & 0x3ff));
+}
+
 static void put_string(struct writer *w, struct tstr s) {
     uint32_t cp;
     tsink_lit(w->k, "\"");
     for (size_t i = 0, len; i < s.n; i += len) {
-        char esc[24] = "";
+        char esc[24];
         len = tstr_next(s.p + i, s.n - i, &cp);
-        if (cp < 0x20 && cp && strchr("\n\r\t\f\b", (int)cp))
-            snprintf(esc, sizeof esc, "\\%c",
-                     cp == '\n'   ? 'n'
-                     : cp == '\r' ? 'r'
-                     : cp == '\t' ? 't'
-                     : cp == '\f' ? 'f'
-                                  : 'b');
-        else if (cp == '"' || cp == '\\')
-            snprintf(esc, sizeof esc, "\\%c", (char)cp);
-        else if (cp < 0x20)
-            snprintf(esc, sizeof esc, "\\u%04x", (unsigned)cp);
-        else if (cp == TSTR_INVALID && w->ascii)
-            snprintf(esc, sizeof esc, "\\udc%02x", (unsigned)(unsigned char)s.p[i]);
-        else if (cp > 0x7e && cp < 0x10000 && w->ascii)
-            snprintf(esc, sizeof esc, "\\u%04x", (unsigned)cp);
-        else if (cp >= 0x10000 && cp < TSTR_INVALID && w->ascii)
-            snprintf(esc, sizeof esc, "\\u%04x\\u%04x", 0xd7c0 + (unsigned)(cp >> 10), 0xdc00 + (unsigned)(cp & 0x3ff));
+        escape(esc, cp, (unsigned char)s.p[i], w->ascii);
         if (esc[0])
             tsink_lit(w->k, esc);
         else

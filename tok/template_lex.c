@@ -1,6 +1,6 @@
 #include "tok/template_lex.h"
 
-#include "tok/template_value.h"
+#include "tok/template_ops.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -8,7 +8,7 @@ int ttext_strip(struct trun *r, struct tstr s, const struct tval *chars, bool le
     bool given = chars && chars->kind != TV_NONE;
     if (given && tcall_str(r, chars, "the argument of strip", &set) != 0)
         return -1;
-    if (tcall_no_markup(r, s, "strip") != 0 || (given && set.n > 64 && trun_spend(r, set.n / 64 * (s.n + 1)) != 0))
+    if (given && set.n > 64 && trun_spend(r, set.n / 64 * (s.n + 1)) != 0)
         return -1;
     *out = tval_str(tstr_strip(s, given ? &set : NULL, left, right));
     return trun_spend_bytes(r, s.n);
@@ -16,11 +16,11 @@ int ttext_strip(struct trun *r, struct tstr s, const struct tval *chars, bool le
 
 int ttext_case(struct trun *r, struct tstr s, enum tstr_case how, struct tval *out) {
     struct tsink k = trun_sink(r);
-    if (tcall_no_markup(r, s, "a change of case") != 0)
-        return -1;
     tstr_case(&k, s, how);
     out->kind = TV_STR;
-    return trun_text(r, &k, &out->s);
+    int rc = trun_text(r, &k, &out->s);
+    out->s.safe = s.safe;
+    return rc;
 }
 
 int ttext_replace(struct trun *r, struct tstr s, struct tstr from, struct tstr to, int64_t count, struct tval *out) {
@@ -127,7 +127,7 @@ static int str_endswith(struct trun *r, const struct tval *self, const struct tc
 
 static int remove_affix(struct trun *r, const struct tval *self, const struct tcall *c, bool at_end, struct tval *out) {
     struct tstr s = self->s, affix;
-    if (tcall_str(r, c->arg[0], "a prefix or suffix", &affix) != 0 || tcall_no_markup(r, s, "removeprefix") != 0)
+    if (tcall_str(r, c->arg[0], "a prefix or suffix", &affix) != 0)
         return -1;
     if (affix_is(s, affix, at_end))
         s = tstr_sub(s, at_end ? 0 : affix.n, s.n - affix.n);
@@ -175,12 +175,13 @@ static int str_replace(struct trun *r, const struct tval *self, const struct tca
     struct tstr from, to;
     int64_t count = -1;
     if (tcall_str(r, c->arg[0], "what replace looks for", &from) != 0 ||
-        tcall_str(r, c->arg[1], "what replace puts in", &to) != 0 || tcall_no_markup(r, self->s, "replace") != 0 ||
-        tcall_no_markup(r, to, "replace") != 0)
+        tcall_str(r, c->arg[1], "what replace puts in", &to) != 0 || (self->s.safe && tval_escape(r, to, &to) != 0))
         return -1;
     if (c->arg[2] && !tval_as_int(c->arg[2], &count))
         return trun_fail(r, "the count of replace must be an int");
-    return ttext_replace(r, self->s, from, to, count, out);
+    int rc = ttext_replace(r, self->s, from, to, count, out);
+    out->s.safe = self->s.safe;
+    return rc;
 }
 
 static int str_join(struct trun *r, const struct tval *self, const struct tcall *c, struct tval *out) {
@@ -189,30 +190,25 @@ static int str_join(struct trun *r, const struct tval *self, const struct tcall 
     struct tval item;
     struct tstr s;
     int rc;
-    if (titer_of(r, c->arg[0], &it) != 0 || tcall_no_markup(r, self->s, "join") != 0)
+    if (titer_of(r, c->arg[0], &it) != 0)
         return -1;
     for (bool first = true; (rc = titer_next(r, it, &item)) > 0; first = false) {
-        if (tcall_str(r, &item, "each item that join joins", &s) != 0 || tcall_no_markup(r, s, "join") != 0)
+        if (tcall_str(r, &item, "each item that join joins", &s) != 0 || (self->s.safe && tval_escape(r, s, &s) != 0))
             return -1;
         if (!first)
             tsink_put(&k, self->s);
         tsink_put(&k, s);
     }
-    out->kind = TV_STR;
-    return rc < 0 ? -1 : trun_text(r, &k, &out->s);
+    if (rc < 0 || trun_text(r, &k, &s) != 0)
+        return -1;
+    *out = tval_str(s);
+    out->s.safe = self->s.safe;
+    return 0;
 }
 
 static int push_str(struct trun *r, struct tlist *l, struct tstr s) {
     struct tval v = tval_str(s);
     return tlist_push(r, l, &v);
-}
-
-static void reverse(struct tlist *l) {
-    for (size_t i = 0; i < l->n / 2; i++) {
-        struct tval t = l->v[i];
-        l->v[i] = l->v[l->n - 1 - i];
-        l->v[l->n - 1 - i] = t;
-    }
 }
 
 /* At runs of white space; what is left after the last allowed cut keeps its white space on the far side. */
@@ -260,8 +256,7 @@ static int split(struct trun *r, const struct tval *self, const struct tcall *c,
         return trun_fail(r, "the maxsplit of split must be an int");
     if (given && sep.n == 0)
         return trun_fail(r, "the separator of split is empty");
-    if (tcall_no_markup(r, self->s, "split") != 0 || tval_new_list(r, TV_LIST, out) != 0 ||
-        trun_spend_bytes(r, self->s.n) != 0)
+    if (tval_new_list(r, TV_LIST, out) != 0 || trun_spend_bytes(r, self->s.n) != 0)
         return -1;
     if (from_end && given && sep.n > 64 && trun_spend(r, sep.n / 64 * (self->s.n + 1)) != 0)
         return -1;
@@ -270,7 +265,7 @@ static int split(struct trun *r, const struct tval *self, const struct tcall *c,
     int rc =
         given ? split_at(r, self->s, sep, max, from_end, out->list) : split_space(r, self->s, max, from_end, out->list);
     if (from_end && rc == 0)
-        reverse(out->list);
+        tlist_reverse(out->list);
     return rc;
 }
 
@@ -284,7 +279,7 @@ static int str_rsplit(struct trun *r, const struct tval *self, const struct tcal
 static int str_splitlines(struct trun *r, const struct tval *self, const struct tcall *c, struct tval *out) {
     struct tstr line;
     size_t off = 0;
-    if (tcall_no_markup(r, self->s, "splitlines") != 0 || tval_new_list(r, TV_LIST, out) != 0)
+    if (tval_new_list(r, TV_LIST, out) != 0)
         return -1;
     for (size_t from = 0; ttext_line(self->s, &off, &line); from = off)
         if (push_str(r, out->list, tcall_flag(c, 0) ? tstr_sub(self->s, from, off - from) : line) != 0)

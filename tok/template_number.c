@@ -20,7 +20,7 @@ static int shortest(double f, char digits[32], int *exponent) {
         if (text[i] == '.')
             point = (int)n_digits;
         else if (text[i] == 'e' || text[i] == 'E') {
-            ten = atoi(text + i + 1);
+            ten = (int)strtol(text + i + 1, NULL, 10);
             break;
         } else if (n_digits < 31)
             digits[n_digits++] = text[i];
@@ -199,12 +199,16 @@ static int need_numbers(struct trun *r, const char *op, const struct tval *a, co
 
 static int join_strings(struct trun *r, const struct tval *a, const struct tval *b, struct tval *out) {
     struct tsink k = trun_sink(r);
-    if (a->s.safe || b->s.safe)
-        return trun_fail(r, "joining the result of 'safe' or 'escape' with other text is not supported");
-    tsink_put(&k, a->s);
-    tsink_put(&k, b->s);
+    struct tstr x = a->s, y = b->s;
+    bool safe = x.safe || y.safe;
+    if (safe && (tval_escape(r, x, &x) != 0 || tval_escape(r, y, &y) != 0))
+        return -1;
+    tsink_put(&k, x);
+    tsink_put(&k, y);
     out->kind = TV_STR;
-    return trun_text(r, &k, &out->s);
+    int rc = trun_text(r, &k, &out->s);
+    out->s.safe = safe;
+    return rc;
 }
 
 static int join_lists(struct trun *r, const struct tlist *a, const struct tlist *b, struct tval *out,
@@ -248,14 +252,15 @@ static int repeat(struct trun *r, const struct tval *v, int64_t times, struct tv
     if (times < 0)
         times = 0;
     if (v->kind == TV_STR) {
-        if (v->s.safe)
-            return trun_fail(r, "repeating the result of 'safe' or 'escape' is not supported");
         if (v->s.n && (uint64_t)times > TRUN_MAX_OUTPUT / v->s.n)
             return trun_fail(r, "a repeated string is too long");
         for (int64_t i = 0; v->s.n && i < times; i++)
             tsink_put(&k, v->s);
-        out->kind = TV_STR;
-        return trun_text(r, &k, &out->s);
+        struct tval whole = {.kind = TV_STR};
+        int rc = trun_text(r, &k, &whole.s);
+        whole.s.safe = v->s.safe;
+        *out = whole;
+        return rc;
     }
     if (tval_new_list(r, v->kind, &l) != 0)
         return -1;

@@ -5,15 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
-int tparse_fail(struct tparser *p, const char *fmt, ...) {
+void tparse_error(struct tparser *p, const char *fmt, ...) {
     char what[300];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
     if (p->ast->a.bad)
-        return err_set(p->e, ERR_MEMORY, "%s: the template needs too much memory", p->ast->name);
-    return err_set(p->e, ERR_MODEL, "%s, line %u: %s", p->ast->name, p->tok->line, what);
+        err_set(p->e, ERR_MEMORY, "%s: the template needs too much memory", p->ast->name);
+    else
+        err_set(p->e, ERR_MODEL, "%s, line %u: %s", p->ast->name, p->tok->line, what);
 }
 
 int tparse_expected(struct tparser *p, const char *what) {
@@ -25,7 +26,7 @@ int tparse_expected(struct tparser *p, const char *what) {
 struct tnode *tparse_node(struct tparser *p, enum tnode_kind kind, uint32_t line) {
     struct tnode *n = tarena_alloc(&p->ast->a, sizeof *n);
     if (!n) {
-        tparse_fail(p, "out of memory");
+        tparse_error(p, "out of memory");
         return NULL;
     }
     n->kind = kind;
@@ -154,7 +155,7 @@ static struct tnode *for_loop(struct tparser *p, uint32_t line) {
     if (tparse_skip_name(p, "if") && !(n->loop.where = tparse_expr(p)))
         return NULL;
     if (tparse_at_name(p, "recursive")) {
-        tparse_fail(p, "recursive for loops are not supported");
+        tparse_error(p, "recursive for loops are not supported");
         return NULL;
     }
     if (body_until(p, "endfor else", &n->loop.body) != 0)
@@ -176,7 +177,7 @@ static struct tnode *conditional(struct tparser *p, uint32_t line) {
             return NULL;
         more = tparse_skip_name(p, "elif");
         if (tarena_grow(&p->ast->a, (void **)&n->branches.v, n->branches.n, &cap, sizeof b) != 0) {
-            tparse_fail(p, "out of memory");
+            tparse_error(p, "out of memory");
             return NULL;
         }
         n->branches.v[n->branches.n++] = b;
@@ -188,7 +189,7 @@ static struct tnode *conditional(struct tparser *p, uint32_t line) {
         if (whole_body(p, "endif", &b.body) != 0)
             return NULL;
         if (tarena_grow(&p->ast->a, (void **)&n->branches.v, n->branches.n, &cap, sizeof b) != 0) {
-            tparse_fail(p, "out of memory");
+            tparse_error(p, "out of memory");
             return NULL;
         }
         n->branches.v[n->branches.n++] = b;
@@ -258,7 +259,7 @@ static struct tnode *with(struct tparser *p, uint32_t line) {
         if (targets.n && tparse_expect_op(p, ',') != 0)
             return NULL;
         if (p->tok->type == TT_NAME && p->tok[1].type == TT_OP && p->tok[1].op == ',') {
-            tparse_fail(p, "tuples in 'with' are not supported");
+            tparse_error(p, "tuples in 'with' are not supported");
             return NULL;
         }
         if (tparse_push(p, &targets, tparse_target(p, false)) != 0 || tparse_expect_op(p, '=') != 0 ||
@@ -294,7 +295,7 @@ static struct tnode *generation(struct tparser *p, uint32_t line) {
 static struct tnode *jump(struct tparser *p, uint32_t line, enum tnode_kind kind) {
     if (p->in_loop)
         return tparse_node(p, kind, line);
-    tparse_fail(p, "'%s' outside a for", kind == TN_BREAK ? "break" : "continue");
+    tparse_error(p, "'%s' outside a for", kind == TN_BREAK ? "break" : "continue");
     return NULL;
 }
 
@@ -334,20 +335,11 @@ static struct tnode *statement(struct tparser *p, const char *ends) {
     p->tok--;
     int n = s.n < 60 ? (int)s.n : 60;
     if ((s.n > 3 && memcmp(s.p, "end", 3) == 0) || tstr_is(s, "else") || tstr_is(s, "elif"))
-        tparse_fail(p, "the tag '%.*s' belongs to nothing here%s%s", n, s.p, ends ? "; expected one of: " : "",
-                    ends ? ends : "");
+        tparse_error(p, "the tag '%.*s' belongs to nothing here%s%s", n, s.p, ends ? "; expected one of: " : "",
+                     ends ? ends : "");
     else
-        tparse_fail(p, "the tag '%.*s' is not supported", n, s.p);
+        tparse_error(p, "the tag '%.*s' is not supported", n, s.p);
     return NULL;
-}
-
-static bool one_of(struct tstr s, const char *words) {
-    for (size_t k; *words; words += k + (words[k] == ' ')) {
-        k = strcspn(words, " ");
-        if (tstr_eq(s, tstr_of(words, k, false)))
-            return true;
-    }
-    return false;
 }
 
 static int statements(struct tparser *p, const char *ends, struct tbody *out) {
@@ -372,7 +364,7 @@ static int statements(struct tparser *p, const char *ends, struct tbody *out) {
             break;
         case TT_BLOCK_BEGIN:
             p->tok++;
-            if (ends && p->tok->type == TT_NAME && one_of(p->tok->s, ends))
+            if (ends && p->tok->type == TT_NAME && tstr_word(p->tok->s, ends) >= 0)
                 goto done;
             n = statement(p, ends);
             if (n && block_end(p) != 0)

@@ -1,9 +1,21 @@
-/* tok/template_parse.h - what the two halves of the parser (statements, expressions) share. */
+/* tok/template_parse.h - the parser, and what its two halves (statements, expressions) share. */
 #ifndef TOK_TEMPLATE_PARSE_H
 #define TOK_TEMPLATE_PARSE_H
 
 #include "tok/template_ast.h"
 #include "tok/template_lex.h"
+
+/* Bounds of a template. */
+enum {
+    TAST_MAX_SOURCE = 1 << 20,
+    TAST_MAX_DEPTH = 150, /* nested brackets and blocks */
+    TAST_MAX_CHAIN = 500, /* a + b + c ... */
+    TAST_MAX_SYMBOLS = 1000,
+};
+#define TAST_MAX_MEMORY ((size_t)128 << 20)
+
+/* ast is zeroed; tarena_free(&ast->a) releases it, also after a failure. */
+int tparse(struct tast *ast, const char *src, size_t n, const char *name, struct err *e);
 
 struct tparser {
     struct tast *ast;
@@ -13,7 +25,8 @@ struct tparser {
     int in_macro, in_loop; /* loops are counted within the innermost macro */
 };
 
-int tparse_fail(struct tparser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void tparse_error(struct tparser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define tparse_fail(...) (tparse_error(__VA_ARGS__), -1)
 /* "expected WHAT, got ...". */
 int tparse_expected(struct tparser *p, const char *what);
 struct tnode *tparse_node(struct tparser *p, enum tnode_kind kind, uint32_t line);

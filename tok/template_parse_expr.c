@@ -44,7 +44,7 @@ static struct tnode *name(struct tparser *p, bool with_namespace) {
         return n;
     }
     if (p->in_macro && (tstr_is(s, "varargs") || tstr_is(s, "kwargs") || tstr_is(s, "caller"))) {
-        tparse_fail(p, "'%.*s' in a macro is not supported", (int)s.n, s.p);
+        tparse_error(p, "'%.*s' in a macro is not supported", (int)s.n, s.p);
         return NULL;
     }
     p->tok++;
@@ -74,7 +74,7 @@ static struct tnode *string(struct tparser *p) {
     for (tsink_put(&k, s); p->tok->type == TT_STRING; p->tok++)
         tsink_put(&k, p->tok->s);
     if (!tsink_ok(&k)) {
-        tparse_fail(p, "out of memory");
+        tparse_error(p, "out of memory");
         return NULL;
     }
     n->value.s = tsink_str(&k);
@@ -239,7 +239,7 @@ static struct tnode *call(struct tparser *p, struct tnode *of) {
     if (!n)
         return NULL;
     if (of->kind == TN_ATTR && tmethod_refused_anywhere(of->attr.name)) {
-        tparse_fail(p, "the method '%.*s' is not supported", (int)of->attr.name.n, of->attr.name.p);
+        tparse_error(p, "the method '%.*s' is not supported", (int)of->attr.name.n, of->attr.name.p);
         return NULL;
     }
     n->call.of = of;
@@ -261,7 +261,7 @@ static struct tnode *subscript(struct tparser *p, struct tnode *of) {
             return NULL;
     }
     if (tparse_at_op(p, ',')) {
-        tparse_fail(p, "several subscripts in one pair of brackets are not supported");
+        tparse_error(p, "several subscripts in one pair of brackets are not supported");
         return NULL;
     }
     if (tparse_expect_op(p, ']') != 0 || !(n = tparse_node(p, slice ? TN_SLICE : TN_ITEM, line)))
@@ -284,8 +284,8 @@ static struct tnode *attribute(struct tparser *p, struct tnode *of) {
     struct tnode *n = NULL;
     if (p->tok->type == TT_NAME) {
         if (p->tok->s.n >= 2 && memcmp(p->tok->s.p, "__", 2) == 0) {
-            tparse_fail(p, "the attribute '%.*s' is not supported", p->tok->s.n < 60 ? (int)p->tok->s.n : 60,
-                        p->tok->s.p);
+            tparse_error(p, "the attribute '%.*s' is not supported", p->tok->s.n < 60 ? (int)p->tok->s.n : 60,
+                         p->tok->s.p);
             return NULL;
         }
         n = tparse_node(p, TN_ATTR, line);
@@ -330,10 +330,10 @@ static const struct tbuiltin *builtin(struct tparser *p, bool filter) {
     struct tstr s = p->tok->s;
     const struct tbuiltin *f = filter ? tfilter_find(s) : ttest_find(s);
     if (!f)
-        tparse_fail(p, "the %s '%.*s' is not supported", filter ? "filter" : "test", s.n < 60 ? (int)s.n : 60, s.p);
+        tparse_error(p, "the %s '%.*s' is not supported", filter ? "filter" : "test", s.n < 60 ? (int)s.n : 60, s.p);
     p->tok++;
     if (f && tparse_at_op(p, '.')) {
-        tparse_fail(p, "a dotted name of a %s is not supported", filter ? "filter" : "test");
+        tparse_error(p, "a dotted name of a %s is not supported", filter ? "filter" : "test");
         return NULL;
     }
     return f;
@@ -342,7 +342,7 @@ static const struct tbuiltin *builtin(struct tparser *p, bool filter) {
 static struct tnode *no_args(struct tparser *p, struct tnode *n) {
     n->call.args = tarena_alloc(&p->ast->a, sizeof *n->call.args);
     if (!n->call.args)
-        tparse_fail(p, "out of memory");
+        tparse_error(p, "out of memory");
     return n->call.args ? n : NULL;
 }
 
@@ -394,7 +394,7 @@ static struct tnode *test(struct tparser *p, struct tnode *of) {
                t == TT_STRING || t == TT_INTEGER || t == TT_FLOAT || tparse_at_op(p, '[') || tparse_at_op(p, '{')) {
         struct tnodes pos = {0};
         if (tparse_at_name(p, "is")) {
-            tparse_fail(p, "tests cannot be chained with 'is'");
+            tparse_error(p, "tests cannot be chained with 'is'");
             return NULL;
         }
         arg = primary(p, false);
@@ -511,7 +511,7 @@ static struct tnode *compare(struct tparser *p) {
         if (!with)
             return NULL;
         if (tarena_grow(&p->ast->a, (void **)&v, n, &cap, sizeof *v) != 0) {
-            tparse_fail(p, "out of memory");
+            tparse_error(p, "out of memory");
             return NULL;
         }
         v[n++] = (struct tcompare_op){op, with};

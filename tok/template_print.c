@@ -2,6 +2,7 @@
 #include "tok/template_run.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static void repr_str(struct tsink *k, struct tstr s) {
     bool single = tstr_find(s, tstr_lit("'"), 0) != SIZE_MAX, twice = tstr_find(s, tstr_lit("\""), 0) != SIZE_MAX;
@@ -108,9 +109,9 @@ int tval_repr(struct trun *r, struct tsink *k, const struct tval *v) {
         tval_print_double(k, v->f);
         return 0;
     case TV_STR:
-        if (v->s.safe)
-            return trun_fail(r, "printing the result of 'safe' or 'escape' inside a list or dict is not supported");
+        tsink_lit(k, v->s.safe ? "Markup(" : "");
         repr_str(k, v->s);
+        tsink_lit(k, v->s.safe ? ")" : "");
         return trun_spend_bytes(r, v->s.n);
     case TV_LIST:
     case TV_TUPLE:
@@ -158,4 +159,25 @@ int tval_to_str(struct trun *r, const struct tval *v, struct tstr *out) {
     }
     struct tsink k = trun_sink(r);
     return tval_print(r, &k, v) != 0 ? -1 : trun_text(r, &k, out);
+}
+
+int tval_escape(struct trun *r, struct tstr s, struct tstr *out) {
+    static const char special[] = "&<>'\"";
+    static const char *const entity[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
+    struct tsink k = trun_sink(r);
+    *out = s;
+    if (s.safe)
+        return 0;
+    for (size_t i = 0; i < s.n; i++) {
+        const char *hit = s.p[i] ? strchr(special, s.p[i]) : NULL;
+        struct tstr one = tstr_sub(s, i, 1);
+        if (hit)
+            tsink_bytes(&k, entity[hit - special], strlen(entity[hit - special]), tstr_has_user(one));
+        else
+            tsink_put(&k, one);
+    }
+    if (trun_text(r, &k, out) != 0)
+        return -1;
+    out->safe = true;
+    return 0;
 }

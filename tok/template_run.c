@@ -3,15 +3,16 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-int trun_fail(struct trun *r, const char *fmt, ...) {
+void trun_error(struct trun *r, const char *fmt, ...) {
     char what[300];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
     if (r->a->bad)
-        return trun_memory(r);
-    return err_set(r->e, ERR_MODEL, "%s, line %u: %s", r->ast->name, r->line, what);
+        trun_memory(r);
+    else
+        err_set(r->e, ERR_MODEL, "%s, line %u: %s", r->ast->name, r->line, what);
 }
 
 int trun_undefined(struct trun *r, const struct tval *v) {
@@ -24,8 +25,9 @@ int trun_undefined(struct trun *r, const struct tval *v) {
 }
 
 int trun_memory(struct trun *r) {
-    return err_set(r->e, ERR_MEMORY, "%s, line %u: the rendering needs too much memory, or its text is too long",
-                   r->ast->name, r->line);
+    err_set(r->e, ERR_MEMORY, "%s, line %u: the rendering needs too much memory, or its text is too long", r->ast->name,
+            r->line);
+    return -1;
 }
 
 int trun_spend(struct trun *r, size_t n) {

@@ -5,13 +5,13 @@
 #define TOK_TEMPLATE_RUN_H
 
 #include "tok/template_ast.h"
-#include "tok/template_value.h"
+#include "tok/template_ops.h"
 
 enum {
     TRUN_MAX_STEPS = 5 * 1000 * 1000, /* well under a second */
-    TRUN_MAX_DEPTH = 600,              /* nested evaluations and macro calls */
-    TRUN_MAX_NEST = 100,               /* lists in lists, JSON, ... */
-    TRUN_MAX_RANGE = 100000,           /* as in Jinja's sandbox */
+    TRUN_MAX_DEPTH = 600,             /* nested evaluations and macro calls */
+    TRUN_MAX_NEST = 100,              /* lists in lists, JSON, ... */
+    TRUN_MAX_RANGE = 100000,          /* as in Jinja's sandbox */
 };
 #define TRUN_MAX_OUTPUT ((size_t)32 << 20)
 #define TRUN_MAX_MEMORY ((size_t)256 << 20)
@@ -39,8 +39,10 @@ struct trun {
     uint32_t line; /* of what is being evaluated */
 };
 
-/* Sets "NAME, line N: ...", ERR_MODEL. Returns -1. */
-int trun_fail(struct trun *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Sets "NAME, line N: ...", ERR_MODEL. */
+void trun_error(struct trun *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same as an expression that is -1, which callers and analysers can see. */
+#define trun_fail(...) (trun_error(__VA_ARGS__), -1)
 /* Names the variable or attribute that v, an Undefined, was asked for. Returns -1. */
 int trun_undefined(struct trun *r, const struct tval *v);
 int trun_memory(struct trun *r);

@@ -33,11 +33,14 @@ int tstr_cmp(struct tstr a, struct tstr b) {
     return c ? c : (a.n > b.n) - (a.n < b.n);
 }
 
-uint64_t tstr_hash(struct tstr s) {
-    uint64_t h = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (uint8_t)s.p[i]) * 0x100000001b3u;
-    return h;
+int tstr_word(struct tstr s, const char *words) {
+    int i = 0;
+    for (size_t k; *words; words += k + (words[k] == ' '), i++) {
+        k = strcspn(words, " ");
+        if (tstr_eq(s, tstr_of(words, k, false)))
+            return i;
+    }
+    return -1;
 }
 
 size_t tstr_next(const char *p, size_t n, uint32_t *cp) {

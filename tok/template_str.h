@@ -28,7 +28,8 @@ bool tstr_has_user(struct tstr s);
 bool tstr_is(struct tstr s, const char *lit);
 bool tstr_eq(struct tstr a, struct tstr b);
 int tstr_cmp(struct tstr a, struct tstr b); /* by code point */
-uint64_t tstr_hash(struct tstr s);
+/* Which of the words of "a b c" s is, or -1. */
+int tstr_word(struct tstr s, const char *words);
 
 /* Characters. */
 enum { TSTR_INVALID = 0x110000 }; /* code point of a byte that is not part of valid UTF-8 */

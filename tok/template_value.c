@@ -69,6 +69,14 @@ int tdict_set(struct trun *r, struct tdict *d, const struct tval *k, const struc
     return 0;
 }
 
+void tlist_reverse(struct tlist *l) {
+    for (size_t i = 0; i < l->n / 2; i++) {
+        struct tval t = l->v[i];
+        l->v[i] = l->v[l->n - 1 - i];
+        l->v[l->n - 1 - i] = t;
+    }
+}
+
 static struct tval *find_str(const struct tdict *d, struct tstr key) {
     for (size_t i = 0; i < d->n; i++)
         if (d->v[i].k.kind == TV_STR && tstr_eq(d->v[i].k.s, key))

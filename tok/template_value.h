@@ -1,5 +1,5 @@
-/* tok/template_value.h - values of the template interpreter and what Python does with them: truth, equality, order,
- * str() and repr(), attributes, items, slices, arithmetic, iteration, JSON in and out.
+/* tok/template_value.h - values of the template interpreter: their kinds, containers, truth, equality and order. What
+ * else Python does with them is in template_ops.h.
  *
  * Values are small and copied; what they point at lives in the run's arena and never changes, save namespaces and
  * one-shot iterators. Anything that Python would answer with an exception is an error here (see template_run.h). */
@@ -13,7 +13,6 @@ struct tnode;
 struct tscope;
 struct tbuiltin;
 struct titer;
-struct yyjson_val;
 
 enum tval_kind {
     TV_UNDEF, /* Jinja's default Undefined */
@@ -106,6 +105,7 @@ struct tval tval_missing(const struct tval *obj, struct tstr name);
 int tval_new_list(struct trun *r, enum tval_kind list_or_tuple, struct tval *out);
 int tval_new_dict(struct trun *r, enum tval_kind dict_or_namespace, struct tval *out);
 int tlist_push(struct trun *r, struct tlist *l, const struct tval *v);
+void tlist_reverse(struct tlist *l);
 /* Sets a key, which must be hashable (else an error). */
 int tdict_set(struct trun *r, struct tdict *d, const struct tval *k, const struct tval *v);
 /* *out NULL when there is no such key. */
@@ -126,41 +126,5 @@ enum tcompare { TC_EQ, TC_NE, TC_LT, TC_LE, TC_GT, TC_GE, TC_IN, TC_NOT_IN };
 int tval_compare(struct trun *r, enum tcompare op, const struct tval *a, const struct tval *b, struct tval *out);
 int tval_in(struct trun *r, const struct tval *needle, const struct tval *hay, bool *out);
 int tval_len(struct trun *r, const struct tval *v, size_t *n);
-
-/* str() and repr() onto a sink. */
-int tval_print(struct trun *r, struct tsink *k, const struct tval *v);
-int tval_repr(struct trun *r, struct tsink *k, const struct tval *v);
-/* str() as a string. */
-int tval_to_str(struct trun *r, const struct tval *v, struct tstr *out);
-void tval_print_double(struct tsink *k, double f);
-/* Python's float() and int() of text: 0, or -1 when the text is no such number. No error is set. */
-int tval_parse_double(struct tstr s, double *out);
-int tval_parse_int(struct tstr s, int64_t *out);
-
-/* Access and arithmetic; each needs a value, so Undefined is an error. */
-int tval_attr(struct trun *r, const struct tval *obj, struct tstr name, struct tval *out);
-int tval_item(struct trun *r, const struct tval *obj, const struct tval *key, struct tval *out);
-/* Absent bounds are NULL. */
-int tval_slice(struct trun *r, const struct tval *obj, const struct tval *from, const struct tval *to,
-               const struct tval *step, struct tval *out);
-int tval_add(struct trun *r, const struct tval *a, const struct tval *b, struct tval *out);
-int tval_arith(struct trun *r, char op, const struct tval *a, const struct tval *b, struct tval *out); /* - * / f % p */
-int tval_negate(struct trun *r, const struct tval *a, struct tval *out);
-/* The attribute path of map(attribute="a.b"): item after item. */
-int tval_path(struct trun *r, const struct tval *obj, const struct tval *path, struct tval *out);
-
-/* json.dumps as transformers' tojson filter calls it; NULL for what was not given. */
-struct tjson_style {
-    const struct tval *indent, *separators;
-    bool ensure_ascii, sort_keys;
-};
-int tjson_write(struct trun *r, struct tsink *k, const struct tval *v, const struct tjson_style *style);
-/* A value from parsed JSON; its strings are from user data. */
-int tjson_read(struct trun *r, struct yyjson_val *j, struct tval *out);
-
-/* Iteration. titer_of: an error when v cannot be iterated. titer_next: 1 and *out, 0 at the end, -1. */
-int titer_of(struct trun *r, const struct tval *v, struct titer **out);
-int titer_next(struct trun *r, struct titer *it, struct tval *out);
-int titer_list(struct trun *r, const struct tval *v, struct tval *out); /* list(v) */
 
 #endif

@@ -3,6 +3,7 @@
 
     versus_llama_cpp.py write DIR --type bf16      writes DIR/random-bf16.gguf (Llama 3.2 1B's shape unless told otherwise)
     versus_llama_cpp.py time FILE.gguf ...         prints prefill and decode speed of each file, one JSON object per line
+    versus_llama_cpp.py compare FILE.gguf ...      the same beside ./splitinf, the two in turn; a table with the ratios
 
 Needs the packages gguf, numpy and llama-cpp-python. The weights are normal with deviation 0.02, tiled from one block of
 random numbers: what they are does not matter for speed, that they are finite and not zero does.
@@ -13,6 +14,7 @@ import ctypes
 import json
 import pathlib
 import statistics
+import subprocess
 import sys
 import time
 
@@ -164,6 +166,44 @@ def time_models(a):
         )
 
 
+def time_splitinf(a, path):
+    """(prefill, decode) tok/s of one run of `splitinf bench` on the same file."""
+    cmd = [a.splitinf, "bench", "--model", path, "--prefill", a.prompt, "--tokens", a.new, "--repeat", 1]
+    cmd += ["--chunk", a.prompt, "--threads", a.threads, "--json", "--quiet"]
+    r = json.loads(subprocess.run([str(x) for x in cmd], check=True, stdout=subprocess.PIPE).stdout)
+    return r["prefill_tok_s"], r["decode_tok_s"]
+
+
+def time_llama(a, path):
+    m = Llama(path, a.threads, a.prompt, a.new)
+    rng = np.random.default_rng(2)
+    prompt = [int(t) for t in rng.integers(1, m.vocab, a.prompt)]
+    for _ in range(2):  # as splitinf bench: the first run warms up
+        m.clear()
+        prefill = m.decode(prompt)
+        decode = [m.decode([int(t)]) for t in rng.integers(1, m.vocab, a.new)]
+    m.close()
+    return a.prompt / prefill, a.new / sum(decode)
+
+
+def compare(a):
+    print(f"prompt of {a.prompt}, answer of {a.new}, {a.threads} threads, medians of {a.repeat} pairs, tok/s")
+    print(f"{'file':24} {'':8} {'splitinf':>9} {'llama.cpp':>9} {'ratio':>6} {'min':>6} {'max':>6}")
+    for path in a.files:
+        ours, theirs = [], []
+        for _ in range(a.repeat):
+            theirs.append(time_llama(a, path))
+            ours.append(time_splitinf(a, path))
+        for i, what in enumerate(("prompt", "answer")):
+            x, y = [v[i] for v in ours], [v[i] for v in theirs]
+            ratios = [p / q for p, q in zip(x, y)]
+            print(
+                f"{pathlib.Path(path).name:24} {what:8} {statistics.median(x):9.2f} {statistics.median(y):9.2f} "
+                f"{statistics.median(ratios):6.2f} {min(ratios):6.2f} {max(ratios):6.2f}",
+                flush=True,
+            )
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(dest="cmd", required=True)
@@ -187,6 +227,14 @@ def main():
     t.add_argument("--new", type=int, default=24)
     t.add_argument("--repeat", type=int, default=3)
     t.set_defaults(run=time_models)
+    c = sub.add_parser("compare", help="splitinf and llama.cpp in turn on GGUF files")
+    c.add_argument("files", nargs="+")
+    c.add_argument("--splitinf", default="./splitinf")
+    c.add_argument("--threads", type=int, default=2)
+    c.add_argument("--prompt", type=int, default=512)
+    c.add_argument("--new", type=int, default=32)
+    c.add_argument("--repeat", type=int, default=3)
+    c.set_defaults(run=compare)
     a = p.parse_args()
     a.run(a)
 

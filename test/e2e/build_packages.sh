@@ -40,7 +40,7 @@ END
 
 # A copy, so that nothing is written into the tree.
 mkdir "$SCRATCH/copy" && cp -R build.sh vendor "$SCRATCH/copy/"
-build() { (cd "$SCRATCH/copy" && PATH="$bin:$PATH" CC=lacking-cc ./build.sh "$@"); }
+build() { (cd "$SCRATCH/copy" && PATH="$bin:$PATH" CC=lacking-cc ./build.sh); }
 
 told() {
     echo 1000 >"$SCRATCH/uid"

@@ -21,7 +21,7 @@ from template_oracle import render
 warnings.simplefilter("ignore")
 
 REFUSED = re.compile(
-    r"(is|are) not supported|became too large|printing a |printing the result|joining the result|'safe' or 'escape'"
+    r"(is|are) not supported|became too large|printing a "
     r"|takes 0 to 15 places|too large|are nested deeper|several subscripts|does not add strings|cannot be rounded"
     r"|the test 'sameas'|is too large|needs a sequence that can be reversed|comparing values of type")
 
@@ -98,6 +98,8 @@ class Gen:
         x = self.str_(depth - 1)
         a = lambda: self.str_(0)
         n = lambda: self.pick(["", "1", "-1", "2", "-2", "n", "99", "none", "m"])  # jinja2 folds a constant sliced by 1.5 to ""
+        if self.r.random() < .1:
+            x = f"({x}|{self.pick(['safe', 'e'])})"
         return self.pick([
             lambda: f"({x} + {self.str_(depth - 1)})", lambda: f"({x} ~ {self.expr(depth - 1)})", lambda: f"{x}.strip()",
             lambda: f"{x}.lstrip({a()})", lambda: f"{x}.rstrip({a()})", lambda: f"{x}.{self.pick(['upper', 'lower', 'title', 'capitalize'])}()",
@@ -107,7 +109,7 @@ class Gen:
             lambda: f"({self.seq(depth - 1)}|join({a()}))", lambda: f"{a()}.join({self.pick(['ls', x])})",
             lambda: f"({self.expr(depth - 1)}|string)", lambda: f"({x} if {self.bool_(depth - 1)} else {a()})", lambda: f"{x}.split({a()})[0]",
             lambda: f"{x}.split({a()})[-1]", lambda: f"({self.dict_(depth - 1)}|tojson({self.pick(['', 'indent=2', 'sort_keys=true', 'indent=1'])}))",
-            lambda: f"({self.seq(depth - 1)}|tojson)", lambda: f"({x} * {self.pick('0123')})", lambda: f"{x}.removeprefix({a()})",
+            lambda: f"({self.seq(depth - 1)}|tojson)", lambda: f"({x}|{self.pick(['safe', 'escape'])})", lambda: f"({x} * {self.pick('0123')})", lambda: f"{x}.removeprefix({a()})",
             lambda: f"({x}|indent({self.pick(['1', '2', repr('> ')])}, {self.pick(['true', 'false'])}, {self.pick(['true', 'false'])}))",
             lambda: f"strftime_now({self.pick([repr('%Y-%m-%d'), repr('%d %b %Y'), repr('%A, %B %-d %y %U %W %w %u %j %H:%M:%S %I %p %%')])})",
         ])()

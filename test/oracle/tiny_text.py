@@ -178,9 +178,13 @@ def log(r):
     return "\n".join(rows)
 
 
-def question(r):
+# Questions whose answer stands in the question: what a model of this size learns last.
+COPYING = (0, 0, 4, 9, 9, 9, 10, 11, 11, 13, 13, 15)
+
+
+def question(r, copying=False):
     """One (question, answer)."""
-    kind = r.randrange(16)
+    kind = r.choice(COPYING) if copying else r.randrange(16)
     if kind == 0:
         c = r.choice(list(CAPITALS))
         return f"What is the capital of {c}?", f"The capital of {c} is {CAPITALS[c]}."
@@ -240,10 +244,10 @@ def question(r):
     return f"Tell me a short story about {a(r.choice(ANIMALS))}.", story(r)
 
 
-def chat(r):
+def chat(r, copying=False):
     turns = [("system", r.choice(SYSTEM))] if r.random() < 0.3 else []
     for _ in range(r.choice((1, 1, 1, 2, 2, 3, 4))):
-        q, answer = question(r)
+        q, answer = question(r, copying)
         turns += [("user", q), ("assistant", answer)]
     return turns
 
@@ -252,4 +256,10 @@ KINDS = ((chat, 8), (story, 3), (email, 2), (records, 2), (code, 2), (arithmetic
 
 
 def document(r):
+    """Any kind, as the first stage of training mixes them."""
     return r.choices([k for k, _ in KINDS], [w for _, w in KINDS])[0](r)
+
+
+def copying_document(r):
+    """The second stage: mostly conversations in which the answer is found in the question."""
+    return chat(r, True) if r.random() < 0.7 else document(r)

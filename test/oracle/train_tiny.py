@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains test/models/tiny: a small Llama-architecture model with its own byte-level BPE tokenizer and chat template.
 
-    python3 test/oracle/train_tiny.py --shakespeare FILE [--out test/models/tiny] [--work DIR] [--steps N] [--threads 1]
+    python3 test/oracle/train_tiny.py --shakespeare FILE [--out test/models/tiny] [--work DIR] [--threads 1]
 
 Needs torch, transformers, tokenizers, safetensors. The text is Shakespeare (public domain) and templates (tiny_text.py), so
 the weights are free of anybody's rights. Everything is seeded; with one thread and the same versions the result is the same.
@@ -21,7 +21,10 @@ import tokenizers
 import torch
 import transformers
 
-VOCAB, CONTEXT, SEED = 1536, 1024, 20240607
+VOCAB, CONTEXT, SEED, TOKENS_PER_STEP = 1536, 1024, 20240607, 2048
+# The second stage repeats half of the first one's mixture and adds conversations that ask for copying.
+STAGES = ({"name": "first", "steps": 2600, "lr": 3e-3, "warm_up": 100, "floor": 0.1, "window": 256, "seed": SEED},
+          {"name": "second", "steps": 600, "lr": 1.5e-3, "warm_up": 40, "floor": 0.02, "window": 512, "seed": SEED + 1})
 SPECIAL = ["<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|pad|>"]
 # The pre-tokeniser of Llama 3.
 SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -81,7 +84,7 @@ def cut(text, r, low=1500, high=5000):
 
 
 def make_data(shakespeare):
-    """(tokenizer, training ids, {name: held-out ids}), deterministic."""
+    """(tokenizer, training ids of both stages, {name: held-out ids}), deterministic."""
     r = random.Random(SEED)
     plays = cut(shakespeare, r)
     n_held = len(plays) // 20
@@ -93,8 +96,10 @@ def make_data(shakespeare):
     whole = "\n\n".join(plays[:-n_held])
     train = made + plays[:-n_held] + cut(whole, r) + cut(whole, r)
     r.shuffle(train)
+    second = [tiny_text.copying_document(r) for _ in range(9000)] + cut(whole, r)
+    r.shuffle(second)
     flat = lambda docs: torch.tensor([i for d in docs for i in encode(t, d)])
-    return t, flat(train), {"shakespeare": flat(plays[-n_held:]), "made": flat(held)}
+    return t, (flat(train), flat(second)), {"shakespeare": flat(plays[-n_held:]), "made": flat(held)}
 
 
 def make_model():
@@ -125,16 +130,20 @@ def evaluate(model, held):
     return out
 
 
-def train(model, ids, held, a):
-    """AdamW, warm-up and cosine to a tenth; windows of 256 tokens, the last fifth of the steps windows of 1024, so that the
-    whole context works."""
-    decay = [p for p in model.parameters() if p.ndim == 2]
-    rest = [p for p in model.parameters() if p.ndim != 2]
-    opt = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
-                            lr=a.lr, betas=(0.9, 0.95), eps=1e-8)
-    g = torch.Generator().manual_seed(SEED)
+def learning_rate(stage, step):
+    warm = min(1, (step + 1) / stage["warm_up"])
+    return stage["lr"] * warm * (stage["floor"] + (1 - stage["floor"]) * (0.5 + 0.5 * math.cos(math.pi * step / stage["steps"])))
+
+
+def train(model, ids, held, stage, a):
+    """AdamW, warm-up and cosine. Windows are short at first; the last fifth of the steps has windows of the whole context."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim != 2]
+    opt = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+                            lr=stage["lr"], betas=(0.9, 0.95), eps=1e-8)
+    g = torch.Generator().manual_seed(stage["seed"])
     first, log, mean, spent = 0, [], None, 0.0
-    keep = a.work / "checkpoint.pt"
+    keep = a.work / f"{stage['name']}.pt"
     if keep.exists():
         c = torch.load(keep, weights_only=False)
         model.load_state_dict(c["model"])
@@ -143,14 +152,11 @@ def train(model, ids, held, a):
         first, log, mean, spent = c["step"], c["log"], c["mean"], c["spent"]
     model.train()
     start = time.monotonic() - spent
-    for step in range(first, a.steps):
-        progress = step / a.steps
-        lr = a.lr * min(1, (step + 1) / 100) * (0.1 + 0.9 * (0.5 + 0.5 * math.cos(math.pi * progress)))
+    for step in range(first, stage["steps"]):
         for group in opt.param_groups:
-            group["lr"] = lr
-        n = 256 if progress < 0.8 else CONTEXT
-        rows = a.tokens_per_step // n
-        at = torch.randint(0, len(ids) - n - 1, (rows,), generator=g)
+            group["lr"] = learning_rate(stage, step)
+        n = stage["window"] if step / stage["steps"] < 0.8 else CONTEXT
+        at = torch.randint(0, len(ids) - n - 1, (TOKENS_PER_STEP // n,), generator=g)
         loss = loss_of(model, torch.stack([ids[i:i + n + 1] for i in at.tolist()]))
         opt.zero_grad(set_to_none=True)
         loss.backward()
@@ -158,10 +164,11 @@ def train(model, ids, held, a):
         opt.step()
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         if (step + 1) % 20 == 0:
-            print(f"step {step + 1} loss {mean:.3f} lr {lr:.5f} {time.monotonic() - start:.0f} s", flush=True)
-        if (step + 1) % a.every == 0 or step + 1 == a.steps:
+            print(f"{stage['name']} step {step + 1} loss {mean:.3f} {time.monotonic() - start:.0f} s", flush=True)
+        if (step + 1) % 200 == 0 or step + 1 == stage["steps"]:
             now = time.monotonic() - start
-            log.append({"step": step + 1, "train": round(mean, 3), **{k: round(v, 3) for k, v in evaluate(model, held).items()}})
+            log.append({"stage": stage["name"], "step": step + 1, "train": round(mean, 3),
+                        **{k: round(v, 3) for k, v in evaluate(model, held).items()}})
             print(log[-1], flush=True)
             start = time.monotonic() - now
             torch.save({"model": model.state_dict(), "opt": opt.state_dict(), "g": g.get_state(), "step": step + 1, "log": log,
@@ -197,23 +204,23 @@ def main():
     ap.add_argument("--shakespeare", type=pathlib.Path, required=True)
     ap.add_argument("--out", type=pathlib.Path, default=pathlib.Path("test/models/tiny"))
     ap.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/tiny"))
-    ap.add_argument("--steps", type=int, default=2600)
-    ap.add_argument("--tokens-per-step", type=int, default=2048)
-    ap.add_argument("--lr", type=float, default=3e-3)
-    ap.add_argument("--every", type=int, default=200, help="steps between evaluations and checkpoints")
     ap.add_argument("--threads", type=int, default=1)
     a = ap.parse_args()
     torch.set_num_threads(a.threads)
     a.work.mkdir(parents=True, exist_ok=True)
-    t, ids, held = make_data(a.shakespeare.read_text())
+    t, data, held = make_data(a.shakespeare.read_text())
     model = make_model()
     n = sum(p.numel() for p in model.parameters())
-    print(f"{n} parameters, {len(ids)} training tokens, held out {({k: len(v) for k, v in held.items()})}", flush=True)
-    log, seconds = train(model, ids, held, a)
+    print(f"{n} parameters, {[len(d) for d in data]} training tokens, held out {({k: len(v) for k, v in held.items()})}", flush=True)
+    log, seconds = [], 0.0
+    for stage, ids in zip(STAGES, data):
+        stage_log, spent = train(model, ids, held, stage, a)
+        log += stage_log
+        seconds += spent
     model.load_state_dict({k: v.to(torch.bfloat16).float() for k, v in model.state_dict().items()})
     final = evaluate(model, held)
     export(model, t, a.out)
-    summary = {"parameters": n, "steps": a.steps, "tokens": a.steps * a.tokens_per_step, "seconds": round(seconds),
+    summary = {"parameters": n, "tokens": sum(s["steps"] for s in STAGES) * TOKENS_PER_STEP, "seconds": round(seconds),
                "held_out_bf16": {k: round(v, 3) for k, v in final.items()}, "log": log}
     (a.work / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(summary["held_out_bf16"])

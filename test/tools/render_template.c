@@ -1,7 +1,7 @@
 /* render_template TEMPLATE VARIABLES.json [DATE] - renders a chat template file for the differential test against
  * jinja2 (test/oracle/fuzz_templates.py). With "-" as its only argument: a stream on standard input of pairs of blocks,
  * each a decimal length, a newline and so many bytes (template, then variables); for each an answer "ok LEN\nTEXT" or
- * "KIND LEN\nMESSAGE". Stretches from user data are given in upper-case marks only by the unit tests, not here. */
+ * "KIND LEN\nMESSAGE". */
 #include "core/base/file.h"
 #include "tok/template.h"
 

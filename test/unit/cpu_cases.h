@@ -51,7 +51,7 @@ size_t attend_cases(const struct attend_case **out);
 /* All results of all cases in one number (FNV-1a), which every machine and every build has to agree on: the two ends of
  * a split model may run on different processors. Whoever changes an order of operations on purpose changes the
  * constant. */
-#define CASES_DIGEST 0x86548155716ed618u
+#define CASES_DIGEST 0x4fddbd048b69f97eu
 uint64_t cases_digest(struct cpu *c);
 
 /* A number in (-1, 1) from a counter. */

@@ -11,11 +11,11 @@
 
 enum { SPARE_LIVE = 256 };
 
-static struct stage *load(struct rig *r, int lo, int hi, bool embed, bool head, int max_rows) {
+static struct stage *load(struct rig *r, int lo, int hi, bool embed, bool head, const struct rig_opts *o) {
     struct err e = {0};
     struct stage *s;
     const struct part part = {.lo = lo, .hi = hi, .embed = embed, .head = head};
-    const struct load_opts opts = {.max_rows = max_rows};
+    const struct load_opts opts = {.max_rows = o->max_rows, .quant = o->quant};
     cr_assert_eq(r->backend->ops->stage_load(r->backend, r->weights, &part, &opts, &s, &e), 0, "%s", e.msg);
     return s;
 }
@@ -28,11 +28,11 @@ void rig_open(struct rig *r, const char *model, const struct rig_opts *o) {
     cr_assert_eq(backend_cpu_create(&r->backend, o->threads ? o->threads : 1, o->isa, &e), 0, "%s", e.msg);
     int n = r->config->n_layers, front = o->front, back = n - o->back;
     if (!o->front && !o->back) {
-        r->front = load(r, 0, n, true, true, o->max_rows);
+        r->front = load(r, 0, n, true, true, o);
     } else {
-        r->front = load(r, 0, front, true, false, o->max_rows);
-        r->middle_stage = load(r, front, back, false, false, o->max_rows);
-        r->back = load(r, back, n, false, true, o->max_rows);
+        r->front = load(r, 0, front, true, false, o);
+        r->middle_stage = load(r, front, back, false, false, o);
+        r->back = load(r, back, n, false, true, o);
         cr_assert_eq(local_middle_create(&r->middle, r->middle_stage, o->kv_type, o->ctx,
                                          (uint32_t)o->max_rows + SPARE_LIVE, o->max_rows, NULL, NULL, &e),
                      0, "%s", e.msg);

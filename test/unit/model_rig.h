@@ -18,6 +18,7 @@ struct rig_opts {
     int max_rows;
     uint32_t ctx;
     enum dtype kv_type;
+    enum quant quant; /* re-encode matrices while loading */
 };
 
 struct rig {

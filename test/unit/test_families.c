@@ -70,12 +70,12 @@ static void agrees_with_transformers(const char *name, int split, enum dtype kv_
 }
 
 /* The logits of a position are the same bits, however the tokens before it were cut into windows. */
-static void same_bits_for_any_chunking(const char *name) {
+static void same_bits_for_any_chunking(const char *name, enum quant quant) {
     struct golden g;
     struct rig whole;
     open_golden(&g, name);
     for (int f16 = 0; f16 < 2; f16++) {
-        struct rig_opts o = {.max_rows = N_TOKENS, .ctx = CTX, .kv_type = f16 ? DT_F16 : DT_F32};
+        struct rig_opts o = {.max_rows = N_TOKENS, .ctx = CTX, .kv_type = f16 ? DT_F16 : DT_F32, .quant = quant};
         open_model(&whole, name, &o);
         size_t row = g.vocab * sizeof(float);
         float *want = rig_chain_logits(&whole, g.tokens, N_TOKENS);
@@ -146,7 +146,7 @@ static void path_logits(struct rig *plain, const struct golden *g, const struct 
 }
 
 /* A node of a tree has the bits that plain decoding of its path gives, on every instruction set. */
-static void trees_equal_their_paths(const char *name) {
+static void trees_equal_their_paths(const char *name, enum quant quant) {
     struct golden g;
     struct err e = {0};
     open_golden(&g, name);
@@ -155,7 +155,8 @@ static void trees_equal_their_paths(const char *name) {
     float *want = malloc(size * sizeof *want), *got = malloc(size * sizeof *got);
     cr_assert(want && got);
     for (int f16 = 0; f16 < 2; f16++) {
-        struct rig_opts o = {.max_rows = 1, .ctx = CTX, .kv_type = f16 ? DT_F16 : DT_F32, .isa = "portable"};
+        struct rig_opts o = {
+            .max_rows = 1, .ctx = CTX, .kv_type = f16 ? DT_F16 : DT_F32, .isa = "portable", .quant = quant};
         struct rig plain, cut[8];
         open_model(&plain, name, &o);
         int n_isas = 0;
@@ -188,6 +189,20 @@ static void trees_equal_their_paths(const char *name) {
     golden_close(&g);
 }
 
+/* Weights that are re-encoded while loading go through kernels of their own. */
+#define QUANTISED(id, name, quant)                                                                                     \
+    Test(identity, id##_chunks, .timeout = 300) {                                                                      \
+        same_bits_for_any_chunking(name, quant);                                                                       \
+    }                                                                                                                  \
+    Test(identity, id##_trees, .timeout = 300) {                                                                       \
+        trees_equal_their_paths(name, quant);                                                                          \
+    }
+
+QUANTISED(nemo_q8, "nemo", QUANT_Q8)
+QUANTISED(nemo_q4, "nemo", QUANT_Q4)
+QUANTISED(qwen2_swa_q8, "qwen2-swa", QUANT_Q8)
+QUANTISED(qwen2_swa_q4, "qwen2-swa", QUANT_Q4)
+
 #define FAMILY(id, name)                                                                                               \
     Test(oracle, id##_whole, .timeout = 300) {                                                                         \
         agrees_with_transformers(name, 0, DT_F32);                                                                     \
@@ -199,10 +214,10 @@ static void trees_equal_their_paths(const char *name) {
         agrees_with_transformers(name, 1, DT_F16);                                                                     \
     }                                                                                                                  \
     Test(identity, id##_chunks, .timeout = 300) {                                                                      \
-        same_bits_for_any_chunking(name);                                                                              \
+        same_bits_for_any_chunking(name, QUANT_NONE);                                                                  \
     }                                                                                                                  \
     Test(identity, id##_trees, .timeout = 300) {                                                                       \
-        trees_equal_their_paths(name);                                                                                 \
+        trees_equal_their_paths(name, QUANT_NONE);                                                                     \
     }
 
 FAMILY(mistral_v01, "mistral-v01")

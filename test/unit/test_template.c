@@ -162,6 +162,8 @@ static const char *const origins[][3] = {
     {"{{ messages[0].content | indent(2) }}", "a\nb", "<a>\n  <b>"},
     {"{{ messages[0].content * 2 }}{{ 'k' * 2 }}", "ab", "<abab>kk"},
     {"{{ messages[0].content | escape }}", "<", "<&lt;>"},
+    {"{{ ('<' + (messages[0].content | safe) + '>') ~ ('<' ~ (messages[0].content | e)) }}", "&",
+     "&lt;<&>&gt;<<&amp;>"},
     {"{{ messages[0].content | reverse }}{{ messages[0].content | string }}", "ab", "<baab>"},
     {"{{ messages[0].content.splitlines() | last }}", "a\nb", "<b>"},
     {"{{ messages[0].content.removeprefix('a') ~ messages[0].content.rstrip('b') }}", "ab", "<ba>"},
@@ -316,7 +318,6 @@ static const char *const refusals[][2] = {
     {"{{ f(a=1, 2) }}", "positional argument follows"},
     {"{{ f(a=1, a=2) }}", "given twice"},
     {"{{ nothing | tojson }}", "Undefined cannot be written as JSON"},
-    {"{{ ('a' | safe) ~ 'b' }}", "'safe' or 'escape'"},
     {"{{ messages[0].content | int }}", "ASCII digits"},
 };
 
@@ -332,12 +333,12 @@ Test(template, names_what_it_refuses) {
 }
 
 static char *repeated(const char *head, const char *part, size_t times, const char *tail) {
-    size_t k = strlen(part), n = strlen(head);
-    char *s = malloc(n + k * times + strlen(tail) + 1);
-    memcpy(s, head, n + 1);
+    size_t k = strlen(part), n = strlen(head), end = strlen(tail);
+    char *s = malloc(n + k * times + end + 1);
+    memcpy(s, head, n);
     for (size_t i = 0; i < times; i++, n += k)
         memcpy(s + n, part, k);
-    strcpy(s + n, tail);
+    memcpy(s + n, tail, end + 1);
     return s;
 }
 
@@ -442,6 +443,11 @@ Test(template, dates) {
         {"31 Dec 1999", "%U %W %A", "52 52 Friday"},
         {"29 Feb 2023", "%d", NULL},
         {"soon", "%d", NULL},
+        {"", "%d", NULL},
+        {"26 Jul 2024 ", "%d", NULL},
+        {"2024-07", "%d", NULL},
+        {"26 July 2024", "%d", NULL},
+        {"2024-13-01", "%d", NULL},
         {"26 Jul 2024", "%Q", NULL},
         {"26 Jul 2024", "%", NULL},
     };
