@@ -163,7 +163,7 @@ static int encode_word(struct enc *c, const uint8_t *p, size_t n, struct err *e)
 /* Text without any added token in it, already normalised. first: it starts the whole text. */
 static int encode_text(struct enc *c, const uint8_t *p, size_t n, bool first, bool prefix, struct err *e) {
     const struct hf *hf = &c->t->hf;
-    struct wbuf own = {0};
+    struct wbuf own = {.max = NORM_MAX_TEXT};
     int rc = -1;
     if (n == 0)
         return 0;

@@ -83,12 +83,8 @@ static int read_normalizer(struct norm *m, yyjson_val *v, int depth, struct err 
     static const struct {
         const char *type;
         enum norm_kind kind;
-    } plain[] = {{"NFC", NORM_NFC},
-                 {"NFD", NORM_NFD},
-                 {"NFKC", NORM_NFKC},
-                 {"NFKD", NORM_NFKD},
-                 {"Lowercase", NORM_LOWERCASE},
-                 {"StripAccents", NORM_STRIP_ACCENTS}};
+    } plain[] = {
+        {"NFC", NORM_NFC}, {"NFD", NORM_NFD}, {"NFKC", NORM_NFKC}, {"NFKD", NORM_NFKD}, {"Lowercase", NORM_LOWERCASE}};
     size_t n;
     const char *type = json_str(v, "type", &n);
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)

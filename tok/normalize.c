@@ -127,8 +127,8 @@ static void put_form(enum norm_kind kind, const uint8_t *p, size_t n, struct wbu
         i += utf8_char(p + i, n - i, &cp);
         if (!points_room(&v, 32)) /* the longest decomposition has 18 */
             break;
-        utf8proc_ssize_t k = is_inert(cp) ? -1
-                                          : utf8proc_decompose_char((int32_t)cp, v.p + v.n, 32, options, &boundary);
+        utf8proc_ssize_t k =
+            is_inert(cp) ? -1 : utf8proc_decompose_char((int32_t)cp, v.p + v.n, 32, options, &boundary);
         if (k < 0 || k > 32)
             v.p[v.n++] = (int32_t)cp;
         else
@@ -167,24 +167,12 @@ static void put_lowercase(const uint8_t *p, size_t n, struct wbuf *out) {
     }
 }
 
-static void put_without_accents(const uint8_t *p, size_t n, struct wbuf *out) {
-    for (size_t i = 0, k; i < n; i += k) {
-        uint32_t cp = 0;
-        k = utf8_char(p + i, n - i, &cp);
-        utf8proc_category_t c = utf8proc_category((int32_t)cp);
-        if (c != UTF8PROC_CATEGORY_MN && c != UTF8PROC_CATEGORY_MC && c != UTF8PROC_CATEGORY_ME)
-            wbuf_put(out, p + i, k);
-    }
-}
-
 /* Runs one of the character-wise steps over the valid stretches, and passes the rest on. */
 static void step_characters(enum norm_kind kind, const uint8_t *p, size_t n, struct wbuf *out) {
     for (size_t i = 0; i < n;) {
         size_t k = utf8_valid_prefix(p + i, n - i);
         if (k && kind == NORM_LOWERCASE)
             put_lowercase(p + i, k, out);
-        else if (k && kind == NORM_STRIP_ACCENTS)
-            put_without_accents(p + i, k, out);
         else if (k)
             put_form(kind, p + i, k, out);
         i += k;
@@ -255,19 +243,16 @@ static int step_replace(const struct norm_step *s, struct regex_scratch *scratch
         return 0;
     }
     for (size_t i = 0; i < n;) {
-        size_t k = utf8_valid_prefix(p + i, n - i), at = 0, from = 0, start, end;
+        size_t k = utf8_valid_prefix(p + i, n - i), at = 0;
+        struct regex_iter m = regex_iter_of(s->regex, scratch, p + i, k);
         int found;
-        while (from <= k && (found = regex_find(s->regex, scratch, p + i, k, from, &start, &end, e)) != 0) {
-            if (found < 0)
-                return -1;
-            wbuf_put(out, p + i + at, start - at);
+        while ((found = regex_next(&m, e)) == 1) {
+            wbuf_put(out, p + i + at, m.start - at);
             wbuf_put(out, s->to, s->n_to);
-            at = from = end;
-            if (start == end) { /* an empty match: the next is looked for behind the next character */
-                size_t c = from < k ? utf8_char(p + i + from, k - from, NULL) : 1;
-                from += c;
-            }
+            at = m.end;
         }
+        if (found < 0)
+            return -1;
         wbuf_put(out, p + i + at, k - at);
         i += k;
         if (i < n)
@@ -310,8 +295,7 @@ static int run_step(const struct norm_step *s, struct regex_scratch *scratch, co
 
 int norm_run(const struct norm *m, struct regex_scratch *scratch, const uint8_t *p, size_t n, bool prefix,
              struct wbuf *out, struct err *e) {
-    /* a replacement in a hostile file could blow the text up without end */
-    struct wbuf buf[2] = {{.max = 64 * n + 4096}, {.max = 64 * n + 4096}};
+    struct wbuf buf[2] = {{.max = norm_bound(n)}, {.max = norm_bound(n)}};
     int rc = 0;
     for (int i = 0; i < m->n && rc == 0; i++) {
         struct wbuf *to = &buf[i & 1];

@@ -18,7 +18,6 @@ struct norm_step {
         NORM_NFKC,
         NORM_NFKD,
         NORM_LOWERCASE,
-        NORM_STRIP_ACCENTS,
         NORM_STRIP,
         NORM_PREPEND,
         NORM_REPLACE
@@ -32,6 +31,12 @@ struct norm_step {
 };
 
 #define NORM_MAX_STEPS 32
+#define NORM_MAX_TEXT  ((size_t)1 << 30) /* offsets in normalised text have 32 bits */
+
+/* Bytes that n may become: a rule in a hostile file could blow the text up without end. */
+static inline size_t norm_bound(size_t n) {
+    return n < NORM_MAX_TEXT / 64 ? 64 * n + 4096 : NORM_MAX_TEXT;
+}
 
 struct norm {
     struct norm_step step[NORM_MAX_STEPS];

@@ -73,28 +73,21 @@ static void cutter_put(struct cutter *c, size_t from, size_t to, bool match) {
     c->open_is_match = match;
 }
 
-/* Cuts n bytes of valid UTF-8. Empty matches cut too; one right behind the match before it does not count. */
+/* Cuts n bytes of valid UTF-8. Empty matches cut too. */
 static int cut(const struct pretok_step *s, struct regex_scratch *scratch, const uint8_t *p, size_t n, struct cutter *c,
                struct err *e) {
-    size_t at = 0, from = 0, start, end, last_end = SIZE_MAX;
-    while (from <= n) {
-        int found = regex_find(s->regex, scratch, p, n, from, &start, &end, e);
-        if (found < 0)
-            return -1;
-        if (!found)
-            break;
-        if (start == end && end == last_end) {
-            from += from < n ? utf8_char(p + from, n - from, NULL) : 1;
-            continue;
-        }
-        if (at < start)
-            cutter_put(c, at, start, s->invert);
-        cutter_put(c, start, end, !s->invert);
-        at = from = last_end = end;
+    struct regex_iter m = regex_iter_of(s->regex, scratch, p, n);
+    size_t at = 0;
+    int found;
+    while ((found = regex_next(&m, e)) == 1) {
+        if (at < m.start)
+            cutter_put(c, at, m.start, s->invert);
+        cutter_put(c, m.start, m.end, !s->invert);
+        at = m.end;
     }
     if (at < n)
         cutter_put(c, at, n, s->invert);
-    return 0;
+    return found;
 }
 
 static int run_step(const struct pretok_step *s, struct regex_scratch *scratch, const uint8_t *p, struct span word,

@@ -2,6 +2,7 @@
 
 #include "core/base/buf.h"
 #include "tok/unicode_delta.h"
+#include "tok/utf8.h"
 
 #include <ctype.h>
 #include <stdbool.h>
@@ -337,21 +338,41 @@ void regex_scratch_free(struct regex_scratch *s) {
     free(s);
 }
 
-int regex_find(const struct regex *r, struct regex_scratch *s, const uint8_t *p, size_t n, size_t from, size_t *start,
-               size_t *end, struct err *e) {
-    pcre2_set_match_limit(s->context, MATCH_LIMIT(n < 80000000 ? n : 80000000));
-    int rc = pcre2_match(r->code, p, n, from, PCRE2_NO_UTF_CHECK, s->data, s->context);
+/* The first match at or after from: 1, 0 or -1. */
+static int find(struct regex_iter *m, size_t *start, size_t *end, struct err *e) {
+    pcre2_set_match_limit(m->s->context, MATCH_LIMIT(m->n < 80000000 ? m->n : 80000000));
+    int rc = pcre2_match(m->r->code, m->p, m->n, m->from, PCRE2_NO_UTF_CHECK, m->s->data, m->s->context);
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
     if (rc < 0) {
         PCRE2_UCHAR msg[160];
         pcre2_get_error_message(rc, msg, sizeof msg);
-        return err_set(e, ERR_MODEL, "a pre-tokenizer's regular expression failed: %s", (const char *)msg);
+        return err_set(e, ERR_MODEL, "a tokenizer's regular expression failed: %s", (const char *)msg);
     }
-    const PCRE2_SIZE *v = pcre2_get_ovector_pointer(s->data);
-    if (v[1] < v[0] || v[0] < from) /* a look-behind with \K could do that */
-        return err_set(e, ERR_MODEL, "a pre-tokenizer's regular expression matches backwards");
+    const PCRE2_SIZE *v = pcre2_get_ovector_pointer(m->s->data);
     *start = v[0];
     *end = v[1];
     return 1;
+}
+
+struct regex_iter regex_iter_of(const struct regex *r, struct regex_scratch *s, const uint8_t *p, size_t n) {
+    return (struct regex_iter){.r = r, .s = s, .p = p, .n = n};
+}
+
+int regex_next(struct regex_iter *m, struct err *e) {
+    while (m->from <= m->n) {
+        size_t start = 0, end = 0;
+        int rc = find(m, &start, &end, e);
+        if (rc != 1)
+            return rc;
+        if (start == end && m->any && end == m->end) {
+            m->from += m->from < m->n ? utf8_char(m->p + m->from, m->n - m->from, NULL) : 1;
+            continue;
+        }
+        m->start = start;
+        m->from = m->end = end;
+        m->any = true;
+        return 1;
+    }
+    return 0;
 }

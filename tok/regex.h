@@ -6,6 +6,7 @@
 
 #include "core/base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,9 +24,19 @@ void regex_free(struct regex *r);
 struct regex_scratch *regex_scratch_new(struct err *e);
 void regex_scratch_free(struct regex_scratch *s);
 
-/* The first match at or after from in the n bytes at p, which are valid UTF-8: 1 with *start and *end, 0 for none,
- * -1 with e when a limit of the engine was hit. */
-int regex_find(const struct regex *r, struct regex_scratch *s, const uint8_t *p, size_t n, size_t from, size_t *start,
-               size_t *end, struct err *e);
+/* All matches, one after the other, in n bytes of valid UTF-8. An empty match right behind the one before does not
+ * count. */
+struct regex_iter {
+    const struct regex *r;
+    struct regex_scratch *s;
+    const uint8_t *p;
+    size_t n;
+    size_t start, end; /* of the match found */
+    size_t from;       /* where the next one is looked for */
+    bool any;          /* there was one, which ended at end */
+};
+struct regex_iter regex_iter_of(const struct regex *r, struct regex_scratch *s, const uint8_t *p, size_t n);
+/* 1: the next match stands in start and end; 0: there is none; -1 with e: the engine's limit of steps was hit. */
+int regex_next(struct regex_iter *m, struct err *e);
 
 #endif

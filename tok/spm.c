@@ -138,7 +138,7 @@ int spm_normalize(const struct spm *s, const uint8_t *p, size_t n, bool prefix, 
     const char *space = s->escape ? META : " ";
     const uint8_t *q;
     size_t i = 0, n_q, n_space = strlen(space), start = out->n;
-    out->max = start + 64 * n + 1024; /* rules of a hostile file could blow the text up without end */
+    out->max = start + norm_bound(n);
     if (s->remove_extra && prefix) {
         while (i < n) {
             size_t k = normalize_prefix(s, p + i, n - i, &q, &n_q);

@@ -32,7 +32,7 @@ struct spm {
     char *unk_surface;
 };
 
-/* A token that is found in text before anything else happens to it. */
+/* A token that is found in text as a whole, before the text is cut into words. */
 struct added {
     uint32_t id;
     char *text;
@@ -49,7 +49,6 @@ struct hf {
     struct norm norm;
     struct pretok pretok;
     bool byte_level;  /* pieces are bytes: vocab holds them unmapped, byte_id has the single ones */
-    bool by_text;     /* merges are looked up by text (tekken), else by pair */
     bool whole_words; /* a word that is a piece is taken as it is */
     bool byte_fallback, fuse_unk;
     bool cut_at_meta;                                          /* no merge joins META to something before it */
@@ -110,7 +109,7 @@ int hf_encode(struct enc *c, const uint8_t *p, size_t n, struct err *e);
 int spm_normalize(const struct spm *s, const uint8_t *p, size_t n, bool prefix, struct wbuf *out, struct err *e);
 /* Appends a piece of the given type and score (not NaN) with the next free id. */
 int spm_add_piece(struct tokenizer *t, const uint8_t *p, size_t n, enum piece_type type, float score, struct err *e);
-/* What is derived from the vocabulary once it is complete: index, cut_at_meta, byte_id. */
+/* What is derived from the vocabulary once it is complete: its index, cut_at_meta. */
 int spm_finish(struct tokenizer *t, struct err *e);
 void spm_free(struct spm *s);
 

@@ -231,12 +231,12 @@ static void expect_match(enum regex_dialect d, const char *pattern, const char *
     struct err e = {0};
     struct regex *r;
     struct regex_scratch *s = regex_scratch_new(&e);
-    size_t a = 99, b = 99;
     cr_assert_eq(regex_compile(&r, pattern, strlen(pattern), d, &e), 0, "%s: %s", pattern, e.msg);
-    int found = regex_find(r, s, (const uint8_t *)text, strlen(text), 0, &a, &b, &e);
+    struct regex_iter m = regex_iter_of(r, s, (const uint8_t *)text, strlen(text));
+    int found = regex_next(&m, &e);
     cr_expect_eq(found, start != SIZE_MAX, "%s in %s: %d", pattern, text, found);
     if (found == 1)
-        cr_expect(a == start && b == end, "%s in %s: %zu-%zu", pattern, text, a, b);
+        cr_expect(m.start == start && m.end == end, "%s in %s: %zu-%zu", pattern, text, m.start, m.end);
     regex_free(r);
     regex_scratch_free(s);
 }
