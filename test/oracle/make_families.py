@@ -278,10 +278,10 @@ def make(out, name, seed):
 README = """# Tiny random models of every family, and what transformers says about them
 
 Made by `python3 test/oracle/make_families.py` (transformers {tf}, torch {torch}, gguf 0.19); random weights, so there is
-nothing to license. `golden.bin` holds the oracle's logits (transformers, float32, eager attention) over {n} positions, every
-ninth and the last ten of them whole, and all of them as argmax, gap, norm and 8 signed sums, and {greedy} greedy tokens behind them: the format is at
-the top of test/oracle/golden.py. Running the script again gives the same weights and tokens; logits may differ in the last
-bits with another BLAS.
+nothing to license. `golden.bin` holds the oracle's logits (transformers, float32, eager attention) over {n} positions -
+every ninth and the last ten whole, all of them as argmax, gap, norm and 8 signed sums - and {greedy} greedy tokens behind them;
+the format is at the top of test/oracle/golden.py. Running the script again gives the same weights and
+tokens; logits may differ in the last bits with another BLAS.
 
 "vs f64": the largest relative L2 distance, over the positions, between transformers' float32 and the same forward pass
 written out in float64. "entropy": of attention over about 250 keys, in nats (uniform would be 5.5). "gap": the smallest

@@ -12,8 +12,8 @@
 
 enum { N_TOKENS = 300, CTX = 360, N_TREES = 12, MAX_NODES = 40 };
 
-/* With f32 KV the worst measured is 1.0e-5 (gguf-k), which is also what transformers is from float64. Keys and values
- * of 11 bits are another model, so to speak: the worst measured is 6.4e-3 (qwen3). */
+/* With f32 KV the worst measured is about 1e-5 (gguf-k), which is also what transformers is from float64. Keys and
+ * values of 11 bits are another model, so to speak: the worst measured is 6.4e-3 (qwen3). */
 static const double TOLERANCE_F32 = 1e-4, TOLERANCE_F16 = 1e-2;
 
 static void model_path(char *out, size_t cap, const char *name, bool golden) {
