@@ -164,7 +164,7 @@ int bpe_merge(const struct bpe *b, struct bpe_work *w, const uint8_t *text) {
         if (s[i].rank != NO_RANK)
             h[m++] = entry(s, i);
     }
-    for (size_t i = m / 4 + 1; i-- > 0;)
+    for (size_t i = m / 4 + 1; m && i-- > 0;)
         heap_down(h, m, i);
     while (m) {
         uint64_t top = h[0];

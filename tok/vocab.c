@@ -65,7 +65,7 @@ int vocab_set(struct vocab *v, uint32_t id, const void *p, size_t len, enum piec
         return -1;
     if (v->piece[id].type != PIECE_NONE)
         return err_set(e, ERR_MODEL, "token id %u is given to two pieces", id);
-    uint32_t off;
+    uint32_t off = 0;
     if (put_bytes(v, p, len, &off, e) != 0)
         return -1;
     v->piece[id] = (struct piece){.off = off, .len = (uint16_t)len, .type = (uint8_t)type};
@@ -75,7 +75,7 @@ int vocab_set(struct vocab *v, uint32_t id, const void *p, size_t len, enum piec
 }
 
 int vocab_replace(struct vocab *v, uint32_t id, const void *p, size_t len, struct err *e) {
-    uint32_t off;
+    uint32_t off = 0;
     if (put_bytes(v, p, len, &off, e) != 0)
         return -1;
     v->piece[id].off = off;
