@@ -45,7 +45,8 @@ struct chat {
 int chat_check_settings(struct chat *c, struct err *e);
 
 /* Makes the prompt for the conversation, whose last message is the user's, and sees that it fits the context: drops the
- * oldest turns when --on-full says so, else ERR_USAGE with the numbers. */
+ * oldest turns when --on-full says so, else ERR_USAGE with the numbers. An error leaves all messages where they were.
+ */
 int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e);
 
 /* The answer to prompt: through emit (NULL: nowhere), into c->answer, and into the conversation when it is not empty.

@@ -66,32 +66,39 @@ static uint32_t room_for_answer(const struct chat *c) {
     return wanted && wanted < room ? wanted : room;
 }
 
-int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e) {
+/* Sets turns aside until the prompt fits. *n_turns: how many. */
+static int fit_prompt(struct chat *c, const struct ids **prompt, int *n_turns, struct err *e) {
     uint32_t ctx = c->engine.ctx, room = room_for_answer(c);
-    int dropped = 0;
-    for (;;) {
+    for (*n_turns = 0;; ++*n_turns) {
         if (conversation_prompt(&c->conv, &c->maker, prompt, e) != 0)
             return -1;
         size_t n = (*prompt)->n;
         if (n == 0)
             return err_set(e, ERR_USAGE, "the prompt is empty, and this model has no token to start from");
         if (n < ctx && ctx - n >= room)
-            break;
-        if (c->o->on_full == FULL_DROP_OLDEST && conversation_drop_oldest(&c->conv)) {
-            dropped++;
+            return 0;
+        if (c->o->on_full == FULL_DROP_OLDEST && conversation_set_aside(&c->conv))
             continue;
-        }
         if (n < ctx)
-            break;
+            return 0;
         return err_set(
             e, ERR_USAGE,
-            "the context is full: the prompt has %zu tokens, --ctx gives %u (the model was made for %d) and one at "
+            "the context is full: the prompt has %zu tokens%s, --ctx gives %u (the model was made for %d) and one at "
             "least is for the answer",
-            n, ctx, c->engine.config->max_ctx);
+            n, *n_turns ? " even without the older turns" : "", ctx, c->engine.config->max_ctx);
     }
-    if (dropped)
-        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", ctx, dropped,
-                  dropped == 1 ? " was" : "s were");
+}
+
+int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e) {
+    int n_turns;
+    if (fit_prompt(c, prompt, &n_turns, e) != 0) {
+        conversation_put_back(&c->conv);
+        return -1;
+    }
+    conversation_forget_aside(&c->conv);
+    if (n_turns)
+        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", c->engine.ctx, n_turns,
+                  n_turns == 1 ? " was" : "s were");
     return 0;
 }
 

@@ -354,6 +354,30 @@ END
     ended 0 && ! grep -q Once "$SCRATCH/dropped.json"
 }
 check "--on-full drop-oldest forgets the oldest turn" drop_oldest
+drop_nothing() {
+    long=$(printf 'a big red dog in the park %.0s' 1 2 3 4 5 6 7 8 9 10 11 12)
+    talk --ctx 80 --max-tokens 10 --on-full drop-oldest <<END
+expect > 
+type Once upon a time
+expect cut at max-tokens
+expect > 
+type There was
+expect cut at max-tokens
+expect > 
+type $long
+expect tokens even without the older turns
+expect your message is kept
+expect > 
+type /save $SCRATCH/kept.json
+expect 4 messages saved
+expect > 
+type And then
+expect cut at max-tokens
+keys ^D
+END
+    ended 0 && has "$SCRATCH/kept.json" Once "There was"
+}
+check "--on-full drop-oldest forgets nothing for a message that cannot fit" drop_nothing
 
 history() {
     home=$SCRATCH/history_home
