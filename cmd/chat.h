@@ -39,6 +39,7 @@ struct chat {
     struct answer answer; /* the last one */
     struct logit_bias bias[SAMPLE_MAX_BIAS];
     int output_errno; /* why standard output takes no more; 0: it does */
+    bool output_cut;  /* a signal ended a write that was blocked */
 };
 
 /* Checks settings against the model: ERR_USAGE names the one that is wrong. */
@@ -62,7 +63,8 @@ int chat_print_json(struct chat *c, struct err *e);
 /* Reads messages from the terminal and answers them until the user leaves. The exit status, or -1 with e. */
 int chat_repl(struct chat *c, struct err *e);
 
-/* Write text to standard output; ctx is the struct chat. -1 with output_errno set when that takes no more. For a
+/* Write text to standard output; ctx is the struct chat. -1 with output_errno set when that takes no more, or with
+ * output_cut when the user stops the wait for a slow reader. For a
  * terminal, control characters but newline and tab become '?', so that a text cannot steer it. */
 int chat_emit_plain(void *ctx, const char *text, size_t n);
 int chat_emit_terminal(void *ctx, const char *text, size_t n);

@@ -1,14 +1,16 @@
 /* One turn of a chat: settings into sampling parameters, messages into a prompt that fits, the answer into the
  * conversation. */
 #include "cmd/chat.h"
+#include "cmd/interrupt.h"
 #include "cmd/term.h"
+#include "core/base/wipe.h"
 
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 /* ID=B with B a number, or "ban". */
 static int parse_bias(const char *text, int vocab, struct logit_bias *b, struct err *e) {
@@ -123,6 +125,8 @@ int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx,
     if (sampling(c, &o.sample, e) != 0 || settle_seed(c, &o.sample, e) != 0)
         return -1;
     int rc = generate(&c->engine, prompt, &o, a, e);
+    if (a->reason == STOP_OUTPUT && !c->output_errno)
+        a->reason = STOP_INTERRUPT;
     if (a->text.n) {
         size_t n_text, n_ids = answer_whole_ids(a, &n_text);
         /* A NUL cannot stand in a message: the text ends before it. */
@@ -136,29 +140,45 @@ int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx,
     return rc;
 }
 
-/* Looks how writing went; errno was 0 before. */
-static int flush_output(struct chat *c, bool written) {
-    if (written && fflush(stdout) == 0)
-        return 0;
-    c->output_errno = errno ? errno : EIO;
-    return -1;
+/* Not through stdio, which loses its place when a signal comes in a blocked write. */
+static int write_out(struct chat *c, const char *text, size_t n) {
+    while (n) {
+        ssize_t k = write(STDOUT_FILENO, text, n);
+        if (k < 0 && errno != EINTR) {
+            c->output_errno = errno;
+            return -1;
+        }
+        if (k > 0) {
+            text += k;
+            n -= (size_t)k;
+        }
+        if (n && interrupt_asked()) { /* writes are cut short by signals only */
+            c->output_cut = true;
+            return -1;
+        }
+    }
+    return 0;
 }
 
 int chat_emit_plain(void *ctx, const char *text, size_t n) {
-    errno = 0;
-    return flush_output(ctx, fwrite(text, 1, n, stdout) == n);
+    return write_out(ctx, text, n);
 }
 
 int chat_emit_terminal(void *ctx, const char *text, size_t n) {
-    errno = 0;
-    for (size_t i = 0; i < n; i++) {
+    char block[512];
+    int rc = 0;
+    for (size_t i = 0, used = 0; i < n && rc == 0; i++) {
         unsigned char b = (unsigned char)text[i];
         /* C0 controls and DEL are single bytes; C1 controls are C2 80 .. C2 9F. */
         bool c1 = b == 0xC2 && i + 1 < n && (unsigned char)text[i + 1] < 0xA0;
         bool control = (b < 0x20 && b != '\n' && b != '\t') || b == 0x7F || c1;
-        if (putchar(control ? '?' : text[i]) == EOF)
-            return flush_output(ctx, false);
+        block[used++] = control ? '?' : text[i];
         i += c1;
+        if (used == sizeof block || i + 1 >= n) {
+            rc = write_out(ctx, block, used);
+            used = 0;
+        }
     }
-    return flush_output(ctx, true);
+    wipe(block, sizeof block);
+    return rc;
 }

@@ -34,6 +34,46 @@ END
     ended 0
 }
 check "Ctrl-C stops the answer and not the program" interrupt
+# Standard output is a pipe that is full: the answer waits in its first write.
+interrupt_blocked() {
+    mkfifo "$SCRATCH/full" && exec 3<>"$SCRATCH/full"
+    dd if=/dev/zero of="$SCRATCH/full" bs=4096 oflag=nonblock 2>/dev/null
+    # shellcheck disable=SC2086,SC2016 # a list of options; a command for the inner shell
+    "$pty" 60 sh -c 'out=$1; shift; exec "$@" >"$out"' sh "$SCRATCH/full" "$SPLITINF" chat $endless \
+        --chat-template "$template" >"$out" 2>"$SCRATCH/pty_err" <<'END'
+expect > 
+type Once upon a time
+sleep 500
+kill 28
+sleep 200
+keys ^C
+expect stopped
+expect > 
+type /stats
+expect ended by: interrupt
+type /quit
+END
+    status=$?
+    exec 3>&-
+    ended 0
+}
+check "Ctrl-C stops an answer that nobody reads" interrupt_blocked
+output_fails() {
+    # shellcheck disable=SC2016 # a command for the inner shell
+    "$pty" 60 sh -c 'exec "$@" >/dev/full' sh "$SPLITINF" chat --local --model "$model" --chat-template "$template" \
+        --max-tokens 5 >"$out" 2>"$SCRATCH/pty_err" <<'END'
+expect > 
+type Once upon a time
+expect writing the answer to standard output: No space left
+END
+    status=$?
+    ended 1
+}
+if [ -w /dev/full ]; then
+    check "a full disk ends the conversation with a message" output_fails
+else
+    echo "skip a full disk ends the conversation: there is no /dev/full"
+fi
 interrupt_oneshot() {
     # shellcheck disable=SC2086 # a list of options
     play $endless --raw --prompt "Once upon a time" <<'END'
