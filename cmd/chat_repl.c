@@ -117,12 +117,30 @@ static void do_retry(struct repl *r, const char *arg) {
             wipe_free(text, strlen(text));
         return;
     }
-    if (strcmp(conversation_last_role(conv), "assistant") == 0)
+    struct err e = {0};
+    char *old = NULL;
+    if (strcmp(conversation_last_role(conv), "assistant") == 0) {
+        old = strdup(conv->messages[conv->n - 1].content);
+        if (!old) {
+            term_error("out of memory for another answer");
+            return;
+        }
         conversation_pop(conv);
+    }
     if (strcmp(conversation_last_role(conv), "user") == 0)
         answer(r);
     else
         term_error("there is no message to send again");
+    if (old && r->unanswered.n) { /* no new answer: the old one stays */
+        if (conversation_add(conv, "user", wbuf_cstr(&r->unanswered), &e) != 0 ||
+            conversation_add(conv, "assistant", old, &e) != 0)
+            term_error("%s", e.msg);
+        else
+            wbuf_clear(&r->unanswered);
+        term_note("the earlier answer stays");
+    }
+    if (old)
+        wipe_free(old, strlen(old));
 }
 
 static void do_drop(struct repl *r, const char *arg) {

@@ -355,6 +355,38 @@ END
 }
 check "/retry draws another answer" retry
 
+retry_empty() {
+    talk --max-tokens 20 --temperature 0 <<END
+expect > 
+type Once upon a time
+expect cut at max-tokens
+expect > 
+type /set logit-bias 1=1000
+expect > 
+type /retry
+expect the model answered nothing
+expect the earlier answer stays
+expect > 
+type /save $SCRATCH/stays.json
+expect 2 messages saved
+expect > 
+type /reset
+expect a new conversation
+expect > 
+type Once upon a time
+expect the model answered nothing; /retry sends the message again
+expect > 
+type /load $SCRATCH/stays.json
+expect stays.json
+expect > 
+type /save $SCRATCH/stays2.json
+expect 2 messages saved
+keys ^D
+END
+    ended 0
+}
+check "an empty answer takes no message away, nor the earlier answer" retry_empty
+
 full() {
     talk --ctx 40 --max-tokens 25 <<END
 expect > 
