@@ -138,7 +138,7 @@ static int one_shot(struct chat *c, const char *prompt, struct err *e) {
     int rc = chat_answer(c, tokens, json ? NULL : tty ? chat_emit_terminal : chat_emit_plain, e);
     if (json && rc == 0)
         rc = chat_print_json(c, e);
-    if (tty && !json && c->answer.text.n)
+    if (tty && !json && c->answer.text.n && !c->output_cut)
         chat_emit_plain(c, "\n", 1);
     if (rc != 0)
         return -1;
@@ -147,7 +147,7 @@ static int one_shot(struct chat *c, const char *prompt, struct err *e) {
     say_how_it_ended(c);
     if (c->o->stats)
         chat_print_stats(c);
-    return c->answer.reason == STOP_INTERRUPT ? interrupt_status() : EXIT_DONE;
+    return c->answer.reason == STOP_INTERRUPT || c->output_cut ? interrupt_status() : EXIT_DONE;
 }
 
 static int check_options(const struct chat_opts *o, struct err *e) {

@@ -39,13 +39,15 @@ struct chat {
     struct answer answer; /* the last one */
     struct logit_bias bias[SAMPLE_MAX_BIAS];
     int output_errno; /* why standard output takes no more; 0: it does */
+    bool output_cut;  /* a signal ended a write that was blocked */
 };
 
 /* Checks settings against the model: ERR_USAGE names the one that is wrong. */
 int chat_check_settings(struct chat *c, struct err *e);
 
 /* Makes the prompt for the conversation, whose last message is the user's, and sees that it fits the context: drops the
- * oldest turns when --on-full says so, else ERR_USAGE with the numbers. */
+ * oldest turns when --on-full says so, else ERR_USAGE with the numbers. An error leaves all messages where they were.
+ */
 int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e);
 
 /* The answer to prompt: through emit (NULL: nowhere), into c->answer, and into the conversation when it is not empty.
@@ -61,7 +63,8 @@ int chat_print_json(struct chat *c, struct err *e);
 /* Reads messages from the terminal and answers them until the user leaves. The exit status, or -1 with e. */
 int chat_repl(struct chat *c, struct err *e);
 
-/* Write text to standard output; ctx is the struct chat. -1 with output_errno set when that takes no more. For a
+/* Write text to standard output; ctx is the struct chat. -1 with output_errno set when that takes no more, or with
+ * output_cut when the user stops the wait for a slow reader. For a
  * terminal, control characters but newline and tab become '?', so that a text cannot steer it. */
 int chat_emit_plain(void *ctx, const char *text, size_t n);
 int chat_emit_terminal(void *ctx, const char *text, size_t n);

@@ -62,16 +62,19 @@ static void answer(struct repl *r) {
     interrupt_clear();
     wbuf_clear(&r->unanswered);
     answer_free(&c->answer);
+    c->output_cut = false;
     int rc = chat_prompt(c, &prompt, &e);
     if (rc == 0)
         rc = chat_answer(c, prompt, tty ? chat_emit_terminal : chat_emit_plain, &e);
-    if (c->answer.text.n)
+    if (c->answer.text.n && !c->output_cut)
         chat_emit_plain(c, "\n", 1);
     keep_unanswered(r);
     if (rc != 0)
         term_error("%s", e.msg);
     else
         say_how_it_ended(r);
+    if (rc == 0 && r->unanswered.n && c->answer.reason != STOP_INTERRUPT && c->answer.reason != STOP_OUTPUT)
+        term_note("the model answered nothing; /retry sends the message again");
     if (rc != 0 && r->unanswered.n)
         term_note("your message is kept: /retry sends it again (/drop forgets the oldest turn, /reset all of them)");
     if (rc == 0 && c->o->stats)
@@ -114,12 +117,30 @@ static void do_retry(struct repl *r, const char *arg) {
             wipe_free(text, strlen(text));
         return;
     }
-    if (strcmp(conversation_last_role(conv), "assistant") == 0)
+    struct err e = {0};
+    char *old = NULL;
+    if (strcmp(conversation_last_role(conv), "assistant") == 0) {
+        old = strdup(conv->messages[conv->n - 1].content);
+        if (!old) {
+            term_error("out of memory for another answer");
+            return;
+        }
         conversation_pop(conv);
+    }
     if (strcmp(conversation_last_role(conv), "user") == 0)
         answer(r);
     else
         term_error("there is no message to send again");
+    if (old && r->unanswered.n) { /* no new answer: the old one stays */
+        if (conversation_add(conv, "user", wbuf_cstr(&r->unanswered), &e) != 0 ||
+            conversation_add(conv, "assistant", old, &e) != 0)
+            term_error("%s", e.msg);
+        else
+            wbuf_clear(&r->unanswered);
+        term_note("the earlier answer stays");
+    }
+    if (old)
+        wipe_free(old, strlen(old));
 }
 
 static void do_drop(struct repl *r, const char *arg) {
@@ -164,6 +185,7 @@ static void do_load(struct repl *r, const char *arg) {
     } else if (chat_file_load(r->c, arg, &e) != 0) {
         term_error("%s", e.msg);
     } else {
+        wbuf_clear(&r->unanswered);
         keep_unanswered(r);
         term_note("%zu messages from %s%s", r->c->conv.n, arg,
                   r->unanswered.n ? "; the last one has no answer: /retry sends it" : "");
@@ -371,6 +393,8 @@ int chat_repl(struct chat *c, struct err *e) {
         fputc('\n', stderr);
     if (interrupt_terminated())
         rc = interrupt_status();
+    else if (c->output_errno && c->output_errno != EPIPE)
+        rc = err_sys(e, c->output_errno, "writing the answer to standard output");
     if (line_input_close(r.in, &lost) != 0)
         term_warn("%s", lost.msg);
     r.in = NULL;

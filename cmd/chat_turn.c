@@ -1,14 +1,16 @@
 /* One turn of a chat: settings into sampling parameters, messages into a prompt that fits, the answer into the
  * conversation. */
 #include "cmd/chat.h"
+#include "cmd/interrupt.h"
 #include "cmd/term.h"
+#include "core/base/wipe.h"
 
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 /* ID=B with B a number, or "ban". */
 static int parse_bias(const char *text, int vocab, struct logit_bias *b, struct err *e) {
@@ -66,32 +68,39 @@ static uint32_t room_for_answer(const struct chat *c) {
     return wanted && wanted < room ? wanted : room;
 }
 
-int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e) {
+/* Sets turns aside until the prompt fits. *n_turns: how many. */
+static int fit_prompt(struct chat *c, const struct ids **prompt, int *n_turns, struct err *e) {
     uint32_t ctx = c->engine.ctx, room = room_for_answer(c);
-    int dropped = 0;
-    for (;;) {
+    for (*n_turns = 0;; ++*n_turns) {
         if (conversation_prompt(&c->conv, &c->maker, prompt, e) != 0)
             return -1;
         size_t n = (*prompt)->n;
         if (n == 0)
             return err_set(e, ERR_USAGE, "the prompt is empty, and this model has no token to start from");
         if (n < ctx && ctx - n >= room)
-            break;
-        if (c->o->on_full == FULL_DROP_OLDEST && conversation_drop_oldest(&c->conv)) {
-            dropped++;
+            return 0;
+        if (c->o->on_full == FULL_DROP_OLDEST && conversation_set_aside(&c->conv))
             continue;
-        }
         if (n < ctx)
-            break;
+            return 0;
         return err_set(
             e, ERR_USAGE,
-            "the context is full: the prompt has %zu tokens, --ctx gives %u (the model was made for %d) and one at "
+            "the context is full: the prompt has %zu tokens%s, --ctx gives %u (the model was made for %d) and one at "
             "least is for the answer",
-            n, ctx, c->engine.config->max_ctx);
+            n, *n_turns ? " even without the older turns" : "", ctx, c->engine.config->max_ctx);
     }
-    if (dropped)
-        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", ctx, dropped,
-                  dropped == 1 ? " was" : "s were");
+}
+
+int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e) {
+    int n_turns;
+    if (fit_prompt(c, prompt, &n_turns, e) != 0) {
+        conversation_put_back(&c->conv);
+        return -1;
+    }
+    conversation_forget_aside(&c->conv);
+    if (n_turns)
+        term_note("the context of %u tokens was full: the oldest %d turn%s forgotten", c->engine.ctx, n_turns,
+                  n_turns == 1 ? " was" : "s were");
     return 0;
 }
 
@@ -116,6 +125,8 @@ int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx,
     if (sampling(c, &o.sample, e) != 0 || settle_seed(c, &o.sample, e) != 0)
         return -1;
     int rc = generate(&c->engine, prompt, &o, a, e);
+    if (a->reason == STOP_OUTPUT && !c->output_errno)
+        a->reason = STOP_INTERRUPT;
     if (a->text.n) {
         size_t n_text, n_ids = answer_whole_ids(a, &n_text);
         /* A NUL cannot stand in a message: the text ends before it. */
@@ -129,29 +140,45 @@ int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx,
     return rc;
 }
 
-/* Looks how writing went; errno was 0 before. */
-static int flush_output(struct chat *c, bool written) {
-    if (written && fflush(stdout) == 0)
-        return 0;
-    c->output_errno = errno ? errno : EIO;
-    return -1;
+/* Not through stdio, which loses its place when a signal comes in a blocked write. */
+static int write_out(struct chat *c, const char *text, size_t n) {
+    while (n) {
+        ssize_t k = write(STDOUT_FILENO, text, n);
+        if (k < 0 && errno != EINTR) {
+            c->output_errno = errno;
+            return -1;
+        }
+        if (k > 0) {
+            text += k;
+            n -= (size_t)k;
+        }
+        if (n && interrupt_asked()) { /* writes are cut short by signals only */
+            c->output_cut = true;
+            return -1;
+        }
+    }
+    return 0;
 }
 
 int chat_emit_plain(void *ctx, const char *text, size_t n) {
-    errno = 0;
-    return flush_output(ctx, fwrite(text, 1, n, stdout) == n);
+    return write_out(ctx, text, n);
 }
 
 int chat_emit_terminal(void *ctx, const char *text, size_t n) {
-    errno = 0;
-    for (size_t i = 0; i < n; i++) {
+    char block[512];
+    int rc = 0;
+    for (size_t i = 0, used = 0; i < n && rc == 0; i++) {
         unsigned char b = (unsigned char)text[i];
         /* C0 controls and DEL are single bytes; C1 controls are C2 80 .. C2 9F. */
         bool c1 = b == 0xC2 && i + 1 < n && (unsigned char)text[i + 1] < 0xA0;
         bool control = (b < 0x20 && b != '\n' && b != '\t') || b == 0x7F || c1;
-        if (putchar(control ? '?' : text[i]) == EOF)
-            return flush_output(ctx, false);
+        block[used++] = control ? '?' : text[i];
         i += c1;
+        if (used == sizeof block || i + 1 >= n) {
+            rc = write_out(ctx, block, used);
+            used = 0;
+        }
     }
-    return flush_output(ctx, true);
+    wipe(block, sizeof block);
+    return rc;
 }

@@ -37,6 +37,7 @@ static void forget_prompt(struct conversation *c) {
 }
 
 void conversation_clear(struct conversation *c) {
+    conversation_forget_aside(c);
     while (c->n)
         conversation_pop(c);
     forget_prompt(c);
@@ -103,15 +104,42 @@ void conversation_pop(struct conversation *c) {
         take_out(c, c->n - 1);
 }
 
-bool conversation_drop_oldest(struct conversation *c) {
+bool conversation_set_aside(struct conversation *c) {
     size_t first = has_system(c), next = first + 1;
     while (next < c->n && strcmp(c->messages[next].role, "user") != 0)
         next++;
     if (next >= c->n)
         return false;
-    for (size_t i = first; i < next; i++)
-        take_out(c, first);
+    for (size_t i = first; i < next; i++) {
+        struct chat_message m = c->messages[first];
+        size_t last = c->n + c->n_aside - 1;
+        memmove(c->messages + first, c->messages + first + 1, (last - first) * sizeof m);
+        c->messages[last] = m;
+        c->n--;
+        c->n_aside++;
+    }
     return true;
+}
+
+void conversation_put_back(struct conversation *c) {
+    size_t first = has_system(c);
+    for (; c->n_aside; c->n_aside--, c->n++) {
+        size_t last = c->n + c->n_aside - 1;
+        struct chat_message m = c->messages[last];
+        memmove(c->messages + first + 1, c->messages + first, (last - first) * sizeof m);
+        c->messages[first] = m;
+    }
+}
+
+void conversation_forget_aside(struct conversation *c) {
+    for (; c->n_aside; c->n_aside--)
+        free_message(&c->messages[c->n + c->n_aside - 1]);
+}
+
+bool conversation_drop_oldest(struct conversation *c) {
+    bool any = conversation_set_aside(c);
+    conversation_forget_aside(c);
+    return any;
 }
 
 const char *conversation_last_role(const struct conversation *c) {

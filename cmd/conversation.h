@@ -33,6 +33,7 @@ struct conversation_mark {
 struct conversation {
     struct chat_message *messages; /* strings owned */
     size_t n, cap;
+    size_t n_aside; /* messages[n..n + n_aside) are set aside */
     /* The last prompt: its text, for each byte whether it came from a message (1) or the template (0), its tokens, and
      * the answers inside it. */
     struct wbuf text, from_user;
@@ -60,6 +61,11 @@ int conversation_set_system(struct conversation *c, const char *content, struct 
 void conversation_pop(struct conversation *c);
 /* Drops the oldest user message and its answer. False when only one turn is left. */
 bool conversation_drop_oldest(struct conversation *c);
+/* The same, but the messages are only set aside: one of the two calls below must follow before messages are added or
+ * taken away. Neither of them can fail. */
+bool conversation_set_aside(struct conversation *c);
+void conversation_put_back(struct conversation *c);
+void conversation_forget_aside(struct conversation *c);
 /* "user", "assistant", ... of the last message; "" when there is none. */
 const char *conversation_last_role(const struct conversation *c);
 

@@ -29,19 +29,20 @@ static void on_resume(int sig) {
     resumed = 1;
 }
 
-static void handle(int sig, void (*fn)(int)) {
-    struct sigaction a = {.sa_handler = fn}; /* no SA_RESTART: reads and waits must notice */
+static void handle(int sig, void (*fn)(int), int flags) {
+    struct sigaction a = {.sa_handler = fn, .sa_flags = flags};
     sigemptyset(&a.sa_mask);
     sigaction(sig, &a, NULL);
 }
 
 void interrupt_setup(void) {
-    handle(SIGINT, on_int);
-    handle(SIGTERM, on_term);
-    handle(SIGHUP, on_term);
-    handle(SIGWINCH, on_resize);
-    handle(SIGCONT, on_resume);
-    handle(SIGPIPE, SIG_IGN);
+    /* Reads and writes must notice these; the others they need not (ppoll notices all). */
+    handle(SIGINT, on_int, 0);
+    handle(SIGTERM, on_term, 0);
+    handle(SIGHUP, on_term, 0);
+    handle(SIGWINCH, on_resize, SA_RESTART);
+    handle(SIGCONT, on_resume, SA_RESTART);
+    handle(SIGPIPE, SIG_IGN, SA_RESTART);
 }
 
 bool interrupt_asked(void) {

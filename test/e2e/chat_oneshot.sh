@@ -175,3 +175,39 @@ terminated() {
     said 143 && [ ! -s "$out" ]
 }
 check "a termination signal while a prompt is read" terminated
+
+# to_full_pipe OPTION...: starts an answer whose first write waits, since standard output is a pipe that is full.
+to_full_pipe() {
+    rm -f "$SCRATCH/full"
+    mkfifo "$SCRATCH/full" && exec 3<>"$SCRATCH/full"
+    dd if=/dev/zero of="$SCRATCH/full" bs=4096 oflag=nonblock 2>/dev/null
+    "$SPLITINF" chat --local --model "$model" --raw --prompt "$once" --quiet "$@" >"$SCRATCH/full" 2>"$err" </dev/null 3>&- &
+    sleep 1
+}
+interrupted_writing() {
+    to_full_pipe "$@"
+    kill -INT $!
+    wait $!
+    status=$?
+    exec 3>&-
+    said 130 && [ ! -s "$err" ]
+}
+check "Ctrl-C while nobody reads the answer" interrupted_writing --max-tokens 20
+check "Ctrl-C while nobody reads the JSON" interrupted_writing --max-tokens 20 --json
+resized_writing() {
+    to_full_pipe --max-tokens 20
+    program=$!
+    kill -WINCH $program
+    sleep 0.2
+    kill -CONT $program
+    sleep 0.2
+    exec 4<"$SCRATCH/full" 3>&-
+    tr -d '\000' <&4 >"$out" &
+    reader=$!
+    exec 4<&-
+    wait $program
+    status=$?
+    wait $reader
+    said 0 && cp "$out" "$SCRATCH/late" && raw --max-tokens 20 --quiet && cmp "$out" "$SCRATCH/late"
+}
+check "a terminal that changes size does not disturb a waiting write" resized_writing

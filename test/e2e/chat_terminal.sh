@@ -34,6 +34,46 @@ END
     ended 0
 }
 check "Ctrl-C stops the answer and not the program" interrupt
+# Standard output is a pipe that is full: the answer waits in its first write.
+interrupt_blocked() {
+    mkfifo "$SCRATCH/full" && exec 3<>"$SCRATCH/full"
+    dd if=/dev/zero of="$SCRATCH/full" bs=4096 oflag=nonblock 2>/dev/null
+    # shellcheck disable=SC2086,SC2016 # a list of options; a command for the inner shell
+    "$pty" 60 sh -c 'out=$1; shift; exec "$@" >"$out"' sh "$SCRATCH/full" "$SPLITINF" chat $endless \
+        --chat-template "$template" >"$out" 2>"$SCRATCH/pty_err" <<'END'
+expect > 
+type Once upon a time
+sleep 500
+kill 28
+sleep 200
+keys ^C
+expect stopped
+expect > 
+type /stats
+expect ended by: interrupt
+type /quit
+END
+    status=$?
+    exec 3>&-
+    ended 0
+}
+check "Ctrl-C stops an answer that nobody reads" interrupt_blocked
+output_fails() {
+    # shellcheck disable=SC2016 # a command for the inner shell
+    "$pty" 60 sh -c 'exec "$@" >/dev/full' sh "$SPLITINF" chat --local --model "$model" --chat-template "$template" \
+        --max-tokens 5 >"$out" 2>"$SCRATCH/pty_err" <<'END'
+expect > 
+type Once upon a time
+expect writing the answer to standard output: No space left
+END
+    status=$?
+    ended 1
+}
+if [ -w /dev/full ]; then
+    check "a full disk ends the conversation with a message" output_fails
+else
+    echo "skip a full disk ends the conversation: there is no /dev/full"
+fi
 interrupt_oneshot() {
     # shellcheck disable=SC2086 # a list of options
     play $endless --raw --prompt "Once upon a time" <<'END'
@@ -315,6 +355,38 @@ END
 }
 check "/retry draws another answer" retry
 
+retry_empty() {
+    talk --max-tokens 20 --temperature 0 <<END
+expect > 
+type Once upon a time
+expect cut at max-tokens
+expect > 
+type /set logit-bias 1=1000
+expect > 
+type /retry
+expect the model answered nothing
+expect the earlier answer stays
+expect > 
+type /save $SCRATCH/stays.json
+expect 2 messages saved
+expect > 
+type /reset
+expect a new conversation
+expect > 
+type Once upon a time
+expect the model answered nothing; /retry sends the message again
+expect > 
+type /load $SCRATCH/stays.json
+expect stays.json
+expect > 
+type /save $SCRATCH/stays2.json
+expect 2 messages saved
+keys ^D
+END
+    ended 0
+}
+check "an empty answer takes no message away, nor the earlier answer" retry_empty
+
 full() {
     talk --ctx 40 --max-tokens 25 <<END
 expect > 
@@ -354,6 +426,30 @@ END
     ended 0 && ! grep -q Once "$SCRATCH/dropped.json"
 }
 check "--on-full drop-oldest forgets the oldest turn" drop_oldest
+drop_nothing() {
+    long=$(printf 'a big red dog in the park %.0s' 1 2 3 4 5 6 7 8 9 10 11 12)
+    talk --ctx 80 --max-tokens 10 --on-full drop-oldest <<END
+expect > 
+type Once upon a time
+expect cut at max-tokens
+expect > 
+type There was
+expect cut at max-tokens
+expect > 
+type $long
+expect tokens even without the older turns
+expect your message is kept
+expect > 
+type /save $SCRATCH/kept.json
+expect 4 messages saved
+expect > 
+type And then
+expect cut at max-tokens
+keys ^D
+END
+    ended 0 && has "$SCRATCH/kept.json" Once "There was"
+}
+check "--on-full drop-oldest forgets nothing for a message that cannot fit" drop_nothing
 
 history() {
     home=$SCRATCH/history_home

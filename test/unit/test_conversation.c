@@ -261,6 +261,41 @@ Test(conversation, dropping_the_oldest_turn, .init = start, .fini = end) {
     cr_assert_eq(c.n, 2);
 }
 
+static const char *contents(void) {
+    static char text[100];
+    text[0] = '\0';
+    for (size_t i = 0; i < c.n; i++)
+        strcat(strcat(text, c.messages[i].content), " ");
+    return text;
+}
+
+Test(conversation, turns_set_aside_come_back_in_their_order, .init = start, .fini = end) {
+    for (int system = 0; system < 2; system++) {
+        conversation_clear(&c);
+        if (system)
+            cr_assert_eq(conversation_set_system(&c, "S", &e), 0);
+        add("user", "a");
+        add("assistant", "one");
+        add("tool", "t");
+        add("user", "b");
+        add("assistant", "two");
+        add("user", "c");
+        cr_assert(conversation_set_aside(&c));
+        cr_assert_str_eq(contents(), system ? "S b two c " : "b two c ");
+        cr_assert(conversation_set_aside(&c));
+        cr_assert(!conversation_set_aside(&c), "the last turn stays");
+        cr_assert_str_eq(prompt(), system ? "{system:S}{user:c}{assistant:" : "{user:c}{assistant:");
+        conversation_put_back(&c);
+        cr_assert_str_eq(contents(), system ? "S a one t b two c " : "a one t b two c ");
+        cr_assert_eq(c.n_aside, 0);
+        cr_assert(conversation_set_aside(&c));
+        conversation_forget_aside(&c);
+        conversation_put_back(&c);
+        cr_assert_str_eq(contents(), system ? "S b two c " : "b two c ", "what is forgotten does not come back");
+        cr_assert(conversation_set_aside(&c)); /* and what is aside at the end is freed */
+    }
+}
+
 Test(conversation, the_system_prompt_comes_and_goes, .init = start, .fini = end) {
     cr_assert_eq(conversation_set_system(&c, "", &e), 0);
     cr_assert_eq(c.n, 0);
