@@ -87,7 +87,7 @@ static void multiply_chunk(const struct run *run, const struct matmul *m, int pa
                 t.n_panels = n_panels - p < tiles->sizes[t.rows] ? 1 : tiles->sizes[t.rows];
                 t.w = w->data + (size_t)(panel + p) * w->panel_bytes;
                 run->isa->tile[w->type](&t);
-                t.acc += t.n_panels * t.rows * PANEL;
+                t.acc += (size_t)t.n_panels * t.acc_panel;
             }
         }
     }
@@ -97,7 +97,7 @@ static void multiply_chunk(const struct run *run, const struct matmul *m, int pa
         int size = tile_size(tiles, row1 - row), rows = row1 - row < size ? row1 - row : size;
         run->isa->store_rows(m->y + (size_t)row * (size_t)m->ldy + r0, (size_t)m->ldy, sum, (size_t)size * PANEL, rows,
                              m->bias ? m->bias + r0 : NULL, lanes, m->add);
-        sum += n_panels * size * PANEL;
+        sum += (size_t)n_panels * (size_t)size * PANEL;
         row += size;
     }
 }
