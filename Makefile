@@ -55,10 +55,11 @@ CORE_C := $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c)) \
           $(if $(filter aarch64,$(ARCH)),$(wildcard core/cpu/isa_neon*.c)) \
           $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(sort $(wildcard core/*/*.c)))
 TOK_C  := $(wildcard tok/*.c)
+NET_C  := $(wildcard net/*.c)
 CMD_C  := $(wildcard cmd/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
-ALL_C  := $(wildcard main.c) $(CMD_C) $(CORE_C) $(TOK_C)
+ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(CORE_C) $(TOK_C)
 
 # V=1 shows whole commands.
 Q      := $(if $(V),,@)
@@ -69,11 +70,12 @@ define \n
 endef
 
 obj     = $(patsubst %.c,$(BUILD)/%.o,$(1))
-OURS    := $(BUILD)/libcmd.a $(BUILD)/libtok.a $(BUILD)/libcore.a
+OURS    := $(BUILD)/libcmd.a $(BUILD)/libnet.a $(BUILD)/libtok.a $(BUILD)/libcore.a
 
 # -l:NAME.a names the static archive: only glibc is linked dynamically.
 TLS    := $(VENDOR)/libmbedtls.a $(VENDOR)/libmbedx509.a $(VENDOR)/libmbedcrypto.a
-LIBS   := $(VENDOR)/libyyjson.a $(TLS) -l:libpcre2-8.a -l:libutf8proc.a
+LIBS   := $(VENDOR)/libyyjson.a $(TLS) -l:libpcre2-8.a -l:libutf8proc.a \
+           -l:libevent_extra.a -l:libevent_core.a
 EDIT   := -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a
 SYSTEM := -lm -lpthread
 link    = $(say) "  link $@"$(\n)$(Q)$(CC) $(CFLAGS) $(LINK) -o $@ $(filter %.o,$^) $(OURS) $(LIBS)
@@ -103,6 +105,7 @@ $(BUILD)/%.o: %.c $(BUILD)/.flags | $(VENDOR)/.key
 $(BUILD)/cmd/version.o: $(BUILD)/.version
 
 $(BUILD)/libcmd.a: $(call obj,$(CMD_C)) $(BUILD)/.sources
+$(BUILD)/libnet.a: $(call obj,$(NET_C)) $(BUILD)/.sources
 $(BUILD)/libcore.a: $(call obj,$(CORE_C)) $(BUILD)/.sources
 $(BUILD)/libtok.a: $(call obj,$(TOK_C)) $(BUILD)/.sources
 $(OURS):
@@ -122,7 +125,7 @@ CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
 RUNNER := $(BUILD)/test/forkrun.o
 UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
-          $(shell grep -lE 'pthread|(base/pool|cpu/cpu|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
+          $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(batch|cloud|link|remote_middle|identity)|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
                   test/unit/test_*.c)
 endif
 

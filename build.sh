@@ -62,6 +62,7 @@ look_build() {
     [ -z "$missing" ] || return 0 # without a compiler nothing else can be looked for
     need_archive libpcre2-8.a libpcre2-dev
     need_archive libutf8proc.a libutf8proc-dev
+    need_archive libevent_core.a libevent-dev
     need_archive libedit.a libedit-dev
     need_archive libtinfo.a libncurses-dev
     need_archive libbsd.a libbsd-dev
@@ -69,11 +70,13 @@ look_build() {
     headers='#define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <utf8proc.h>
+#include <event2/event.h>
 #include <histedit.h>'
     if ! echo "$headers" | $CC -x c -fsyntax-only - 2>/dev/null; then
         echo '#include <stdio.h>' | $CC -x c -fsyntax-only - 2>/dev/null || missing_add build-essential
-        echo "$headers" | sed 3,4d | $CC -x c -fsyntax-only - 2>/dev/null || missing_add libpcre2-dev
+        echo "$headers" | sed 3,5d | $CC -x c -fsyntax-only - 2>/dev/null || missing_add libpcre2-dev
         echo '#include <utf8proc.h>' | $CC -x c -fsyntax-only - 2>/dev/null || missing_add libutf8proc-dev
+        echo '#include <event2/event.h>' | $CC -x c -fsyntax-only - 2>/dev/null || missing_add libevent-dev
         echo '#include <histedit.h>' | $CC -x c -fsyntax-only - 2>/dev/null || missing_add libedit-dev
     fi
 }
@@ -245,7 +248,7 @@ install)
     install -m 755 build/splitinf "$prefix/bin/splitinf"
     install -m 644 README.md LICENSE "$prefix/share/doc/splitinf/"
     install -m 644 vendor/build/licences/* "$prefix/share/doc/splitinf/licences/"
-    for package in libpcre2-dev libutf8proc-dev libedit-dev libbsd-dev libmd-dev; do
+    for package in libpcre2-dev libutf8proc-dev libevent-dev libedit-dev libbsd-dev libmd-dev; do
         [ ! -r "/usr/share/doc/$package/copyright" ] ||
             install -m 644 "/usr/share/doc/$package/copyright" "$prefix/share/doc/splitinf/licences/$package"
     done

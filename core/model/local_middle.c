@@ -136,6 +136,14 @@ static int lm_collect(struct middle *base, struct middle_result *r, int timeout_
     return 1;
 }
 
+/* Nothing is ever lost in this process; what a failed pass left half done goes. */
+static int lm_recover(struct middle *base, const uint32_t *ids, uint32_t n, uint32_t *kept, struct err *e) {
+    struct local_middle *m = (struct local_middle *)(void *)base;
+    uint32_t len = kv_table_len(m->table);
+    *kept = len <= n && (len == 0 || ids[len - 1] == kv_table_head(m->table)) ? len : 0;
+    return lm_rewind(base, *kept, *kept ? ids[*kept - 1] : NODE_NONE, e);
+}
+
 static const struct middle_ops lm_ops = {
     .name = "local",
     .free = lm_free,
@@ -144,6 +152,7 @@ static const struct middle_ops lm_ops = {
     .cancel = lm_cancel,
     .rewind = lm_rewind,
     .collect = lm_collect,
+    .recover = lm_recover,
 };
 
 int local_middle_create(struct middle **out, struct stage *stage, enum dtype kv_type, uint32_t max_ctx,
