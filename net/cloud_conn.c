@@ -23,6 +23,7 @@ enum {
     MAX_OWN = 4096,      /* of PONG and ERROR that the peer does not read: no more is read from it */
     LAST_WORD_MS = 2000, /* for the last frame to leave, and for the peer to close behind it */
     MAX_DISCARD = 4 << 20,
+    KEEP = 65536, /* of an output buffer while there is nothing to send */
 };
 
 enum conn_state {
@@ -330,10 +331,13 @@ static bool next_step(struct conn *c) {
     bool begun = c->n_out < c->frame_end;
     size_t left = c->own.n - c->n_own;
     if (!begun && left == 0 && c->n_out == c->out.n) {
-        wbuf_free(&c->out);
+        wbuf_clear(&c->out); /* its memory is the port's next frame's */
         c->n_out = c->frame_end = 0;
-        if (!c->port || !port_take(c->port, &c->out))
+        if (!c->port || !port_take(c->port, &c->out)) {
+            if (c->out.cap > KEEP)
+                wbuf_free(&c->out);
             return false;
+        }
         c->sent = clock_ms(); /* the peer's time to read starts here */
     }
     c->step_own = !begun && left > 0;
@@ -369,20 +373,23 @@ static void wrote(struct conn *c, size_t n) {
 
 static void write_frames(struct conn *c) {
     struct err e = {0};
-    /* Asked before the port is found empty: its last frame is queued before it says that it has finished. */
-    bool finished = c->port && port_finished(c->port);
-    while (next_step(c)) {
-        const uint8_t *p = c->step_own ? c->own.p + c->n_own : c->out.p + c->n_out;
+    bool finished = false;
+    for (;;) {
         size_t n = 0;
-        c->writing = tls_write(c->tls, p, c->step, &n, &e);
-        if (c->writing == TLS_DONE) {
-            wrote(c, n);
-        } else if (c->writing == TLS_CLOSED || c->writing == TLS_FAILED) {
-            die(c, c->writing == TLS_CLOSED ? END_PEER_CLOSED : END_LINK, e.msg);
-            return;
-        } else {
-            return;
+        if (!next_step(c)) {
+            /* Its last frame may have come between the look at the port and the question whether there are more. */
+            if (finished || !c->port || !port_finished(c->port))
+                break;
+            finished = true;
+            continue;
         }
+        const uint8_t *p = c->step_own ? c->own.p + c->n_own : c->out.p + c->n_out;
+        c->writing = tls_write(c->tls, p, c->step, &n, &e);
+        if (c->writing == TLS_CLOSED || c->writing == TLS_FAILED)
+            die(c, c->writing == TLS_CLOSED ? END_PEER_CLOSED : END_LINK, e.msg);
+        if (c->writing != TLS_DONE)
+            return;
+        wrote(c, n);
     }
     c->sent = clock_ms();
     if (finished) {
