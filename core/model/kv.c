@@ -142,6 +142,13 @@ bool kv_table_knows(const struct kv_table *t, uint32_t id) {
     return find(t, id) >= 0;
 }
 
+bool kv_table_below(const struct kv_table *t, uint32_t id, uint32_t top) {
+    int32_t at = find(t, id), end = find(t, top);
+    while (end >= 0 && at > end) /* a parent stands before its children */
+        at = t->live[at].parent;
+    return end >= 0 && at == end;
+}
+
 int kv_table_add(struct kv_table *t, const struct node *nodes, int n, bool *keep, struct err *e) {
     uint32_t before = t->n_live, last_before = t->last_id;
     int kept = 0;

@@ -28,6 +28,8 @@ uint32_t kv_table_len(const struct kv_table *t);  /* committed positions */
 uint32_t kv_table_head(const struct kv_table *t); /* id of the last committed node, NODE_NONE when empty */
 uint32_t kv_table_live(const struct kv_table *t); /* nodes in flight */
 bool kv_table_knows(const struct kv_table *t, uint32_t id); /* in flight */
+/* Is id in flight, and top itself or a descendant of top, which is in flight too? */
+bool kv_table_below(const struct kv_table *t, uint32_t id, uint32_t top);
 
 /* Adds the nodes whose parents are known (the head, a live node, an earlier node of this window) and drops the rest:
  * keep[i] tells for each, keep may be NULL. Returns how many were kept, or -1 with nothing changed: ids that do not

@@ -66,6 +66,9 @@ static void check_rows(struct kv_table *t, struct slot_pool *pool) {
         }
         cr_assert_eq(id, NODE_NONE);
     }
+    for (uint32_t i = 0; i < n; i++) /* who descends from whom */
+        for (uint32_t j = 0; j < n; j++)
+            cr_assert_eq(kv_table_below(t, ids[i], ids[j]), below(ids[i], ids[j]), "%u below %u", ids[i], ids[j]);
     for (uint32_t i = 0; i < n; i++) /* no slot serves two nodes */
         for (uint32_t j = 0; j < n_all; j++)
             if (all[j].state != P_GONE && all[j].id != ids[i])
@@ -221,6 +224,7 @@ Test(kv, refuses_what_a_peer_must_not_say) {
     }
     kv_table_cancel(t, 12345);
     cr_assert_eq(kv_table_live(t), 2);
+    cr_assert(!kv_table_below(t, 12345, 5) && !kv_table_below(t, 5, 12345) && !kv_table_below(t, 12345, 12345));
     struct row rows[1];
     cr_assert_eq(kv_table_rows(t, (uint32_t[]){77}, 1, rows, &e), -1);
     kv_table_free(t);
