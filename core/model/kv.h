@@ -28,8 +28,6 @@ uint32_t kv_table_len(const struct kv_table *t);  /* committed positions */
 uint32_t kv_table_head(const struct kv_table *t); /* id of the last committed node, NODE_NONE when empty */
 uint32_t kv_table_live(const struct kv_table *t); /* nodes in flight */
 bool kv_table_knows(const struct kv_table *t, uint32_t id); /* in flight */
-/* Is id in flight, and top itself or a descendant of top, which is in flight too? */
-bool kv_table_below(const struct kv_table *t, uint32_t id, uint32_t top);
 
 /* Adds the nodes whose parents are known (the head, a live node, an earlier node of this window) and drops the rest:
  * keep[i] tells for each, keep may be NULL. Returns how many were kept, or -1 with nothing changed: ids that do not
@@ -46,6 +44,13 @@ void kv_table_cancel(struct kv_table *t, uint32_t id);
 /* Keeps the first len committed positions (len <= kv_table_len); drops the rest and every live node. head is the id that
  * the last kept node gets (NODE_NONE when len is 0): the caller knows it, the table keeps only the newest id. */
 void kv_table_rewind(struct kv_table *t, uint32_t len, uint32_t head);
+
+/* What commits and cancels to come would drop, without changing anything: begin, then the calls in their order, then ask.
+ * Good until the table changes. A commit that is no chain of live nodes drops something or other. */
+void kv_table_foresee(struct kv_table *t);
+void kv_table_foresee_commit(struct kv_table *t, const uint32_t *ids, int n);
+void kv_table_foresee_cancel(struct kv_table *t, const uint32_t *ids, int n);
+bool kv_table_foreseen(const struct kv_table *t, uint32_t id); /* id would be dropped, or is not live */
 
 /* Describes live nodes ids[0..n) as rows of a pass. The rows point into the table's own memory: valid until the table
  * changes or kv_table_rows is called on it again. -1 when an id is not live. */
