@@ -1,0 +1,76 @@
+/* test/unit/cloud_rig.h - a cloud on a thread of this process, over a stage that computes nothing and can be made to
+ * wait; peers that speak TLS and frames to it; and the log lines that it wrote. Everything asserts. */
+#ifndef TEST_UNIT_CLOUD_RIG_H
+#define TEST_UNIT_CLOUD_RIG_H
+
+#include "core/model/backend.h"
+#include "net/cloud.h"
+#include "net/identity.h"
+#include "net/tls.h"
+#include "net/wire.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { RIG_HIDDEN = 64, RIG_LAYERS = 4, RIG_WAIT_MS = 20000 };
+
+struct cloud_rig {
+    struct model_config config;
+    struct stage stage;
+    struct identity *id, *client; /* the client's pin is allowed */
+    struct allow_list *allow;
+    struct cloud_opts o; /* change between init and start */
+    struct cloud *cloud;
+    pthread_t thread;
+    bool joined;
+    int rc; /* of cloud_run */
+};
+
+/* While on, the fake stage computes nothing: passes wait. *in: passes that came to it so far. */
+void rig_hold(bool on);
+unsigned rig_passes(void);
+
+/* Fills o; allow_file NULL: only the client's pin is allowed. */
+void cloud_rig_init(struct cloud_rig *r, const char *allow_file);
+void cloud_rig_start(struct cloud_rig *r);
+void cloud_rig_join(struct cloud_rig *r); /* waits for cloud_run to return */
+void cloud_rig_stop(struct cloud_rig *r); /* at once, and frees everything */
+
+/* Log lines since the start of the process that hold the text. */
+int log_count(const char *text);
+/* Waits until there are at least n. */
+void log_await(const char *text, int n);
+
+int tcp_connect(uint16_t port); /* blocking */
+/* Waits until the peer has closed fd, at most RIG_WAIT_MS, reading what it says into buf. Returns bytes. */
+size_t tcp_drain(int fd, char *buf, size_t cap);
+bool tcp_closed(int fd, int timeout_ms); /* within this time */
+
+struct peer {
+    int fd;
+    struct tls_config *config;
+    struct tls *tls;
+    struct wbuf in;
+    uint32_t seq;
+    uint32_t next_id, pos;
+    struct wire_welcome welcome;
+};
+
+/* TLS; 0, or -1 when it was refused. */
+int peer_connect(struct peer *p, const struct cloud_rig *r, const struct identity *id);
+void peer_close(struct peer *p);
+/* 0, or -1: the connection is gone. */
+int peer_send(struct peer *p, const void *bytes, size_t n);
+/* The next frame: its type, its payload in p->in; 0: closed; -1: broken; -2: none in time. */
+int peer_frame(struct peer *p, int timeout_ms);
+/* Until a frame of this type; asserts. */
+void peer_await(struct peer *p, int type);
+/* Waits for an ERROR with this code and then for the close. */
+void peer_await_error(struct peer *p, int code);
+void peer_hello(struct peer *p, const struct cloud_rig *r); /* and WELCOME */
+void peer_open(struct peer *p, const struct cloud_rig *r);  /* peer_connect with the good client, peer_hello */
+/* A window of n nodes behind the last; -1 when the connection is gone. */
+int peer_submit(struct peer *p, int n);
+void peer_ping(struct peer *p, uint64_t any); /* and its PONG, whatever else comes before */
+
+#endif
