@@ -15,9 +15,8 @@
 
 /* Positions taken when --ctx is not given and the model was made for more. */
 enum { DEFAULT_CTX = 4096 };
-/* KV places beside those of the context: a window in flight and the draft trees of decoding (session.c keeps as many).
- */
-enum { SPARE_SLOTS = 256 };
+/* Prefill windows in flight: this process computes them itself, one after the other. */
+enum { LOCAL_WINDOWS = 1 };
 enum { MAX_TEMPLATE_FILE = 1 << 20 };
 
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
@@ -222,21 +221,22 @@ int engine_load(struct engine *en, struct err *e) {
     struct memory_plan plan;
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
     double t0 = clock_ms();
-    uint64_t slots = (uint64_t)en->ctx + (uint64_t)en->chunk + SPARE_SLOTS;
-    if (memory_plan(&plan, en->weights, en->parts, (enum quant)en->o.quant, kv, slots, en->chunk, e) != 0 ||
+    uint32_t live = session_live(en->chunk, LOCAL_WINDOWS);
+    if (memory_plan(&plan, en->weights, en->parts, (enum quant)en->o.quant, kv, (uint64_t)en->ctx + live, en->chunk,
+                    e) != 0 ||
         check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0)
         return -1;
-    if (local_middle_create(&en->middle, en->stages[1], kv, en->ctx, (uint32_t)en->chunk + SPARE_SLOTS, en->chunk, NULL,
-                            NULL, e) != 0)
+    if (local_middle_create(&en->middle, en->stages[1], kv, en->ctx, live, en->chunk, NULL, NULL, e) != 0)
         return -1;
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = en->middle,
                                     .kv_type = kv,
                                     .max_ctx = en->ctx,
-                                    .max_rows = en->chunk};
+                                    .max_rows = en->chunk,
+                                    .prefill_windows = LOCAL_WINDOWS};
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;

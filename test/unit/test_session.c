@@ -116,53 +116,155 @@ static void expect(const uint32_t *tokens, int n, float *logits) {
     score(v[n - 1], logits);
 }
 
-/* ---- a middle that fails when told to ---- */
+static uint32_t rnd(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    return *state >> 8;
+}
+
+/* ---- a middle with a link in front of it that fails when told to ---- */
+
+enum { POOL = 4 * ROWS + 300 };
 
 struct flaky {
     struct middle base;
     struct middle *inner;
     int calls_left; /* until the next failure; -1: never */
+    int again;      /* calls from one failure to the next; 0: only one */
+    bool late;      /* the failing call reaches the other side, and only the caller does not hear of it */
+    enum { KEEPS_ALL, LOSES_SOME, LOSES_ALL } loses;
+    bool pieces;     /* results come row by row or in small pieces, in any order */
+    bool stale;      /* and those from before a failure come after it */
+    bool twice;      /* the failing collect does not fail: it brings a node that was there before */
+    int stop_left;   /* collects until the caller's stop function asks; -1: never */
+    int bad_recover; /* so many recoveries fail */
+    bool dead;
+    uint32_t seed;
+    int calls, failures, recoveries;
+    uint32_t ids[POOL]; /* results that wait to be collected */
+    float x[POOL][2];
+    int n_pool;
+    uint32_t last_id;
 };
 
-static int fails(struct flaky *f, struct err *e) {
-    return f->calls_left >= 0 && f->calls_left-- == 0 ? err_set(e, ERR_PEER, "the link went away") : 0;
+static int fails(struct flaky *f, bool *late, struct err *e) {
+    *late = false;
+    f->calls++;
+    if (f->dead)
+        return err_set(e, ERR_PEER, "the link is gone");
+    if (f->calls_left < 0 || f->calls_left-- > 0)
+        return 0;
+    f->calls_left = f->again ? f->again : -1;
+    f->failures++;
+    f->dead = true;
+    *late = f->late;
+    static const enum err_kind kinds[] = {ERR_PEER, ERR_IO, ERR_CRYPTO};
+    return err_set(e, kinds[f->failures % 3], "the link went away");
 }
+
 static int f_submit(struct middle *m, const struct window *w, const float *x, struct err *e) {
     struct flaky *f = (struct flaky *)(void *)m;
-    return fails(f, e) ? -1 : f->inner->ops->submit(f->inner, w, x, e);
+    bool late;
+    int rc = fails(f, &late, e);
+    return rc == 0 || late ? f->inner->ops->submit(f->inner, w, x, e) | rc : rc;
 }
 static int f_commit(struct middle *m, const uint32_t *ids, int n, struct err *e) {
     struct flaky *f = (struct flaky *)(void *)m;
-    return fails(f, e) ? -1 : f->inner->ops->commit(f->inner, ids, n, e);
+    bool late;
+    int rc = fails(f, &late, e);
+    return rc == 0 || late ? f->inner->ops->commit(f->inner, ids, n, e) | rc : rc;
 }
 static int f_cancel(struct middle *m, uint32_t id, struct err *e) {
     struct flaky *f = (struct flaky *)(void *)m;
-    return fails(f, e) ? -1 : f->inner->ops->cancel(f->inner, id, e);
+    bool late;
+    int rc = fails(f, &late, e);
+    return rc == 0 || late ? f->inner->ops->cancel(f->inner, id, e) | rc : rc;
 }
 static int f_rewind(struct middle *m, uint32_t len, uint32_t head, struct err *e) {
     struct flaky *f = (struct flaky *)(void *)m;
-    return fails(f, e) ? -1 : f->inner->ops->rewind(f->inner, len, head, e);
+    bool late;
+    int rc = fails(f, &late, e);
+    if (rc == 0 && !f->stale)
+        f->n_pool = 0;
+    return rc == 0 || late ? f->inner->ops->rewind(f->inner, len, head, e) | rc : rc;
 }
-/* A middle that lies: the first node comes twice, or nothing does. */
-static enum { HONEST, TWICE, EMPTY } lie;
+
+/* A middle that lies: the first node comes twice, or nothing does, or one that nobody asked for. */
+static enum { HONEST, TWICE, EMPTY, STRANGER } lie;
 
 static int f_collect(struct middle *m, struct middle_result *r, int timeout_ms, struct err *e) {
     struct flaky *f = (struct flaky *)(void *)m;
-    if (fails(f, e))
+    bool late;
+    if (f->stop_left >= 0 && f->stop_left-- == 0)
         return -1;
-    int rc = f->inner->ops->collect(f->inner, r, timeout_ms, e);
-    if (rc == 1 && lie == TWICE && r->n > 1)
-        r->ids[1] = r->ids[0];
-    if (rc == 1 && lie == EMPTY)
-        r->n = 0;
-    return rc;
+    if (fails(f, &late, e)) {
+        if (!f->twice || !f->last_id)
+            return -1;
+        *e = (struct err){0}; /* the session has to notice */
+        f->dead = false;
+        r->ids[0] = r->ids[1] = f->last_id + (uint32_t)(f->n_pool == 0);
+        r->x[0] = r->x[1] = r->x[2] = r->x[3] = 1;
+        r->n = 2;
+        return 1;
+    }
+    if (!f->pieces) {
+        int rc = f->inner->ops->collect(f->inner, r, timeout_ms, e);
+        if (rc == 1 && r->n > 0)
+            f->last_id = r->ids[r->n - 1];
+        if (rc == 1 && lie == TWICE && r->n > 1)
+            r->ids[1] = r->ids[0];
+        if (rc == 1 && lie == EMPTY)
+            r->n = 0;
+        if (rc == 1 && lie == STRANGER)
+            r->ids[0] += 1000;
+        return rc;
+    }
+    for (int rc; (rc = f->inner->ops->collect(f->inner, r, timeout_ms, e)) != 0;) {
+        if (rc < 0)
+            return -1;
+        for (int i = 0; i < r->n; i++, f->n_pool++) {
+            cr_assert_lt(f->n_pool, POOL);
+            f->ids[f->n_pool] = r->ids[i];
+            memcpy(f->x[f->n_pool], r->x + 2 * i, sizeof f->x[0]);
+        }
+    }
+    r->n = 0;
+    if (f->n_pool == 0)
+        return 0;
+    for (int want = (int)(rnd(&f->seed) % 5); want > 0 && f->n_pool > 0; want--) { /* a piece may be empty */
+        int at = (int)(rnd(&f->seed) % (uint32_t)f->n_pool);
+        f->last_id = r->ids[r->n] = f->ids[at];
+        memcpy(r->x + 2 * r->n++, f->x[at], sizeof f->x[0]);
+        f->n_pool--;
+        f->ids[at] = f->ids[f->n_pool];
+        memcpy(f->x[at], f->x[f->n_pool], sizeof f->x[0]);
+    }
+    return 1;
 }
+
+static int f_recover(struct middle *m, const uint32_t *ids, uint32_t n, uint32_t *kept, struct err *e) {
+    struct flaky *f = (struct flaky *)(void *)m;
+    if (f->bad_recover > 0 && f->bad_recover--)
+        return err_set(e, ERR_IO, "nobody is there");
+    f->recoveries++;
+    f->dead = false;
+    if (f->inner->ops->recover(f->inner, ids, n, kept, e) != 0)
+        return -1;
+    if (f->loses == LOSES_ALL)
+        *kept = 0;
+    else if (f->loses == LOSES_SOME)
+        *kept = rnd(&f->seed) % (*kept + 1);
+    if (!f->stale)
+        f->n_pool = 0;
+    return f->inner->ops->rewind(f->inner, *kept, *kept ? ids[*kept - 1] : NODE_NONE, e);
+}
+
 static const struct middle_ops flaky_ops = {.name = "flaky",
                                             .submit = f_submit,
                                             .commit = f_commit,
                                             .cancel = f_cancel,
                                             .rewind = f_rewind,
-                                            .collect = f_collect};
+                                            .collect = f_collect,
+                                            .recover = f_recover};
 
 struct rig {
     struct stage front, mid, back;
@@ -170,25 +272,26 @@ struct rig {
     struct session *s;
 };
 
-static void rig_up(struct rig *r, int front, int back) {
+static void rig_up_with(struct rig *r, int front, int back, int windows) {
     struct err e = {0};
     *r = (struct rig){.front = {&toy, &config, {.lo = 0, .hi = front, .embed = true}},
                       .mid = {&toy, &config, {.lo = front, .hi = LAYERS - back}},
                       .back = {&toy, &config, {.lo = LAYERS - back, .hi = LAYERS, .head = true}},
-                      .flaky = {.base = {&flaky_ops}, .calls_left = -1}};
-    cr_assert_eq(local_middle_create(&r->flaky.inner, &r->mid, DT_F16, CTX, ROWS + 256, ROWS, NULL, NULL, &e), 0);
-    struct session_opts o = {&r->front, &r->back, &r->flaky.base, DT_F16, CTX, ROWS};
+                      .flaky = {.base = {&flaky_ops}, .calls_left = -1, .stop_left = -1}};
+    cr_assert_eq(
+        local_middle_create(&r->flaky.inner, &r->mid, DT_F16, CTX, session_live(ROWS, windows), ROWS, NULL, NULL, &e),
+        0);
+    struct session_opts o = {&r->front, &r->back, &r->flaky.base, DT_F16, CTX, ROWS, windows};
     cr_assert_eq(session_create(&r->s, &o, &e), 0, "%s", e.msg);
+}
+
+static void rig_up(struct rig *r, int front, int back) {
+    rig_up_with(r, front, back, 0);
 }
 
 static void rig_down(struct rig *r) {
     session_free(r->s);
     r->flaky.inner->ops->free(r->flaky.inner);
-}
-
-static uint32_t rnd(uint32_t *state) {
-    *state = *state * 1664525u + 1013904223u;
-    return *state >> 8;
 }
 
 static void fill(uint32_t *t, int n, uint32_t seed) {
@@ -288,31 +391,189 @@ Test(session, trees_equal_their_paths) {
     rig_down(&r);
 }
 
-/* A link that fails at any call: the call is reported, nothing is lost, and going on gives what it would have given. */
-Test(session, a_failing_middle_costs_nothing_but_the_error) {
+/* ---- recovery ---- */
+
+/* A conversation: a prompt, tokens one by one with a tree now and then, another prompt that shares a part. Every call
+ * must succeed; logits are held against the oracle after each. Returns the sampled tokens. */
+static void converse(struct session *s, double temperature, uint32_t *said) {
+    struct err e = {0};
+    struct sample_params p;
+    uint32_t t[CTX], n = 75;
+    int k = 0;
+    sample_params_default(&p);
+    p.temperature = (float)temperature;
+    p.top_p = 0.95f;
+    p.seed = 11;
+    fill(t, CTX, 23);
+    cr_assert_eq(session_feed(s, t, n, NULL, NULL, &e), 0, "%s", e.msg);
+    for (int turn = 0; turn < 2; turn++) {
+        check_logits(s, t, (int)n);
+        for (int i = 0; i < 4; i++) {
+            cr_assert_eq(session_sample(s, &p, (uint32_t)i, &t[n], &e), 0, "%s", e.msg);
+            said[k++] = t[n];
+            if (i % 2) {
+                float tree[3 * VOCAB], want[VOCAB];
+                cr_assert_eq(session_try_tree(s, (uint32_t[]){t[n], 5, 7}, (int[]){-1, -1, 0}, 3, tree, &e), 0, "%s",
+                             e.msg);
+                expect(t, (int)n + 1, want);
+                cr_assert_arr_eq(tree, want, sizeof want);
+                check_logits(s, t, (int)n);
+            }
+            cr_assert_eq(session_advance(s, t[n], &e), 0, "%s", e.msg);
+            check_logits(s, t, (int)++n);
+        }
+        if (turn == 0) {
+            n = 60;
+            t[40] = (t[40] + 1) % VOCAB;
+            cr_assert_eq(session_feed(s, t, n, NULL, NULL, &e), 0, "%s", e.msg);
+            cr_assert_eq(session_stats(s)->reused_tokens, 40);
+        }
+    }
+    cr_assert_eq(e.kind, ERR_NONE);
+}
+
+/* A link that fails at any call costs nothing but time. */
+static void cut_everywhere(struct flaky how, double temperature, int windows) {
+    uint32_t want[8], got[8];
+    struct rig r;
+    rig_up_with(&r, 2, 1, windows);
+    converse(r.s, temperature, want);
+    rig_down(&r);
+    bool failed = true;
+    for (int at = 0; failed; at++) {
+        rig_up_with(&r, 2, 1, windows);
+        r.flaky.calls_left = at;
+        r.flaky.again = how.again;
+        r.flaky.late = how.late;
+        r.flaky.loses = how.loses;
+        r.flaky.pieces = how.pieces;
+        r.flaky.stale = how.stale;
+        r.flaky.twice = how.twice;
+        r.flaky.seed = (uint32_t)at * 77 + 1;
+        converse(r.s, temperature, got);
+        cr_assert_arr_eq(got, want, sizeof want, "failure at call %d", at);
+        failed = r.flaky.failures > 0;
+        cr_assert_eq(session_stats(r.s)->recoveries, (uint32_t)r.flaky.recoveries);
+        if (failed && !how.twice) /* a failing call is followed by recovery, unless it was the last */
+            cr_assert_geq(r.flaky.recoveries + (at == r.flaky.calls - 1), 1);
+        cr_assert_lt(at, 2000);
+        rig_down(&r);
+    }
+}
+
+Test(session, a_link_that_fails_at_any_call) {
+    for (int late = 0; late <= 1; late++)
+        for (int loses = KEEPS_ALL; loses <= LOSES_ALL; loses++) {
+            struct flaky how = {.late = late != 0};
+            how.loses = loses == KEEPS_ALL ? KEEPS_ALL : loses == LOSES_SOME ? LOSES_SOME : LOSES_ALL;
+            cut_everywhere(how, late ? 0.8 : 0, 3);
+            how.pieces = true;
+            cut_everywhere(how, 0, 0);
+            how.stale = true;
+            cut_everywhere(how, 0.8, 2);
+        }
+}
+
+Test(session, a_link_that_fails_again_and_again) {
+    cut_everywhere((struct flaky){.again = 4, .loses = KEEPS_ALL}, 0.8, 1);
+    cut_everywhere((struct flaky){.again = 30, .loses = LOSES_ALL}, 0, 1);
+    cut_everywhere((struct flaky){.again = 120, .loses = LOSES_SOME, .pieces = true, .stale = true}, 0, 4);
+}
+
+Test(session, nodes_that_come_twice) {
+    cut_everywhere((struct flaky){.twice = true}, 0, 2);
+    cut_everywhere((struct flaky){.twice = true, .pieces = true}, 0.8, 4);
+}
+
+Test(session, a_middle_that_never_gets_further_is_given_up) {
     uint32_t t[CTX];
     fill(t, CTX, 11);
-    for (int at = 0; at < 40; at++) {
+    for (int loses = KEEPS_ALL; loses <= LOSES_ALL; loses += 2) {
         struct rig r;
         struct err e = {0};
         rig_up(&r, 2, 1);
+        r.flaky.loses = loses ? LOSES_ALL : KEEPS_ALL;
+        cr_assert_eq(session_feed(r.s, t, 50, NULL, NULL, &e), 0, "%s", e.msg);
+        r.flaky.calls_left = 0;
+        r.flaky.again = 1;
+        cr_assert_eq(session_advance(r.s, t[50], &e), -1);
+        cr_assert_str_eq(e.msg, "the link went away");
+        cr_assert_leq(session_stats(r.s)->recoveries, 20);
+        check_logits(r.s, t, 50); /* what was there is still there */
+        r.flaky.calls_left = -1;
+        e = (struct err){0};
+        cr_assert_eq(session_advance(r.s, t[50], &e), 0, "%s", e.msg);
+        check_logits(r.s, t, 51);
+        rig_down(&r);
+    }
+}
+
+Test(session, when_recovery_fails_the_context_waits_for_the_next_call) {
+    uint32_t t[CTX];
+    fill(t, CTX, 11);
+    for (int at = 0; at < 24; at++) {
+        struct rig r;
+        struct err e = {0};
+        rig_up(&r, 2, 1);
+        cr_assert_eq(session_feed(r.s, t, 30, NULL, NULL, &e), 0, "%s", e.msg);
         r.flaky.calls_left = at;
+        r.flaky.bad_recover = 3;
+        r.flaky.loses = LOSES_SOME;
         int errors = 0;
-        while (session_feed(r.s, t, 50, NULL, NULL, &e) != 0) {
-            cr_assert_str_eq(e.msg, "the link went away");
+        uint32_t before, n;
+        while (session_feed(r.s, t, 110, NULL, NULL, &e) != 0) {
+            cr_assert_eq(e.kind, ERR_IO);
+            cr_assert_str_eq(e.msg, "nobody is there");
             e = (struct err){0};
-            cr_assert_lt(++errors, 3);
+            session_tokens(r.s, &n);
+            cr_assert_geq(n, 30);
+            cr_assert(errors == 0 || n == before, "a recovery that fails takes nothing");
+            before = n;
+            cr_assert_lt(++errors, 4);
         }
-        check_logits(r.s, t, 50);
-        for (int i = 50; i < 58; i++) {
-            if (session_advance(r.s, t[i], &e) != 0) {
-                errors++;
-                e = (struct err){0};
-                cr_assert_eq(session_feed(r.s, t, (uint32_t)i + 1, NULL, NULL, &e), 0, "%s", e.msg);
-            }
-            check_logits(r.s, t, i + 1);
-        }
-        cr_assert_eq(errors, r.flaky.calls_left == -1 ? 1 : 0);
+        cr_assert_eq(errors, r.flaky.failures ? 3 : 0);
+        check_logits(r.s, t, 110);
+        rig_down(&r);
+    }
+}
+
+Test(session, windows_are_sent_ahead) {
+    uint32_t t[CTX];
+    fill(t, CTX, 31);
+    for (int windows = 1; windows <= 6; windows++) {
+        struct rig r;
+        struct err e = {0};
+        rig_up_with(&r, 2, 1, windows);
+        r.flaky.calls_left = windows; /* the call behind that many submits, */
+        r.flaky.bad_recover = 1;
+        cr_assert_eq(session_feed(r.s, t, ROWS * 7, NULL, NULL, &e), -1);
+        uint32_t n;
+        session_tokens(r.s, &n);
+        cr_assert_eq(n, 0); /* is the first collect */
+        cr_assert_eq(r.flaky.calls, windows + 1);
+        e = (struct err){0};
+        cr_assert_eq(session_feed(r.s, t, ROWS * 7, NULL, NULL, &e), 0);
+        check_logits(r.s, t, ROWS * 7);
+        rig_down(&r);
+    }
+}
+
+/* The stop function of a middle, at any of its calls: the context keeps what was committed, and is sound. */
+Test(session, stopped_while_it_waits) {
+    uint32_t t[CTX];
+    fill(t, CTX, 37);
+    for (int at = 0; at < 30; at++) {
+        struct rig r;
+        struct err e = {0};
+        rig_up(&r, 2, 1);
+        r.flaky.pieces = true;
+        r.flaky.seed = (uint32_t)at;
+        r.flaky.stop_left = at;
+        int rc = session_feed(r.s, t, 100, NULL, NULL, &e);
+        cr_assert_eq(e.kind, ERR_NONE);
+        cr_assert_eq(rc, r.flaky.stop_left < 0 ? -1 : 0);
+        cr_assert_eq(session_feed(r.s, t, 90, NULL, NULL, &e), 0, "%s", e.msg);
+        check_logits(r.s, t, 90);
         rig_down(&r);
     }
 }
@@ -326,9 +587,12 @@ Test(session, reset_while_the_link_is_down) {
     cr_assert_eq(session_feed(r.s, t, 30, NULL, NULL, &e), 0);
     r.flaky.calls_left = 0;
     session_reset(r.s);
+    cr_assert_eq(r.flaky.recoveries, 0, "a reset does not wait for a link");
     uint32_t n;
     session_tokens(r.s, &n);
     cr_assert_eq(n, 0);
+    session_reset(r.s);
+    cr_assert_eq(r.flaky.recoveries, 0);
     cr_assert_eq(session_feed(r.s, t + 5, 20, NULL, NULL, &e), 0, "%s", e.msg);
     check_logits(r.s, t + 5, 20);
     rig_down(&r);
@@ -374,13 +638,13 @@ Test(session, bounds_and_stops) {
 }
 
 Test(session, a_middle_that_lies_is_refused) {
-    for (int kind = TWICE; kind <= EMPTY; kind++) {
+    for (int kind = TWICE; kind <= STRANGER; kind++) {
         struct rig r;
         struct err e = {0};
         uint32_t t[CTX];
         fill(t, CTX, 17);
         rig_up(&r, 2, 2);
-        lie = kind == TWICE ? TWICE : EMPTY;
+        lie = kind == TWICE ? TWICE : kind == EMPTY ? EMPTY : STRANGER;
         cr_assert_eq(session_feed(r.s, t, 10, NULL, NULL, &e), -1);
         cr_assert_eq(e.kind, ERR_PEER);
         lie = HONEST;
