@@ -1,0 +1,38 @@
+/* cmd/tunnel.h - a model's middle layers on another machine, as a command's options name it: whom to connect to, with
+ * which pins and codec, and, for trying things out on one machine, through which emulated link. */
+#ifndef CMD_TUNNEL_H
+#define CMD_TUNNEL_H
+
+#include "cmd/options.h"
+#include "core/base/err.h"
+#include "core/model/middle.h"
+#include "net/codec.h"
+#include "net/remote_middle.h"
+
+struct tunnel_opts {
+    struct strings cloud, pin;
+    bool trust_first;
+    int codec; /* 0: auto, else 1 + enum codec */
+    int patience;
+    double link_rtt, link_mbit;
+};
+extern const struct opt tunnel_options[];
+
+/* Is a cloud asked for? */
+bool tunnel_wanted(const struct tunnel_opts *o);
+/* ERR_USAGE for options that do not go together. */
+int tunnel_check(const struct tunnel_opts *o, struct err *e);
+/* What crosses the boundary: as chosen, or f16 to a cloud and f32 (nothing lost) on one machine. */
+enum codec tunnel_codec(const struct tunnel_opts *o);
+
+struct tunnel;
+
+/* Connects. home: of the key and the remembered pins, NULL for the default. hello: filled but for the codec. max_rows:
+ * of the largest window. What happens to the connection later is told to the user through cmd/term. */
+int tunnel_open(struct tunnel **out, const struct tunnel_opts *o, const char *home, const struct wire_hello *hello,
+                uint32_t max_rows, struct err *e);
+void tunnel_close(struct tunnel *t);            /* NULL is fine */
+struct middle *tunnel_middle(struct tunnel *t); /* owned by t */
+const struct pin *tunnel_own_pin(const struct tunnel *t);
+
+#endif
