@@ -286,15 +286,16 @@ static void part_with(struct batch_thread *b, struct port *p, double now) {
 static bool serve_ports(struct batch_thread *b, double now) {
     bool more = false;
     ports_collect(&b->ports);
+    /* Those who are gone first: what they said counts before a resume on another connection, and a BYE above all. */
     for (struct port *p = b->ports.first, *next; p; p = next) {
         next = p->next;
-        if (p->gone) {
-            /* What it said before it went counts: a BYE above all. */
-            while (!p->over && p->inbox.first && p->inbox.first->type != WIRE_HELLO && serve_port(b, p, now))
-                ;
-            part_with(b, p, now);
+        if (!p->gone)
             continue;
-        }
+        while (p->session && serve_port(b, p, now))
+            ;
+        part_with(b, p, now);
+    }
+    for (struct port *p = b->ports.first; p; p = p->next) {
         if (p->lost_frame && !p->over)
             fail(b, p, WIRE_E_FAILED, "this cloud is out of memory");
         more = serve_port(b, p, now) || more;
