@@ -6,6 +6,7 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
+#include "core/cpu/cpu.h"
 #include "core/model/gguf.h"
 #include "core/model/local_middle.h"
 #include "net/fingerprint.h"
@@ -61,6 +62,12 @@ const struct opt engine_text_options[] = {
 
 const char *engine_isa_name(int choice) {
     return choice ? engine_isa_choices[choice] : NULL;
+}
+
+const char *engine_backend_name(const struct engine *en) {
+    static char name[WIRE_MAX_BACKEND + 1];
+    snprintf(name, sizeof name, "cpu-%s", en->o.isa ? engine_isa_name(en->o.isa) : cpu_isa_list()[0]);
+    return name;
 }
 
 static void add_stop(struct engine *en, int id) {

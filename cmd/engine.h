@@ -72,6 +72,9 @@ void engine_close(struct engine *en);
 /* Sets chunk anew, after ctx was changed between opening and loading. */
 void engine_settle_chunk(struct engine *en);
 
+/* What computes here, as WELCOME of a cloud names it: "cpu-avx512". */
+const char *engine_backend_name(const struct engine *en);
+
 /* What backend_cpu_create takes for a choice of --isa: NULL for auto. */
 const char *engine_isa_name(int choice);
 extern const char *const engine_isa_choices[];

@@ -38,7 +38,7 @@ const struct opt tunnel_options[] = {
 
 struct tunnel {
     char *home;
-    struct identity *id;
+    struct identity *id; /* NULL: the caller's is used */
     struct link *links[MAX_CLOUDS];
     char link_address[MAX_CLOUDS][32];
     struct middle *middle;
@@ -122,13 +122,36 @@ static int split_address(const char *address, char *host, size_t cap, uint16_t *
     return 0;
 }
 
-static int open_link(struct tunnel *t, int i, const struct tunnel_opts *o, struct err *e) {
+static int open_link(struct tunnel *t, int i, const struct tunnel_opts *o, struct remote_cloud *c, struct err *e) {
     char host[256];
     struct link_opts lo = {.host = host, .rtt_ms = o->link_rtt, .mbit = o->link_mbit};
-    if (split_address(o->cloud.p[i], host, sizeof host, &lo.port, e) != 0 || link_start(&t->links[i], &lo, e) != 0)
+    if (o->link_rtt <= 0 && o->link_mbit <= 0)
+        return 0;
+    if (split_address(c->address, host, sizeof host, &lo.port, e) != 0 || link_start(&t->links[i], &lo, e) != 0)
         return -1;
     snprintf(t->link_address[i], sizeof t->link_address[i], "127.0.0.1:%u", link_port(t->links[i]));
+    c->address = t->link_address[i];
     return 0;
+}
+
+/* clouds[0..n) with id, through links where o asks for them. */
+static int connect_clouds(struct tunnel *t, const struct tunnel_opts *o, struct remote_cloud *clouds, int n,
+                          const struct identity *id, const struct wire_hello *hello, uint32_t max_rows, struct err *e) {
+    for (int i = 0; i < n; i++)
+        if (open_link(t, i, o, &clouds[i], e) != 0)
+            return -1;
+    struct remote_opts ro = {.id = id,
+                             .home = t->home,
+                             .clouds = clouds,
+                             .n_clouds = n,
+                             .hello = *hello,
+                             .max_rows = max_rows,
+                             .patience_ms = o->patience ? (uint32_t)o->patience * 1000 : 1,
+                             .event = on_event,
+                             .event_ctx = t,
+                             .stop = on_stop};
+    ro.hello.codec = (uint8_t)tunnel_codec(o);
+    return remote_middle_create(&t->middle, &ro, e);
 }
 
 int tunnel_open(struct tunnel **out, const struct tunnel_opts *o, const char *home, const struct wire_hello *hello,
@@ -138,46 +161,40 @@ int tunnel_open(struct tunnel **out, const struct tunnel_opts *o, const char *ho
     struct tunnel *t = calloc(1, sizeof *t);
     if (!t)
         return err_set(e, ERR_MEMORY, "out of memory");
-    if (tunnel_check(o, e) != 0)
-        goto fail;
-    t->home = home ? strdup(home) : identity_default_home(e);
-    if (!t->home) {
-        err_set(e, ERR_MEMORY, "out of memory");
-        goto fail;
-    }
-    if (identity_open(&t->id, t->home, e) != 0)
-        goto fail;
-    for (int i = 0; i < o->cloud.n; i++) {
-        struct remote_cloud *c = &clouds[i];
-        *c = (struct remote_cloud){.address = o->cloud.p[i], .has_pin = o->pin.n > 0, .trust_first = o->trust_first};
-        if (c->has_pin && pin_parse(&c->pin, o->pin.p[i], e) != 0) {
+    int rc = tunnel_check(o, e);
+    if (rc == 0 && !(t->home = home ? strdup(home) : identity_default_home(e)))
+        rc = err_set(e, ERR_MEMORY, "out of memory");
+    if (rc == 0)
+        rc = identity_open(&t->id, t->home, e);
+    for (int i = 0; i < o->cloud.n && rc == 0; i++) {
+        clouds[i] =
+            (struct remote_cloud){.address = o->cloud.p[i], .has_pin = o->pin.n > 0, .trust_first = o->trust_first};
+        if (o->pin.n && (rc = pin_parse(&clouds[i].pin, o->pin.p[i], e)) != 0)
             err_wrap(e, "--pin");
-            goto fail;
-        }
-        if (o->link_rtt > 0 || o->link_mbit > 0) {
-            if (open_link(t, i, o, e) != 0)
-                goto fail;
-            c->address = t->link_address[i];
-        }
     }
-    struct remote_opts ro = {.id = t->id,
-                             .home = t->home,
-                             .clouds = clouds,
-                             .n_clouds = o->cloud.n,
-                             .hello = *hello,
-                             .max_rows = max_rows,
-                             .patience_ms = o->patience ? (uint32_t)o->patience * 1000 : 1,
-                             .event = on_event,
-                             .event_ctx = t,
-                             .stop = on_stop};
-    ro.hello.codec = (uint8_t)tunnel_codec(o);
-    if (remote_middle_create(&t->middle, &ro, e) != 0)
-        goto fail;
+    if (rc == 0)
+        rc = connect_clouds(t, o, clouds, o->cloud.n, t->id, hello, max_rows, e);
+    if (rc != 0) {
+        tunnel_close(t);
+        return -1;
+    }
     *out = t;
     return 0;
-fail:
-    tunnel_close(t);
-    return -1;
+}
+
+int tunnel_open_to(struct tunnel **out, const struct tunnel_opts *o, const char *address, const struct pin *pin,
+                   const struct identity *id, const struct wire_hello *hello, uint32_t max_rows, struct err *e) {
+    *out = NULL;
+    struct remote_cloud cloud = {.address = address, .pin = *pin, .has_pin = true};
+    struct tunnel *t = calloc(1, sizeof *t);
+    if (!t)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    if (connect_clouds(t, o, &cloud, 1, id, hello, max_rows, e) != 0) {
+        tunnel_close(t);
+        return -1;
+    }
+    *out = t;
+    return 0;
 }
 
 void tunnel_close(struct tunnel *t) {
@@ -195,8 +212,4 @@ void tunnel_close(struct tunnel *t) {
 
 struct middle *tunnel_middle(struct tunnel *t) {
     return t->middle;
-}
-
-const struct pin *tunnel_own_pin(const struct tunnel *t) {
-    return identity_pin(t->id);
 }

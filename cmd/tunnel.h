@@ -31,8 +31,11 @@ struct tunnel;
  * of the largest window. What happens to the connection later is told to the user through cmd/term. */
 int tunnel_open(struct tunnel **out, const struct tunnel_opts *o, const char *home, const struct wire_hello *hello,
                 uint32_t max_rows, struct err *e);
+/* The same to one address with a key and a pin of the caller's, both borrowed: a cloud of this process. Only the codec
+ * and the link of o count. */
+int tunnel_open_to(struct tunnel **out, const struct tunnel_opts *o, const char *address, const struct pin *pin,
+                   const struct identity *id, const struct wire_hello *hello, uint32_t max_rows, struct err *e);
 void tunnel_close(struct tunnel *t);            /* NULL is fine */
 struct middle *tunnel_middle(struct tunnel *t); /* owned by t */
-const struct pin *tunnel_own_pin(const struct tunnel *t);
 
 #endif
