@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,7 +201,9 @@ void cloud_rig_stop(struct cloud_rig *r) {
 int tcp_connect(uint16_t port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int on = 1;
     cr_assert(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0, "connect: %s", strerror(errno));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     return fd;
 }
 
@@ -339,7 +342,7 @@ void peer_hello(struct peer *p, const struct cloud_rig *r) {
     struct wbuf w = {0};
     struct err e = {0};
     struct wire_hello h = r->o.batch.mine;
-    h.ctx = 1024;
+    h.ctx = 2000;
     h.live = 512;
     h.codec = CODEC_F16;
     wire_put_hello(&w, &h);
@@ -358,18 +361,22 @@ int peer_submit(struct peer *p, int n) {
     struct wbuf w = {0};
     struct node *nodes = calloc((size_t)n, sizeof *nodes);
     float *x = calloc((size_t)n * RIG_HIDDEN, sizeof *x);
-    cr_assert(nodes && x);
+    cr_assert(nodes && x && n <= RIG_MAX_WINDOW);
     for (int i = 0; i < n; i++) {
         nodes[i] = (struct node){.id = p->next_id + 1, .parent = p->next_id, .pos = p->pos++};
         p->next_id++;
         for (int k = 0; k < RIG_HIDDEN; k++)
             x[i * RIG_HIDDEN + k] = (float)(k - 32) / 8;
     }
-    const struct wire_submit_parts s = {.seq = ++p->seq, .nodes = nodes, .n_nodes = n};
+    const struct wire_submit_parts s = {
+        .seq = ++p->seq, .nodes = nodes, .n_nodes = n, .commit = p->fresh, .n_commit = p->n_fresh};
     wire_put_submit(&w, &s, CODEC_F16, RIG_HIDDEN, x);
     cr_assert(!w.bad);
     int rc = peer_send(p, w.p, w.n);
     wbuf_free(&w);
+    p->n_fresh = n;
+    for (int i = 0; i < n; i++)
+        p->fresh[i] = nodes[i].id;
     free(nodes);
     free(x);
     return rc;

@@ -12,7 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { RIG_HIDDEN = 64, RIG_LAYERS = 4, RIG_WAIT_MS = 20000 };
+enum { RIG_HIDDEN = 64, RIG_LAYERS = 4, RIG_WAIT_MS = 20000, RIG_MAX_WINDOW = 8 };
 
 struct cloud_rig {
     struct model_config config;
@@ -53,6 +53,8 @@ struct peer {
     struct wbuf in;
     uint32_t seq;
     uint32_t next_id, pos;
+    uint32_t fresh[RIG_MAX_WINDOW]; /* of the last window */
+    int n_fresh;
     struct wire_welcome welcome;
 };
 
@@ -69,7 +71,7 @@ void peer_await(struct peer *p, int type);
 void peer_await_error(struct peer *p, int code);
 void peer_hello(struct peer *p, const struct cloud_rig *r); /* and WELCOME */
 void peer_open(struct peer *p, const struct cloud_rig *r);  /* peer_connect with the good client, peer_hello */
-/* A window of n nodes behind the last; -1 when the connection is gone. */
+/* Commits the last window and submits one of n nodes behind it; -1 when the connection is gone. */
 int peer_submit(struct peer *p, int n);
 void peer_ping(struct peer *p, uint64_t any); /* and its PONG, whatever else comes before */
 
