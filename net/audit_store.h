@@ -1,5 +1,5 @@
-/* net/audit_store.h - what a cloud keeps of a SUBMIT with flag audit (docs/protocol.md, Commitments): the activations at
- * every layer boundary, their leaves and the root. Secret: wiped on release. */
+/* net/audit_store.h - what a cloud keeps of a SUBMIT with flag audit (docs/protocol.md, Commitments): the activations
+ * at every layer boundary, their leaves and the root. Secret: wiped on release. */
 #ifndef NET_AUDIT_STORE_H
 #define NET_AUDIT_STORE_H
 

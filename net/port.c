@@ -73,6 +73,7 @@ static void port_free(struct port *p) {
 }
 
 void ports_free(struct ports *s) {
+    ports_collect(s);
     while (s->first) {
         struct port *p = s->first;
         s->first = p->next;
@@ -99,8 +100,8 @@ struct port *ports_open(struct ports *s, const struct pin *pin, const char *name
     p->max_frame = WIRE_FIRST_MAX;
     p->opened_ms = clock_ms();
     pthread_mutex_lock(&s->lock);
-    p->next = s->first;
-    s->first = p;
+    p->next = s->fresh;
+    s->fresh = p;
     ports_notify(s);
     pthread_mutex_unlock(&s->lock);
     return p;
@@ -109,6 +110,11 @@ struct port *ports_open(struct ports *s, const struct pin *pin, const char *name
 void ports_collect(struct ports *s) {
     pthread_mutex_lock(&s->lock);
     s->news = false;
+    for (struct port *p; (p = s->fresh);) {
+        s->fresh = p->next;
+        p->next = s->first;
+        s->first = p;
+    }
     for (struct port *p = s->first; p; p = p->next) {
         for (struct frame *f; (f = frame_pop(&p->in));)
             frame_push(&p->inbox, f);
@@ -253,12 +259,10 @@ uint32_t port_max_frame(struct port *p) {
 /* ---- and from the thread's ---- */
 
 void port_drop(struct port *p) {
-    pthread_mutex_lock(&p->set->lock);
     struct port **at = &p->set->first;
     while (*at != p)
         at = &(*at)->next;
     *at = p->next;
-    pthread_mutex_unlock(&p->set->lock);
     port_free(p);
 }
 

@@ -1,5 +1,6 @@
-/* net/port.h - mailboxes between connections and the one thread that computes (the port_* functions of net/batch.h and the
- * thread's side of them): queues of frames, how much they hold, who is woken when. It knows nothing of what frames say.
+/* net/port.h - mailboxes between connections and the one thread that computes (the port_* functions of net/batch.h and
+ * the thread's side of them): queues of frames, how much they hold, who is woken when. It knows nothing of what frames
+ * say.
  *
  * One mutex for all ports of a set; it is held for moving pointers only. */
 #ifndef NET_PORT_H
@@ -17,7 +18,7 @@ struct frame {
     struct wbuf buf;
     /* The thread's notes on a SUBMIT (net/submit.h): */
     struct wire_submit submit; /* a view into buf */
-    bool parsed, seen;         /* submit is filled; looked at while a pass ran */
+    bool parsed;               /* submit is filled */
     uint32_t n_waiting;        /* nodes that are neither computed nor dropped */
     double came_ms;
 };
@@ -31,9 +32,12 @@ struct frame *frame_pop(struct frame_list *l); /* NULL: empty */
 struct ports {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct port *first; /* all, also closed ones that the thread has not yet freed */
-    bool news;          /* something came since ports_wait returned; under lock */
-    bool wake_due;      /* the thread's */
+    /* under lock */
+    struct port *fresh; /* opened, and not yet seen by the thread */
+    bool news;          /* something came since ports_collect */
+    /* the thread's */
+    struct port *first; /* all, also closed ones that were not yet dropped */
+    bool wake_due;
     void (*wake)(void *ctx);
     void *wake_ctx;
 };
@@ -59,7 +63,7 @@ struct port {
     double opened_ms;
     bool gone;       /* closed */
     bool lost_frame; /* starved */
-    bool over; /* its last frame was said */
+    bool over;       /* its last frame was said */
 };
 
 int ports_init(struct ports *s, void (*wake)(void *ctx), void *wake_ctx, struct err *e);
@@ -79,11 +83,11 @@ void ports_wait(struct ports *s, double until_ms);
 void ports_wake(struct ports *s);
 void port_drop(struct port *p); /* out of the set; frees it */
 
-struct frame *port_frame(struct port *p);           /* an empty one; NULL: out of memory */
-void port_say(struct port *p, struct frame *f);     /* f goes out. A frame that went bad ends the port instead */
-void port_end(struct port *p);                      /* nothing more will be said; what came and comes is dropped */
-void port_done(struct port *p, struct frame *f);    /* f is not needed any more; NULL is fine */
-bool port_clogged(struct port *p);                  /* too much unsent: compute nothing for it now */
+struct frame *port_frame(struct port *p);            /* an empty one; NULL: out of memory */
+void port_say(struct port *p, struct frame *f);      /* f goes out. A frame that went bad ends the port instead */
+void port_end(struct port *p);                       /* nothing more will be said; what came and comes is dropped */
+void port_done(struct port *p, struct frame *f);     /* f is not needed any more; NULL is fine */
+bool port_clogged(struct port *p);                   /* too much unsent: compute nothing for it now */
 void port_limit(struct port *p, uint32_t max_frame); /* after WELCOME */
 
 #endif

@@ -16,7 +16,8 @@ int sessions_init(struct sessions *s, const struct batch_opts *o, uint64_t slot_
                            .ttl_ms = o->session_ttl_ms,
                            .slot_bytes = slot_bytes};
     if (o->max_sessions == 0 || o->max_ctx == 0 || o->max_live == 0)
-        return err_set(e, ERR_USAGE, "a cloud needs room for at least one session, one position and one node in flight");
+        return err_set(e, ERR_USAGE,
+                       "a cloud needs room for at least one session, one position and one node in flight");
     /* More than all sessions together may use is never used. */
     uint64_t most = (uint64_t)o->max_sessions * ((uint64_t)o->max_ctx + o->max_live);
     uint64_t n = slot_bytes ? o->kv_bytes / slot_bytes : most;
@@ -139,16 +140,15 @@ static struct cloud_session *session_make(struct sessions *s, struct port *port,
     return c;
 }
 
-int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t live, double now_ms,
-                   struct cloud_session **out, char text[WIRE_MAX_TEXT + 1]) {
-    (void)now_ms;
+int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t live, struct cloud_session **out,
+                   char text[WIRE_MAX_TEXT + 1]) {
     *out = NULL;
     const size_t cap = WIRE_MAX_TEXT + 1;
     uint64_t all = slot_pool_size(s->pool), need = (uint64_t)ctx + live;
     if (ctx > s->max_ctx || live > s->max_live) {
-        snprintf(text, cap, "a session here has at most %u positions and %u nodes in flight; this one asks for %u and %u",
+        snprintf(text, cap,
+                 "a session here has at most %u positions and %u nodes in flight; this one asks for %u and %u",
                  s->max_ctx, s->max_live, ctx, live);
-        s->refused++;
         return WIRE_E_TOO_LARGE;
     }
     if (need > all) {
@@ -156,7 +156,6 @@ int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t
                  "this session needs %llu slots (%.1f MB) of KV cache and all there is are %llu (%.1f MB): ask for a "
                  "smaller context, or start the cloud with more",
                  (unsigned long long)need, mb(s, need), (unsigned long long)all, mb(s, all));
-        s->refused++;
         return WIRE_E_TOO_LARGE;
     }
     uint64_t loose = 0; /* what evicting everybody who is away would give */
@@ -167,12 +166,12 @@ int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t
             away++;
         }
     if (need > all - s->reserved + loose || s->n - away >= s->max) {
-        snprintf(text, cap,
-                 "no room now: this session needs %llu slots (%.1f MB) of the %llu (%.1f MB) of KV cache; %u sessions (of "
-                 "%u at most) hold %llu (%.1f MB); try later, elsewhere or with a smaller context",
-                 (unsigned long long)need, mb(s, need), (unsigned long long)all, mb(s, all), s->n - away, s->max,
-                 (unsigned long long)(s->reserved - loose), mb(s, s->reserved - loose));
-        s->refused++;
+        snprintf(
+            text, cap,
+            "no room now: this session needs %llu slots (%.1f MB) of the %llu (%.1f MB) of KV cache; %u sessions (of "
+            "%u at most) hold %llu (%.1f MB); try later, elsewhere or with a smaller context",
+            (unsigned long long)need, mb(s, need), (unsigned long long)all, mb(s, all), s->n - away, s->max,
+            (unsigned long long)(s->reserved - loose), mb(s, s->reserved - loose));
         return WIRE_E_FULL;
     }
     while (need > all - s->reserved || s->n == s->max) {
@@ -182,7 +181,6 @@ int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t
     struct cloud_session *c = session_make(s, port, ctx, live);
     if (!c) {
         snprintf(text, cap, "out of memory for a session; try later");
-        s->refused++;
         return WIRE_E_FULL;
     }
     s->reserved += need;

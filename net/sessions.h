@@ -36,9 +36,12 @@ struct cloud_session {
     uint32_t seq;            /* of the last SUBMIT */
     struct pending *pending; /* [live]: nodes that wait, in the order in which they came; ids increase */
     uint32_t n_pending;
+    uint32_t n_windows;        /* of which they are */
     struct audit_store *audit; /* NULL: none */
     double decoded_ms;         /* when a small window of it was last computed; 0: never */
-    uint64_t pass;             /* number of the last pass it was part of */
+    uint64_t pass;             /* number of the last pass that computed a small window of it; 0: none */
+    bool chosen;               /* scratch of pass_choose */
+    const char *broken;        /* broke the protocol with what it sent to be computed: how; NULL */
 };
 
 struct sessions {
@@ -62,8 +65,8 @@ struct cloud_session *sessions_find(struct sessions *s, const uint8_t token[WIRE
 
 /* Makes a session for pin, if need be in the place of detached ones: first those of the pin that has the most sessions,
  * the longest detached first. 0, or the code to refuse with and the text with the numbers; then nobody was evicted. */
-int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t live, double now_ms,
-                   struct cloud_session **out, char text[WIRE_MAX_TEXT + 1]);
+int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t live, struct cloud_session **out,
+                   char text[WIRE_MAX_TEXT + 1]);
 
 void sessions_attach(struct sessions *s, struct cloud_session *c, struct port *p);
 /* The connection is gone: what was in flight is dropped. Its waiting frames must have been dropped before. */

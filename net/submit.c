@@ -7,6 +7,8 @@
 
 /* All audits together may keep this much. */
 #define AUDIT_BYTES ((size_t)512 << 20)
+/* Frames that are looked at while a pass runs: a peer must not make that long for the others. */
+enum { FORESEE = 32 };
 
 int submit_scratch_init(struct submit_scratch *s, int max_rows, int n_leaves, int hidden, struct err *e) {
     *s = (struct submit_scratch){.n_leaves = n_leaves, .hidden = hidden, .audit_bytes = AUDIT_BYTES};
@@ -75,8 +77,10 @@ static void prune(struct cloud_session *c, struct frame_list *finished, uint32_t
             continue;
         }
         ++*dropped;
-        if (--p->window->n_waiting == 0)
-            frame_push(finished, p->window);
+        if (--p->window->n_waiting > 0)
+            continue;
+        c->n_windows--;
+        frame_push(finished, p->window);
     }
     c->n_pending = n;
 }
@@ -103,7 +107,6 @@ static int audit_begin(struct cloud_session *c, struct submit_scratch *s, struct
     if (audit_store_create(&c->audit, v->seq, v->n_nodes, s->n_leaves, s->hidden, c->codec, e) != 0)
         return -1;
     s->audit_bytes -= bytes;
-    c->audit->window = f;
     return 0;
 }
 
@@ -138,6 +141,9 @@ int submit_apply(struct cloud_session *c, struct submit_scratch *s, struct frame
     }
     *dropped += (uint32_t)(v->n_nodes - kept);
     f->n_waiting = (uint32_t)kept;
+    c->n_windows += kept > 0;
+    if (c->audit)
+        c->audit->window = f;
     for (int i = 0; i < v->n_nodes; i++)
         if (s->keep[i])
             c->pending[c->n_pending++] = (struct pending){s->nodes[i].id, (uint32_t)i, f};
@@ -149,7 +155,7 @@ void submit_forget(struct cloud_session *c, struct submit_scratch *s) {
     for (uint32_t i = 0; i < c->n_pending; i++)
         if (--c->pending[i].window->n_waiting == 0)
             port_done(c->port, c->pending[i].window);
-    c->n_pending = 0;
+    c->n_pending = c->n_windows = 0;
     port_done(c->port, window);
     audit_drop(c, s);
 }
@@ -157,7 +163,8 @@ void submit_forget(struct cloud_session *c, struct submit_scratch *s) {
 void submit_foresee(struct cloud_session *c, struct submit_scratch *s, bool *all) {
     *all = c->port->gone;
     kv_table_foresee(c->table);
-    for (struct frame *f = c->port->inbox.first; f && !*all; f = f->next) {
+    int left = FORESEE;
+    for (struct frame *f = c->port->inbox.first; f && !*all && left > 0; f = f->next, left--) {
         if (f->type == WIRE_PING)
             continue;
         if (f->type == WIRE_BYE) {

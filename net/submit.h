@@ -7,9 +7,9 @@
 #include "net/sessions.h"
 
 struct submit_scratch {
-    struct node *nodes; /* [max_rows] */
-    bool *keep;         /* [max_rows] */
-    uint32_t *ids;      /* [WIRE_MAX_LIST] */
+    struct node *nodes;   /* [max_rows] */
+    bool *keep;           /* [max_rows] */
+    uint32_t *ids;        /* [WIRE_MAX_LIST] */
     int n_leaves, hidden; /* of an audit */
     size_t audit_bytes;   /* that audits may still take */
 };

@@ -295,7 +295,7 @@ void kv_table_foresee_cancel(struct kv_table *t, const uint32_t *ids, int n) {
         if (at >= 0 && t->remap[at] == PRUNE_KEEP) /* what is committed cannot be cancelled */
             t->remap[at] = PRUNE_DROP;
     }
-    for (uint32_t i = 0; i < t->n_live; i++) {
+    for (uint32_t i = 0; i < t->n_live && n > 0; i++) {
         int32_t parent = t->live[i].parent;
         if (t->remap[i] == PRUNE_KEEP && parent != PARENT_HEAD && t->remap[parent] == PRUNE_DROP)
             t->remap[i] = PRUNE_DROP;
