@@ -71,6 +71,7 @@ static const struct opt_group groups[] = {
     {"Chat", options, 0},
     {"Sampling", chat_settings_options, offsetof(struct chat_opts, settings)},
     {"Model", engine_options, offsetof(struct chat_opts, engine)},
+    {"Context", engine_context_options, offsetof(struct chat_opts, engine)},
     {"Text", engine_text_options, offsetof(struct chat_opts, engine)},
     {"Common", common_options, offsetof(struct chat_opts, common)},
 };

@@ -34,13 +34,16 @@ const struct opt engine_options[] = {
     {"isa", "NAME", "CPU instructions to use, for comparisons", OPT_CHOICE, AT(isa), .choices = engine_isa_choices},
     {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",
      .min = 0, .max = 1024},
-    {"ctx", "N", "positions of context; 0: what the model was made for, at most 4096", OPT_INT, AT(ctx), .def = "0",
-     .min = 0, .max = CONFIG_MAX_CTX},
-    {"chunk", "N", "prompt tokens computed in one pass", OPT_INT, AT(chunk), .def = "256", .min = 1, .max = 8192},
     {"quant", "TYPE", "re-encode the weights while loading", OPT_CHOICE, AT(quant), .choices = quant_choices},
     {"kv", "TYPE", "the numbers in the KV cache", OPT_CHOICE, AT(kv), .choices = kv_choices},
     {"memory", "BYTES", "refuse to take more than this, such as 12G; 0: than the machine has available", OPT_BYTES,
      AT(memory), .def = "0"},
+    {0},
+};
+const struct opt engine_context_options[] = {
+    {"ctx", "N", "positions of context; 0: what the model was made for, at most 4096", OPT_INT, AT(ctx), .def = "0",
+     .min = 0, .max = CONFIG_MAX_CTX},
+    {"chunk", "N", "prompt tokens computed in one pass", OPT_INT, AT(chunk), .def = "256", .min = 1, .max = 8192},
     {0},
 };
 const struct opt engine_text_options[] = {

@@ -29,7 +29,8 @@ struct engine_opts {
     uint64_t memory; /* bytes that may be used; 0: what the machine has free */
 };
 extern const struct opt engine_options[];
-extern const struct opt engine_text_options[]; /* for commands that deal in text; the same struct */
+extern const struct opt engine_context_options[]; /* for commands that have one context of their own; the same struct */
+extern const struct opt engine_text_options[];    /* for commands that deal in text; the same struct */
 
 enum { ENGINE_MAX_STOP = 24 };
 
