@@ -64,7 +64,8 @@ static const struct opt options[] = {
 #undef AT
 
 static const char *const synopsis[] = {
-    "serve-cloud --model M (--allow PIN... | --allow-file FILE) [--listen HOST:PORT] [OPTION]...",
+    "serve-cloud --model M --allow PIN... [--listen HOST:PORT] [OPTION]...",
+    "serve-cloud --model M --allow-file FILE [--listen HOST:PORT] [OPTION]...",
     "serve-cloud --model M --export-middle OUT [--front N] [--back N] [OPTION]...",
     NULL,
 };

@@ -36,9 +36,10 @@ await() {
 }
 start() { # OPTION...
     : >"$out"
-    "$SPLITINF" serve-cloud --model $model --home "$home" --listen 127.0.0.1:0 --kv-mem 8M "$@" >"$out" 2>"$err" </dev/null &
+    : >"$err"
+    "$SPLITINF" serve-cloud --model "$model" --home "$home" --listen 127.0.0.1:0 --kv-mem 8M "$@" >"$out" 2>"$err" </dev/null &
     server=$!
-    await "$err" "event=ready" || { server=; return 1; }
+    await "$out" ready || { kill -9 $server; server=; return 1; }
     port=$(sed -n 's/^ready 127\.0\.0\.1:\([0-9]*\) pin .*/\1/p' "$out")
 }
 ends() { # STATUS
@@ -55,7 +56,7 @@ one_line() {
         [ "$("$SPLITINF" identity --home "$home")" = "$(sed 's/.* pin //' "$out")" ]
 }
 check "one line when ready, with the port and the pin" one_line
-log_format() { ! grep -vE '^[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z (error|warn|info|debug) ' "$err" >&2; }
+log_format() { await "$err" event=ready && ! grep -vE '^[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z (error|warn|info|debug) ' "$err" >&2; }
 check "each line of the log has its time and level" log_format
 taken() { refused 1 "127.0.0.1:$port" --model $model --home "$home" --allow "$pin" --listen "127.0.0.1:$port"; }
 cp "$err" "$SCRATCH/server_err"
@@ -90,7 +91,7 @@ else
     echo "skip refusals: there is no openssl"
 fi
 health() {
-    metrics=$(sed -n 's/.*event=ready .*metrics_port=\([0-9]*\) .*/\1/p' "$err")
+    await "$err" event=ready && metrics=$(sed -n 's/.*event=ready .*metrics_port=\([0-9]*\) .*/\1/p' "$err")
     [ "$(curl -s "http://127.0.0.1:$metrics/health")" = '{"status":"ok"}' ] &&
         curl -s "http://127.0.0.1:$metrics/metrics" | grep -q '^splitinf_build_info{version="[0-9.]*",backend="cpu-'
 }
@@ -103,10 +104,7 @@ drains() { kill -TERM "$server" && ends 0 && has "$err" "event=draining" "event=
 check "SIGTERM ends it with status 0" drains
 interrupted() { start --allow "$pin" --json && has "$out" '{"ready":"127.0.0.1:' '"pin":"sha256:' && kill -INT "$server" && ends 0; }
 check "--json, and Ctrl-C ends it with status 0" interrupted
-quiet() { : >"$err"; "$SPLITINF" serve-cloud --model $model --home "$home" --listen 127.0.0.1:0 --kv-mem 8M --allow "$pin" --quiet >"$out" 2>"$err" </dev/null &
-    server=$!
-    await "$out" ready && kill -TERM "$server" && ends 0 && [ ! -s "$err" ]
-}
+quiet() { start --allow "$pin" --quiet && kill -TERM "$server" && ends 0 && [ ! -s "$err" ]; }
 check "--quiet says nothing but the ready line" quiet
 
 # Only the middle.
@@ -115,10 +113,5 @@ exported() {
         [ ! -e "$SCRATCH/middle/tokenizer.json" ] && ! grep -qaE 'embed_tokens|lm_head|layers\.0\.' "$SCRATCH/middle/model.safetensors"
 }
 check "--export-middle writes the middle and nothing else" exported
-from_export() {
-    : >"$out"
-    "$SPLITINF" serve-cloud --model "$SCRATCH/middle" --home "$home" --listen 127.0.0.1:0 --kv-mem 8M --allow "$pin" >"$out" 2>"$err" </dev/null &
-    server=$!
-    await "$out" ready && kill -TERM "$server" && ends 0
-}
+from_export() { (model=$SCRATCH/middle; start --allow "$pin" && kill -TERM "$server" && ends 0); }
 check "and serves from it" from_export

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -200,7 +201,9 @@ void cloud_rig_stop(struct cloud_rig *r) {
 int tcp_connect(uint16_t port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int on = 1;
     cr_assert(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0, "connect: %s", strerror(errno));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     return fd;
 }
 
@@ -235,14 +238,14 @@ static bool accept_any(void *ctx, const struct pin *pin) {
     return pin_equal(pin, identity_pin(r->id));
 }
 
-static bool wait_tls(struct peer *p, enum tls_status st, int timeout_ms) {
+static bool wait_tls(struct guest *p, enum tls_status st, int timeout_ms) {
     return wait_fd(p->fd, st == TLS_WANT_WRITE ? POLLOUT : POLLIN, timeout_ms);
 }
 
-int peer_connect(struct peer *p, const struct cloud_rig *r, const struct identity *id) {
+int guest_connect(struct guest *p, const struct cloud_rig *r, const struct identity *id) {
     struct err e = {0};
     enum tls_status st;
-    *p = (struct peer){.fd = tcp_connect(cloud_port(r->cloud))};
+    *p = (struct guest){.fd = tcp_connect(cloud_port(r->cloud))};
     fcntl(p->fd, F_SETFL, O_NONBLOCK);
     cr_assert_eq(tls_config_create(&p->config, false, id, &e), 0, "%s", e.msg);
     cr_assert_eq(tls_create(&p->tls, p->config, p->fd, accept_any, (void *)(uintptr_t)r, &e), 0, "%s", e.msg);
@@ -251,16 +254,16 @@ int peer_connect(struct peer *p, const struct cloud_rig *r, const struct identit
     return st == TLS_DONE ? 0 : -1;
 }
 
-void peer_close(struct peer *p) {
+void guest_close(struct guest *p) {
     tls_free(p->tls);
     tls_config_free(p->config);
     if (p->fd >= 0)
         close(p->fd);
     wbuf_free(&p->in);
-    *p = (struct peer){.fd = -1};
+    *p = (struct guest){.fd = -1};
 }
 
-int peer_send(struct peer *p, const void *bytes, size_t n) {
+int guest_send(struct guest *p, const void *bytes, size_t n) {
     struct err e = {0};
     const uint8_t *at = bytes;
     while (n > 0) {
@@ -278,7 +281,7 @@ int peer_send(struct peer *p, const void *bytes, size_t n) {
     return 0;
 }
 
-static int read_exactly(struct peer *p, size_t n, double until) {
+static int read_exactly(struct guest *p, size_t n, double until) {
     struct err e = {0};
     while (p->in.n < n) {
         size_t m = 0;
@@ -297,7 +300,7 @@ static int read_exactly(struct peer *p, size_t n, double until) {
     return 1;
 }
 
-int peer_frame(struct peer *p, int timeout_ms) {
+int guest_frame(struct guest *p, int timeout_ms) {
     double until = clock_ms() + timeout_ms;
     struct err e = {0};
     int type;
@@ -312,12 +315,12 @@ int peer_frame(struct peer *p, int timeout_ms) {
     return rc == 1 ? type : rc;
 }
 
-void peer_await(struct peer *p, int type) {
+void guest_await(struct guest *p, int type) {
     int got, code;
     char text[WIRE_MAX_TEXT + 1] = "";
     struct err e = {0};
     do {
-        got = peer_frame(p, RIG_WAIT_MS);
+        got = guest_frame(p, RIG_WAIT_MS);
         if (got == WIRE_ERROR)
             wire_get_error(p->in.p, p->in.n, &code, text, &e);
         cr_assert(got > 0 && (got != WIRE_ERROR || type == WIRE_ERROR), "waiting for %s: %d %s", wire_type_name(type),
@@ -325,64 +328,68 @@ void peer_await(struct peer *p, int type) {
     } while (got != type);
 }
 
-void peer_await_error(struct peer *p, int code) {
+void guest_await_error(struct guest *p, int code) {
     char text[WIRE_MAX_TEXT + 1] = "";
     struct err e = {0};
     int got = 0;
-    peer_await(p, WIRE_ERROR);
+    guest_await(p, WIRE_ERROR);
     cr_assert_eq(wire_get_error(p->in.p, p->in.n, &got, text, &e), 0);
     cr_assert_eq(got, code, "code %d: %s", got, text);
-    cr_assert_eq(peer_frame(p, RIG_WAIT_MS), 0, "ERROR was not the last message");
+    cr_assert_eq(guest_frame(p, RIG_WAIT_MS), 0, "ERROR was not the last message");
 }
 
-void peer_hello(struct peer *p, const struct cloud_rig *r) {
+void guest_hello(struct guest *p, const struct cloud_rig *r) {
     struct wbuf w = {0};
     struct err e = {0};
     struct wire_hello h = r->o.batch.mine;
-    h.ctx = 1024;
+    h.ctx = 2000;
     h.live = 512;
     h.codec = CODEC_F16;
     wire_put_hello(&w, &h);
-    cr_assert_eq(peer_send(p, w.p, w.n), 0);
+    cr_assert_eq(guest_send(p, w.p, w.n), 0);
     wbuf_free(&w);
-    peer_await(p, WIRE_WELCOME);
+    guest_await(p, WIRE_WELCOME);
     cr_assert_eq(wire_get_welcome(p->in.p, p->in.n, &p->welcome, &e), 0, "%s", e.msg);
 }
 
-void peer_open(struct peer *p, const struct cloud_rig *r) {
-    cr_assert_eq(peer_connect(p, r, r->client), 0);
-    peer_hello(p, r);
+void guest_open(struct guest *p, const struct cloud_rig *r) {
+    cr_assert_eq(guest_connect(p, r, r->client), 0);
+    guest_hello(p, r);
 }
 
-int peer_submit(struct peer *p, int n) {
+int guest_submit(struct guest *p, int n) {
     struct wbuf w = {0};
     struct node *nodes = calloc((size_t)n, sizeof *nodes);
     float *x = calloc((size_t)n * RIG_HIDDEN, sizeof *x);
-    cr_assert(nodes && x);
+    cr_assert(nodes && x && n <= RIG_MAX_WINDOW);
     for (int i = 0; i < n; i++) {
         nodes[i] = (struct node){.id = p->next_id + 1, .parent = p->next_id, .pos = p->pos++};
         p->next_id++;
         for (int k = 0; k < RIG_HIDDEN; k++)
             x[i * RIG_HIDDEN + k] = (float)(k - 32) / 8;
     }
-    const struct wire_submit_parts s = {.seq = ++p->seq, .nodes = nodes, .n_nodes = n};
+    const struct wire_submit_parts s = {
+        .seq = ++p->seq, .nodes = nodes, .n_nodes = n, .commit = p->fresh, .n_commit = p->n_fresh};
     wire_put_submit(&w, &s, CODEC_F16, RIG_HIDDEN, x);
     cr_assert(!w.bad);
-    int rc = peer_send(p, w.p, w.n);
+    int rc = guest_send(p, w.p, w.n);
     wbuf_free(&w);
+    p->n_fresh = n;
+    for (int i = 0; i < n; i++)
+        p->fresh[i] = nodes[i].id;
     free(nodes);
     free(x);
     return rc;
 }
 
-void peer_ping(struct peer *p, uint64_t any) {
+void guest_ping(struct guest *p, uint64_t any) {
     struct wbuf w = {0};
     struct err e = {0};
     uint64_t got = 0;
     wire_put_ping(&w, false, any);
-    cr_assert_eq(peer_send(p, w.p, w.n), 0);
+    cr_assert_eq(guest_send(p, w.p, w.n), 0);
     wbuf_free(&w);
-    peer_await(p, WIRE_PONG);
+    guest_await(p, WIRE_PONG);
     cr_assert_eq(wire_get_ping(p->in.p, p->in.n, &got, &e), 0);
     cr_assert_eq(got, any);
 }

@@ -12,7 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { RIG_HIDDEN = 64, RIG_LAYERS = 4, RIG_WAIT_MS = 20000 };
+enum { RIG_HIDDEN = 64, RIG_LAYERS = 4, RIG_WAIT_MS = 20000, RIG_MAX_WINDOW = 8 };
 
 struct cloud_rig {
     struct model_config config;
@@ -46,31 +46,33 @@ int tcp_connect(uint16_t port); /* blocking */
 size_t tcp_drain(int fd, char *buf, size_t cap);
 bool tcp_closed(int fd, int timeout_ms); /* within this time */
 
-struct peer {
+struct guest {
     int fd;
     struct tls_config *config;
     struct tls *tls;
     struct wbuf in;
     uint32_t seq;
     uint32_t next_id, pos;
+    uint32_t fresh[RIG_MAX_WINDOW]; /* of the last window */
+    int n_fresh;
     struct wire_welcome welcome;
 };
 
 /* TLS; 0, or -1 when it was refused. */
-int peer_connect(struct peer *p, const struct cloud_rig *r, const struct identity *id);
-void peer_close(struct peer *p);
+int guest_connect(struct guest *p, const struct cloud_rig *r, const struct identity *id);
+void guest_close(struct guest *p);
 /* 0, or -1: the connection is gone. */
-int peer_send(struct peer *p, const void *bytes, size_t n);
+int guest_send(struct guest *p, const void *bytes, size_t n);
 /* The next frame: its type, its payload in p->in; 0: closed; -1: broken; -2: none in time. */
-int peer_frame(struct peer *p, int timeout_ms);
+int guest_frame(struct guest *p, int timeout_ms);
 /* Until a frame of this type; asserts. */
-void peer_await(struct peer *p, int type);
+void guest_await(struct guest *p, int type);
 /* Waits for an ERROR with this code and then for the close. */
-void peer_await_error(struct peer *p, int code);
-void peer_hello(struct peer *p, const struct cloud_rig *r); /* and WELCOME */
-void peer_open(struct peer *p, const struct cloud_rig *r);  /* peer_connect with the good client, peer_hello */
-/* A window of n nodes behind the last; -1 when the connection is gone. */
-int peer_submit(struct peer *p, int n);
-void peer_ping(struct peer *p, uint64_t any); /* and its PONG, whatever else comes before */
+void guest_await_error(struct guest *p, int code);
+void guest_hello(struct guest *p, const struct cloud_rig *r); /* and WELCOME */
+void guest_open(struct guest *p, const struct cloud_rig *r);  /* guest_connect with the good client, guest_hello */
+/* Commits the last window and submits one of n nodes behind it; -1 when the connection is gone. */
+int guest_submit(struct guest *p, int n);
+void guest_ping(struct guest *p, uint64_t any); /* and its PONG, whatever else comes before */
 
 #endif
