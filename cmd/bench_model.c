@@ -134,7 +134,7 @@ int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, s
             prefill[i] = r.prefill_tok_s;
             decode[i] = r.decode_tok_s;
         }
-        progress_show(&p, (uint64_t)(i + 2), (uint64_t)b->repeat + 1);
+        progress_show(&p, (uint64_t)i + 2, (uint64_t)b->repeat + 1);
     }
     progress_end(&p, 0);
     if (cpu_init(&cpu, o->threads, engine_isa_name(o->isa), e) != 0)
