@@ -77,7 +77,9 @@ TLS    := $(VENDOR)/libmbedtls.a $(VENDOR)/libmbedx509.a $(VENDOR)/libmbedcrypto
 LIBS   := $(VENDOR)/libyyjson.a $(TLS) -l:libpcre2-8.a -l:libutf8proc.a \
            -l:libevent_extra.a -l:libevent_core.a
 EDIT   := -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a
-SYSTEM := -lm -lpthread
+# The names of our mbedTLS stay inside: a shared library of the test runner brings another version of it, and would take
+# these functions for its own.
+SYSTEM := -lm -lpthread -Wl,--exclude-libs,libmbedtls.a:libmbedx509.a:libmbedcrypto.a
 link    = $(say) "  link $@"$(\n)$(Q)$(CC) $(CFLAGS) $(LINK) -o $@ $(filter %.o,$^) $(OURS) $(LIBS)
 
 .PHONY: all unit replay fuzz objects clean FORCE

@@ -4,9 +4,10 @@
 static const struct command *const commands[] = {
     &cmd_chat,
     &cmd_bench,
+    &cmd_identity,
 };
 
-static const char *const later[] = {"serve-cloud", "serve-local", "attack", "verify", "identity", 0};
+static const char *const later[] = {"serve-cloud", "serve-local", "attack", "verify", 0};
 
 int main(int argc, char **argv) {
     return command_main(commands, sizeof commands / sizeof *commands, later, argc, argv);

@@ -30,16 +30,18 @@ enum tls_status {
     TLS_DONE = 0,
     TLS_WANT_READ = 1, /* call again when the socket is readable */
     TLS_WANT_WRITE = 2,
-    TLS_CLOSED = 3, /* the peer ended the connection */
+    TLS_CLOSED = 3, /* the peer said goodbye; an end without that is TLS_FAILED with ERR_IO */
 };
 
-/* Until TLS_DONE. A refused pin is an ERR_CRYPTO that names it; the peer sees a TLS alert (access_denied or
- * certificate_required), and a client whose key was refused gets a message that says so and what to do. Note that with
- * TLS 1.3 a client may learn of its refusal only at its first read. */
+/* Until TLS_DONE. A refused pin is an ERR_CRYPTO that names it; the peer sees a TLS alert (access_denied, or
+ * no_certificate), and a client whose key was refused gets an ERR_CRYPTO that says so and what to do. Note that with
+ * TLS 1.3 a client may learn of its refusal only at its first read or write, and not at all when the server closes the
+ * socket while bytes of the client lie there unread: after a failed handshake shut down writing and read for a moment.
+ * ERR_IO: the connection broke; ERR_PEER: what came is no such TLS. */
 enum tls_status tls_handshake(struct tls *t, struct err *e);
 
-/* TLS_DONE: *n >= 1 bytes came or went (a write may be partial). Writes must be repeated with the same bytes after a
- * WANT. */
+/* TLS_DONE: *n >= 1 bytes came or went (a write may be partial). A write must be repeated with the same bytes after a
+ * WANT; more may stand behind them. After a failed write, what the peer had sent before can still be read. */
 enum tls_status tls_read(struct tls *t, void *buf, size_t cap, size_t *n, struct err *e);
 enum tls_status tls_write(struct tls *t, const void *p, size_t len, size_t *n, struct err *e);
 bool tls_pending(const struct tls *t); /* bytes were decrypted and not read: read before waiting for the socket */
@@ -47,6 +49,7 @@ bool tls_pending(const struct tls *t); /* bytes were decrypted and not read: rea
 void tls_close_notify(struct tls *t);
 
 const struct pin *tls_peer_pin(const struct tls *t); /* after the peer's certificate was seen; else NULL */
-const char *tls_suite(const struct tls *t);          /* after the handshake: "TLS1-3-AES-128-GCM-SHA256" */
+void tls_traffic(const struct tls *t, uint64_t *sent, uint64_t *received); /* bytes that the socket saw */
+const char *tls_suite(const struct tls *t); /* after the handshake: "TLS1-3-AES-128-GCM-SHA256" */
 
 #endif

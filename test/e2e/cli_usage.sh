@@ -17,7 +17,7 @@ usage_error() {
 
 overview() { run --help && [ $status = 0 ] && [ ! -s "$err" ] && has "$out" "usage: splitinf COMMAND" "chat" "bench" "Exit status"; }
 check "--help lists the commands" overview
-no_promises() { run --help && [ $status = 0 ] && ! grep -qE 'serve-cloud|serve-local|attack|verify|identity' "$out"; }
+no_promises() { run --help && [ $status = 0 ] && ! grep -qE 'serve-cloud|serve-local|attack|verify' "$out"; }
 check "--help names no command that does not exist" no_promises
 version() {
     run --version && [ $status = 0 ] && [ ! -s "$err" ] &&
