@@ -200,7 +200,7 @@ Test(audit, honest_clouds_pass) {
         struct weights *w = layer_open(models[m]);
         const int n = weights_config(w)->n_layers;
         for (int k = 0; k < n_isas * 6; k++, turn++) {
-            const char *theirs = isas[k % n_isas], *ours = isas[(k / n_isas + turn) % n_isas];
+            const char *theirs = isas[k % n_isas], *ours = isas[(k + k / n_isas + m) % n_isas];
             struct layer_run r = {.isa = theirs,
                                   .quant = (enum quant)(k / n_isas % 3),
                                   .kv_type = k / n_isas / 3 ? DT_F32 : DT_F16,
