@@ -34,10 +34,12 @@ struct tls {
     bool has_peer;    /* peer is set */
     bool established; /* and its key was accepted */
     bool heard;       /* something was read after the handshake */
+    bool closed;      /* the peer said goodbye */
     bool failed;
-    bool write_failed; /* what the peer sent before can still be read */
-    size_t writing;    /* bytes of the write that ended with a WANT; 0: none */
-    int sock_errno;    /* of the last failure of the socket */
+    bool write_failed;     /* what the peer sent before can still be read */
+    size_t writing;        /* bytes of the write that ended with a WANT; 0: none */
+    int sock_errno;        /* of the last failure of the socket */
+    unsigned char tail[7]; /* the last bytes that came: an alert in the clear has so many */
     uint64_t sent, received;
     struct err refusal; /* of the peer's key, set within mbedTLS */
 };
@@ -163,6 +165,9 @@ static int socket_recv(void *ctx, unsigned char *buf, size_t n) {
         return MBEDTLS_ERR_NET_RECV_FAILED;
     }
     t->received += (uint64_t)k;
+    size_t n_new = (size_t)k < sizeof t->tail ? (size_t)k : sizeof t->tail;
+    memmove(t->tail, t->tail + n_new, sizeof t->tail - n_new);
+    memcpy(t->tail + sizeof t->tail - n_new, buf + k - n_new, n_new);
     return (int)k;
 }
 
@@ -212,14 +217,20 @@ void tls_free(struct tls *t) {
     wipe_free(t, sizeof *t);
 }
 
-/* The peer's fatal alert, which mbedTLS does not give out otherwise. */
-static int last_alert(const struct tls *t) {
-    return t->ssl.MBEDTLS_PRIVATE(in_msg)[1];
+/* The fatal alert with which the peer ended it, or -1. */
+static int peer_alert(const struct tls *t, int rc) {
+    static const unsigned char head[] = {0x15, 3, 3, 0, 2, MBEDTLS_SSL_ALERT_LEVEL_FATAL};
+    if (rc == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
+        return t->ssl.MBEDTLS_PRIVATE(in_msg)[1]; /* mbedTLS does not give it out otherwise */
+    /* A client made with mbedTLS that refuses a server says so in the clear, where a server made with it expects
+     * ciphertext. Nobody vouches for such an alert, but it only chooses the words about a connection that is over. */
+    if (rc == MBEDTLS_ERR_SSL_INVALID_MAC && !t->established && memcmp(t->tail, head, sizeof head) == 0)
+        return t->tail[sizeof head];
+    return -1;
 }
 
-static void alert_error(struct tls *t, struct err *e) {
+static void alert_error(struct tls *t, int alert, struct err *e) {
     char pin[PIN_TEXT];
-    int alert = last_alert(t);
     pin_format(&t->config->id->pin, pin);
     switch (alert) {
     case MBEDTLS_SSL_ALERT_MSG_NO_CERT:
@@ -259,10 +270,12 @@ static enum tls_status fail(struct tls *t, int rc, const char *doing, struct err
         err_set(e, t->refusal.kind, "%s", t->refusal.msg);
         return TLS_FAILED;
     }
+    int alert = peer_alert(t, rc);
+    if (alert >= 0) {
+        alert_error(t, alert, e);
+        return TLS_FAILED;
+    }
     switch (rc) {
-    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
-        alert_error(t, e);
-        break;
     case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE:
         err_set(e, ERR_CRYPTO, "the client sent no certificate");
         break;
@@ -333,6 +346,8 @@ enum tls_status tls_read(struct tls *t, void *buf, size_t cap, size_t *n, struct
     int rc;
     if (t->failed || !t->established)
         return failed_before(e);
+    if (t->closed)
+        return TLS_CLOSED;
     do
         rc = mbedtls_ssl_read(&t->ssl, buf, cap);
     while (rc == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET); /* of another implementation; not used */
@@ -345,8 +360,10 @@ enum tls_status tls_read(struct tls *t, void *buf, size_t cap, size_t *n, struct
         return TLS_WANT_READ;
     if (rc == MBEDTLS_ERR_SSL_WANT_WRITE)
         return TLS_WANT_WRITE;
-    if (rc == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY)
+    if (rc == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
+        t->closed = true;
         return TLS_CLOSED;
+    }
     return fail(t, rc == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : rc, "reading from the connection", e);
 }
 
@@ -360,9 +377,18 @@ static bool alert_waits(struct tls *t) {
 enum tls_status tls_write(struct tls *t, const void *p, size_t len, size_t *n, struct err *e) {
     if (t->failed || t->write_failed || !t->established)
         return failed_before(e);
-    /* The record that waits to be sent holds so many bytes, however many there are by now. */
-    if (t->writing != 0 && len > t->writing)
-        len = t->writing;
+    size_t most = (size_t)mbedtls_ssl_get_max_out_record_payload(&t->ssl); /* not negative once keys are there */
+    if (t->writing != 0) {
+        /* A record with so many bytes waits to be sent, however many there are by now. */
+        if (len < t->writing) {
+            t->write_failed = true;
+            err_set(e, ERR_USAGE, "a write of %zu bytes was repeated with %zu", t->writing, len);
+            return TLS_FAILED;
+        }
+        most = t->writing;
+    }
+    if (len > most)
+        len = most;
     int rc = mbedtls_ssl_write(&t->ssl, p, len);
     if (rc > 0) {
         t->writing = 0;

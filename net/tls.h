@@ -33,11 +33,11 @@ enum tls_status {
     TLS_CLOSED = 3, /* the peer said goodbye; an end without that is TLS_FAILED with ERR_IO */
 };
 
-/* Until TLS_DONE. A refused pin is an ERR_CRYPTO that names it; the peer sees a TLS alert (access_denied, or
- * no_certificate), and a client whose key was refused gets an ERR_CRYPTO that says so and what to do. Note that with
- * TLS 1.3 a client may learn of its refusal only at its first read or write, and not at all when the server closes the
- * socket while bytes of the client lie there unread: after a failed handshake shut down writing and read for a moment.
- * ERR_IO: the connection broke; ERR_PEER: what came is no such TLS. */
+/* Until TLS_DONE. A refused pin is an ERR_CRYPTO that names it; the peer sees the TLS alert access_denied, and a client
+ * whose key was refused gets an ERR_CRYPTO that says so and what to do. Note that with TLS 1.3 a client may learn of
+ * its refusal only at its first read or write, and not at all when the server closes the socket while bytes of the
+ * client lie there unread: after a failed handshake shut down writing and read for a moment. ERR_IO: the connection
+ * broke; ERR_PEER: what came is no such TLS. */
 enum tls_status tls_handshake(struct tls *t, struct err *e);
 
 /* TLS_DONE: *n >= 1 bytes came or went (a write may be partial). A write must be repeated with the same bytes after a
