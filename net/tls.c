@@ -32,7 +32,8 @@ struct tls {
     void *accept_ctx;
     struct pin peer;
     bool has_peer;    /* peer is set */
-    bool established; /* and its key was accepted */
+    bool welcome;     /* and was accepted */
+    bool established; /* and the handshake is over */
     bool heard;       /* something was read after the handshake */
     bool closed;      /* the peer said goodbye */
     bool failed;
@@ -74,7 +75,8 @@ static bool peer_is_welcome(struct tls *t, const mbedtls_x509_crt *cert) {
         return false;
     }
     t->has_peer = true;
-    if (t->accept(t->accept_ctx, &t->peer))
+    t->welcome = t->accept(t->accept_ctx, &t->peer);
+    if (t->welcome)
         return true;
     pin_format(&t->peer, pin);
     if (t->config->server)
@@ -88,7 +90,8 @@ static bool peer_is_welcome(struct tls *t, const mbedtls_x509_crt *cert) {
     return false;
 }
 
-/* For the client, before it shows its own certificate. The flags (dates, authorities) are not looked at. */
+/* For the client, before it shows its own certificate. The flags (dates, authorities) are not looked at. That the peer
+ * has the key is proved after this, in the same handshake. */
 static int verify(void *ctx, mbedtls_x509_crt *cert, int depth, uint32_t *flags) {
     struct tls *t = ctx;
     if (depth == 0)
@@ -224,7 +227,8 @@ static int peer_alert(const struct tls *t, int rc) {
         return t->ssl.MBEDTLS_PRIVATE(in_msg)[1]; /* mbedTLS does not give it out otherwise */
     /* A client made with mbedTLS that refuses a server says so in the clear, where a server made with it expects
      * ciphertext. Nobody vouches for such an alert, but it only chooses the words about a connection that is over. */
-    if (rc == MBEDTLS_ERR_SSL_INVALID_MAC && !t->established && memcmp(t->tail, head, sizeof head) == 0)
+    if (rc == MBEDTLS_ERR_SSL_INVALID_MAC && t->config->server && !t->established &&
+        memcmp(t->tail, head, sizeof head) == 0)
         return t->tail[sizeof head];
     return -1;
 }
@@ -240,7 +244,9 @@ static void alert_error(struct tls *t, int alert, struct err *e) {
     case MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA:
     case MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED:
     case MBEDTLS_SSL_ALERT_MSG_CERT_REQUIRED:
-        if (t->config->server)
+        if (!t->config->server && !t->established) /* not a word of the cloud's: it has not seen our key yet */
+            err_set(e, ERR_PEER, "the other side broke off with TLS alert %d", alert);
+        else if (t->config->server)
             err_set(e, ERR_CRYPTO, "the client does not take this cloud's pin, %s; it expects another one (alert %d)",
                     pin, alert);
         else
@@ -334,7 +340,7 @@ enum tls_status tls_handshake(struct tls *t, struct err *e) {
     }
     if (t->config->server && !peer_is_welcome(t, mbedtls_ssl_get_peer_cert(&t->ssl)))
         return refuse(t, MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED, e);
-    if (!t->has_peer) { /* cannot be; but nothing is sent to somebody who was not looked at */
+    if (!t->welcome) { /* cannot be; but whatever mbedTLS does, nothing is sent to somebody who was not looked at */
         err_set(&t->refusal, ERR_CRYPTO, "the key of the other side was not checked");
         return refuse(t, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, e);
     }
@@ -377,6 +383,9 @@ static bool alert_waits(struct tls *t) {
 enum tls_status tls_write(struct tls *t, const void *p, size_t len, size_t *n, struct err *e) {
     if (t->failed || t->write_failed || !t->established)
         return failed_before(e);
+    *n = 0;
+    if (len == 0)
+        return TLS_DONE;
     size_t most = (size_t)mbedtls_ssl_get_max_out_record_payload(&t->ssl); /* not negative once keys are there */
     if (t->writing != 0) {
         /* A record with so many bytes waits to be sent, however many there are by now. */

@@ -13,7 +13,9 @@
 struct tls_config; /* one per role; shared by connections, also of several threads */
 struct tls;        /* one connection; one thread at a time */
 
-/* Is a peer with this key welcome? Called once, in the handshake, on the thread that drives it. */
+/* Is a peer with this key welcome? Called once at most, in the handshake, on the thread that drives it. A client asks
+ * before the cloud has proved that it has the key: nothing is to be remembered before TLS_DONE. A server asks
+ * afterwards. */
 typedef bool (*tls_accept_fn)(void *ctx, const struct pin *pin);
 
 /* id is borrowed and must outlive the config. Picks AES-128-GCM first where the CPU has AES instructions, else
@@ -48,7 +50,7 @@ bool tls_pending(const struct tls *t); /* bytes were decrypted and not read: rea
 /* Tries once to say goodbye. */
 void tls_close_notify(struct tls *t);
 
-const struct pin *tls_peer_pin(const struct tls *t); /* after the peer's certificate was seen; else NULL */
+const struct pin *tls_peer_pin(const struct tls *t);                       /* once accept was asked; else NULL */
 void tls_traffic(const struct tls *t, uint64_t *sent, uint64_t *received); /* bytes that the socket saw */
 const char *tls_suite(const struct tls *t); /* after the handshake: "TLS1-3-AES-128-GCM-SHA256" */
 

@@ -138,6 +138,19 @@ Test(tls, the_cloud_does_not_allow_the_client) {
     refused_client(true, true);
 }
 
+/* Anybody on the way can send an alert in the clear: it must not pass for a refusal, after which nobody would try
+ * again. */
+Test(tls, a_refusal_that_is_not_the_clouds) {
+    struct tls_rig r;
+    tls_rig_open(&r);
+    tls_rig_step(&r.client);
+    cr_assert_eq(send(r.client.wire, "\x15\x03\x03\x00\x02\x02\x31", 7, MSG_NOSIGNAL), 7);
+    tls_rig_step(&r.client);
+    cr_assert_eq(r.client.status, TLS_FAILED);
+    cr_assert(r.client.e.kind == ERR_PEER && says(&r.client.e, "alert 49"));
+    tls_rig_close(&r);
+}
+
 Test(tls, the_cloud_is_gone_after_the_handshake) {
     struct tls_rig r;
     struct err e = {0};
