@@ -11,30 +11,44 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-int home_make(const char *home, struct err *e) {
-    char path[HOME_PATH];
+int home_check(const char *home, bool *exists, struct err *e) {
     struct stat st;
-    size_t n = strlen(home);
-    if (n == 0 || n >= sizeof path)
-        return err_set(e, ERR_USAGE, "--home: '%.100s' is no usable path", home);
+    *exists = false;
     if (stat(home, &st) != 0) {
-        for (size_t i = 1; i <= n; i++) {
-            if (home[i] != '/' && home[i] != '\0')
-                continue;
-            memcpy(path, home, i);
-            path[i] = '\0';
-            if (mkdir(path, 0700) != 0 && errno != EEXIST)
-                return err_sys(
-                    e, errno, "cannot make the directory %s for splitinf's own files (--home DIR names another)", path);
-        }
-        if (stat(home, &st) != 0)
-            return err_sys(e, errno, "cannot use %s", home);
+        if (errno == ENOENT)
+            return 0;
+        return err_sys(e, errno, "cannot use %s as the directory of splitinf's own files (--home DIR names another)",
+                       home);
     }
+    *exists = true;
     if (!S_ISDIR(st.st_mode))
         return err_set(e, ERR_IO, "%s is no directory; --home DIR names another one", home);
     if (st.st_mode & (S_IWGRP | S_IWOTH))
-        return err_set(e, ERR_CRYPTO, "others may write to %s, and so put a key of theirs there; type: chmod go-w %s",
-                       home, home);
+        return err_set(e, ERR_CRYPTO,
+                       "others may write to %s, and so put keys and pins of theirs there; type: chmod go-w %s", home,
+                       home);
+    return 0;
+}
+
+int home_make(const char *home, struct err *e) {
+    char path[HOME_PATH];
+    bool exists;
+    size_t n = strlen(home);
+    if (n == 0 || n >= sizeof path)
+        return err_set(e, ERR_USAGE, "--home: '%.100s' is no usable path", home);
+    if (home_check(home, &exists, e) != 0)
+        return -1;
+    if (exists)
+        return 0;
+    for (size_t i = 1; i <= n; i++) {
+        if (home[i] != '/' && home[i] != '\0')
+            continue;
+        memcpy(path, home, i);
+        path[i] = '\0';
+        if (mkdir(path, 0700) != 0 && errno != EEXIST)
+            return err_sys(e, errno, "cannot make the directory %s for splitinf's own files (--home DIR names another)",
+                           path);
+    }
     return 0;
 }
 

@@ -5,11 +5,14 @@
 
 #include "core/base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { HOME_PATH = 4096 };
 
-/* Makes the directory, and its parents, when it is missing. Refuses one that others may write to. */
+/* Refuses what is no directory, and one that others may write to. *exists false: it is not there, which is no error. */
+int home_check(const char *home, bool *exists, struct err *e);
+/* The same, and makes the directory and its parents when they are missing. */
 int home_make(const char *home, struct err *e);
 /* Waits until no other process writes here. A descriptor, or -1; home_unlock(-1) does nothing. */
 int home_lock(const char *home, struct err *e);

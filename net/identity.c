@@ -294,6 +294,8 @@ int identity_open(struct identity **out, const char *home, struct err *e) {
     if (crypto_start(e) != 0 || file_join(key_path, sizeof key_path, home, "key.pem", e) != 0 ||
         file_join(cert_path, sizeof cert_path, home, "cert.pem", e) != 0)
         return -1;
+    if (home_check(home, &found, e) != 0)
+        return -1;
     struct identity *id = identity_new(e);
     if (!id || load(id, key_path, cert_path, &found, e) != 0)
         goto out;
