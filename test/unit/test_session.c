@@ -266,51 +266,12 @@ Test(session, trees_equal_their_paths) {
 
 /* ---- recovery ---- */
 
-/* A conversation: a prompt, tokens one by one with a tree now and then, another prompt that shares a part. Every call
- * must succeed; logits are held against the oracle after each. Returns the sampled tokens. */
-static void converse(struct session *s, double temperature, uint32_t *said) {
-    struct err e = {0};
-    struct sample_params p;
-    uint32_t t[TOY_CTX], n = 75;
-    int k = 0;
-    sample_params_default(&p);
-    p.temperature = (float)temperature;
-    p.top_p = 0.95f;
-    p.seed = 11;
-    toy_fill(t, TOY_CTX, 23);
-    cr_assert_eq(session_feed(s, t, n, NULL, NULL, &e), 0, "%s", e.msg);
-    for (int turn = 0; turn < 2; turn++) {
-        toy_check(s, t, (int)n);
-        for (int i = 0; i < 4; i++) {
-            cr_assert_eq(session_sample(s, &p, (uint32_t)i, &t[n], &e), 0, "%s", e.msg);
-            said[k++] = t[n];
-            if (i % 2) {
-                float tree[3 * TOY_VOCAB], want[TOY_VOCAB];
-                cr_assert_eq(session_try_tree(s, (uint32_t[]){t[n], 5, 7}, (int[]){-1, -1, 0}, 3, tree, &e), 0, "%s",
-                             e.msg);
-                toy_expect(t, (int)n + 1, want);
-                cr_assert_arr_eq(tree, want, sizeof want);
-                toy_check(s, t, (int)n);
-            }
-            cr_assert_eq(session_advance(s, t[n], &e), 0, "%s", e.msg);
-            toy_check(s, t, (int)++n);
-        }
-        if (turn == 0) {
-            n = 60;
-            t[40] = (t[40] + 1) % TOY_VOCAB;
-            cr_assert_eq(session_feed(s, t, n, NULL, NULL, &e), 0, "%s", e.msg);
-            cr_assert_eq(session_stats(s)->reused_tokens, 40);
-        }
-    }
-    cr_assert_eq(e.kind, ERR_NONE);
-}
-
 /* A link that fails at any call costs nothing but time. */
 static void cut_everywhere(struct flaky how, double temperature, int windows) {
     uint32_t want[8], got[8];
     struct rig r;
     rig_up_with(&r, 2, 1, windows);
-    converse(r.s, temperature, want);
+    toy_converse(r.s, temperature, want);
     rig_down(&r);
     bool failed = true;
     for (int at = 0; failed; at++) {
@@ -323,7 +284,7 @@ static void cut_everywhere(struct flaky how, double temperature, int windows) {
         r.flaky.stale = how.stale;
         r.flaky.twice = how.twice;
         r.flaky.seed = (uint32_t)at * 77 + 1;
-        converse(r.s, temperature, got);
+        toy_converse(r.s, temperature, got);
         cr_assert_arr_eq(got, want, sizeof want, "failure at call %d", at);
         failed = r.flaky.failures > 0;
         cr_assert_eq(session_stats(r.s)->recoveries, (uint32_t)r.flaky.recoveries);
