@@ -244,6 +244,7 @@ static int connect_middle(struct engine *en, uint32_t live, struct err *e) {
     struct wire_hello hello;
     if (fingerprint_hello(en->weights, en->parts[1].lo, en->parts[1].hi, &hello, e) != 0)
         return -1;
+    hello.codec = (uint8_t)en->codec;
     hello.kv = (uint8_t)en->o.kv;
     hello.quant = (uint8_t)en->o.quant;
     hello.ctx = en->ctx;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_CLOUDS = 8 };
 
@@ -41,6 +42,7 @@ struct tunnel {
     struct identity *id; /* NULL: the caller's is used */
     struct link *links[MAX_CLOUDS];
     char link_address[MAX_CLOUDS][32];
+    double link_rtt;
     struct middle *middle;
     double lost_at; /* clock of REMOTE_LOST; 0: connected */
 };
@@ -127,6 +129,7 @@ static int open_link(struct tunnel *t, int i, const struct tunnel_opts *o, struc
     struct link_opts lo = {.host = host, .rtt_ms = o->link_rtt, .mbit = o->link_mbit};
     if (o->link_rtt <= 0 && o->link_mbit <= 0)
         return 0;
+    t->link_rtt = o->link_rtt;
     if (split_address(c->address, host, sizeof host, &lo.port, e) != 0 || link_start(&t->links[i], &lo, e) != 0)
         return -1;
     snprintf(t->link_address[i], sizeof t->link_address[i], "127.0.0.1:%u", link_port(t->links[i]));
@@ -150,7 +153,6 @@ static int connect_clouds(struct tunnel *t, const struct tunnel_opts *o, struct 
                              .event = on_event,
                              .event_ctx = t,
                              .stop = on_stop};
-    ro.hello.codec = (uint8_t)tunnel_codec(o);
     return remote_middle_create(&t->middle, &ro, e);
 }
 
@@ -202,6 +204,8 @@ void tunnel_close(struct tunnel *t) {
         return;
     if (t->middle)
         t->middle->ops->free(t->middle);
+    if (t->links[0]) /* the goodbye is still on its way through them */
+        usleep((useconds_t)(t->link_rtt * 1e3) + 5000);
     for (int i = 0; i < MAX_CLOUDS; i++)
         if (t->links[i])
             link_stop(t->links[i]);

@@ -27,8 +27,8 @@ enum codec tunnel_codec(const struct tunnel_opts *o);
 
 struct tunnel;
 
-/* Connects. home: of the key and the remembered pins, NULL for the default. hello: filled but for the codec. max_rows:
- * of the largest window. What happens to the connection later is told to the user through cmd/term. */
+/* Connects. home: of the key and the remembered pins, NULL for the default. hello: what is asked of the cloud.
+ * max_rows: of the largest window. What happens to the connection later is told to the user through cmd/term. */
 int tunnel_open(struct tunnel **out, const struct tunnel_opts *o, const char *home, const struct wire_hello *hello,
                 uint32_t max_rows, struct err *e);
 /* The same to one address with a key and a pin of the caller's, both borrowed: a cloud of this process. Only the codec
