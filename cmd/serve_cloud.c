@@ -6,7 +6,6 @@
 #include "cmd/term.h"
 #include "cmd/version.h"
 #include "core/base/log.h"
-#include "core/cpu/cpu.h"
 #include "core/model/export.h"
 #include "net/cloud.h"
 #include "net/fingerprint.h"
@@ -264,8 +263,7 @@ static int load(struct server *s, struct err *e) {
     hold_signals(false);
     if (rc != 0)
         return -1;
-    const char *isa = en->o.isa ? engine_isa_name(en->o.isa) : cpu_isa_list()[0];
-    snprintf(s->backend, sizeof s->backend, "cpu-%s", isa);
+    snprintf(s->backend, sizeof s->backend, "%s", engine_backend_name(en));
     const struct load_opts lo = {
         .quant = (enum quant)en->o.quant, .max_rows = s->o->max_rows, .progress = on_progress, .progress_ctx = &p};
     progress_start(&p, "loading weights", NULL);

@@ -209,14 +209,14 @@ void codec_encode(enum codec c, const float *x, int n, int hidden, uint8_t *out)
         uint8_t *scale = out;
         out += n_scale;
         int i = 0;
-        for (; i + GROUP <= hidden; i += GROUP, out += width * GROUP)
-            encode_group(c, x + i, out, scale + i / GROUP * 2);
+        for (; i + GROUP <= hidden; i += GROUP, out += width * GROUP, scale += 2)
+            encode_group(c, x + i, out, scale);
         if (i < hidden) {
             size_t rest = (size_t)(hidden - i);
             float part[GROUP] = {0};
             uint8_t bytes[4 * GROUP];
             memcpy(part, x + i, rest * sizeof *x);
-            encode_group(c, part, bytes, scale + i / GROUP * 2);
+            encode_group(c, part, bytes, scale);
             memcpy(out, bytes, rest * width);
             out += rest * width;
         }
@@ -230,14 +230,14 @@ int codec_decode(enum codec c, const uint8_t *in, int n, int hidden, float *x) {
         const uint8_t *scale = in;
         in += n_scale;
         int i = 0;
-        for (; i + GROUP <= hidden; i += GROUP, in += width * GROUP)
-            bad |= decode_group(c, in, scale + i / GROUP * 2, x + i);
+        for (; i + GROUP <= hidden; i += GROUP, in += width * GROUP, scale += 2)
+            bad |= decode_group(c, in, scale, x + i);
         if (i < hidden) {
             size_t rest = (size_t)(hidden - i);
             float part[GROUP];
             uint8_t bytes[4 * GROUP] = {0};
             memcpy(bytes, in, rest * width);
-            bad |= decode_group(c, bytes, scale + i / GROUP * 2, part);
+            bad |= decode_group(c, bytes, scale, part);
             memcpy(x + i, part, rest * sizeof *x);
             in += rest * width;
         }

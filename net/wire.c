@@ -260,31 +260,31 @@ int wire_get_submit(const uint8_t *p, size_t n, size_t row_bytes, struct wire_su
     return check_submit(s, e);
 }
 
-int wire_get_result(const uint8_t *p, size_t n, size_t row_bytes, struct wire_result *v, struct err *e) {
-    struct rbuf r = rbuf_of(p, n);
-    *v = (struct wire_result){0};
-    v->seq = rbuf_u32(&r);
-    uint8_t flags = rbuf_u8(&r), zero = rbuf_u8(&r);
-    v->n = rbuf_u16(&r);
-    v->compute_us = rbuf_u32(&r);
-    v->wait_us = rbuf_u32(&r);
-    v->last = flags & RESULT_LAST;
-    v->has_root = flags & RESULT_ROOT;
-    v->ids = rbuf_bytes(&r, (size_t)v->n * ID_BYTES);
-    v->x = rbuf_bytes(&r, (size_t)v->n * row_bytes);
-    if (v->has_root)
-        v->root = rbuf_bytes(&r, WIRE_DIGEST);
-    if (finish(&r, "RESULT", e) != 0 || reserved(zero, "RESULT", e) != 0)
+int wire_get_result(const uint8_t *p, size_t n, size_t row_bytes, struct wire_result *r, struct err *e) {
+    struct rbuf b = rbuf_of(p, n);
+    *r = (struct wire_result){0};
+    r->seq = rbuf_u32(&b);
+    uint8_t flags = rbuf_u8(&b), zero = rbuf_u8(&b);
+    r->n = rbuf_u16(&b);
+    r->compute_us = rbuf_u32(&b);
+    r->wait_us = rbuf_u32(&b);
+    r->last = flags & RESULT_LAST;
+    r->has_root = flags & RESULT_ROOT;
+    r->ids = rbuf_bytes(&b, (size_t)r->n * ID_BYTES);
+    r->x = rbuf_bytes(&b, (size_t)r->n * row_bytes);
+    if (r->has_root)
+        r->root = rbuf_bytes(&b, WIRE_DIGEST);
+    if (finish(&b, "RESULT", e) != 0 || reserved(zero, "RESULT", e) != 0)
         return -1;
-    if (v->seq == 0)
+    if (r->seq == 0)
         return err_set(e, ERR_PEER, "RESULT is for SUBMIT 0");
     if (flags & ~(RESULT_LAST | RESULT_ROOT))
-        return err_set(e, ERR_PEER, "RESULT %u has the unknown flags %u", v->seq, flags);
-    if (v->has_root && !v->last)
-        return err_set(e, ERR_PEER, "RESULT %u has a root and is not the last", v->seq);
-    for (int i = 0; i < v->n; i++)
-        if (wire_id(v->ids, i) == NODE_NONE)
-            return err_set(e, ERR_PEER, "RESULT %u names node 0", v->seq);
+        return err_set(e, ERR_PEER, "RESULT %u has the unknown flags %u", r->seq, flags);
+    if (r->has_root && !r->last)
+        return err_set(e, ERR_PEER, "RESULT %u has a root and is not the last", r->seq);
+    for (int i = 0; i < r->n; i++)
+        if (wire_id(r->ids, i) == NODE_NONE)
+            return err_set(e, ERR_PEER, "RESULT %u names node 0", r->seq);
     return 0;
 }
 
