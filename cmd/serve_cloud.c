@@ -40,8 +40,8 @@ static const struct opt options[] = {
      OPT_STRINGS, AT(allow)},
     {"allow-file", "FILE", "serve the clients with the pins in this file, one a line; read again on SIGHUP", OPT_STRING,
      AT(allow_file)},
-    {"listen", "HOST:PORT", "where clients connect; port 0 takes a free one", OPT_STRING, AT(listen),
-     .def = "0.0.0.0:7433"},
+    {"listen", "HOST:PORT", "where clients connect, an IP address of this machine; port 0 takes a free one", OPT_STRING,
+     AT(listen), .def = "0.0.0.0:7433"},
     {"metrics", "HOST:PORT",
      "answer /metrics (Prometheus) and /health here in plain HTTP, such as 127.0.0.1:9433; without it nowhere",
      OPT_STRING, AT(metrics)},
@@ -393,7 +393,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
         status = export(&s, e);
         goto out;
     }
-    if (open_identity(&s, e) != 0 || open_allow_list(&s, e) != 0 || try_address(o->listen, e) != 0 ||
+    if (open_allow_list(&s, e) != 0 || open_identity(&s, e) != 0 || try_address(o->listen, e) != 0 ||
         (o->metrics && try_address(o->metrics, e) != 0))
         goto out;
     if (load(&s, e) != 0 || start(&s, e) != 0)

@@ -168,7 +168,7 @@ static void stop_listening(struct cloud *c) {
 
 /* Ends the loop when everything was said, or the time for it is over. */
 static void look_at_drain(struct cloud *c) {
-    static const struct timeval soon = {.tv_usec = DRAIN_LOOK_MS * 1000};
+    static const struct timeval soon = {.tv_usec = DRAIN_LOOK_MS * 1000L};
     if ((c->n_conns == 0 && batch_drained(c->batch)) || clock_ms() >= c->end_at)
         event_base_loopbreak(c->base);
     else
