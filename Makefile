@@ -122,13 +122,15 @@ $(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 	$(link) $(EDIT) $(SYSTEM)
 
 # Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
-# runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing.
+# runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing
+# (families and tok_golden use threads to be quick, the same ones as their smaller sisters).
 CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
 RUNNER := $(BUILD)/test/forkrun.o
 UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
+          $(filter-out test/unit/test_families.c test/unit/test_tok_golden.c, \
           $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(batch|cloud|link|remote_middle|identity)|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
-                  test/unit/test_*.c)
+                  test/unit/test_*.c))
 endif
 
 # All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
@@ -149,8 +151,10 @@ $(FUZZERS): $(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(OURS)
 $(REPLAYS): $(BUILD)/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $(OURS)
 	$(link) $(SYSTEM)
 
-# Small programs that the comparisons with the oracles drive.
+# Small programs that the comparisons with the oracles drive, and measurements.
 $(BUILD)/test/tools/%: $(BUILD)/test/tools/%.o $(OURS)
+	$(link) $(SYSTEM)
+$(BUILD)/test/bench/%: $(BUILD)/test/bench/%.o $(OURS)
 	$(link) $(SYSTEM)
 
 # For clang-tidy and editors.

@@ -46,6 +46,7 @@ static const struct opt_group groups[] = {
     {"The kernels", kernel_options, 0},
     {"A model's prompt and answer speed, on this machine alone", model_options, offsetof(struct bench_opts, model)},
     {"Model", engine_options, offsetof(struct bench_opts, engine)},
+    {"Context", engine_context_options, offsetof(struct bench_opts, engine)},
     {"Common", common_options, offsetof(struct bench_opts, common)},
 };
 

@@ -22,7 +22,8 @@ struct cloud_opts {
     uint32_t idle_ms;         /* 0: 60 s */
     uint32_t max_connections; /* 0: max_sessions + 64 */
     uint32_t max_per_address; /* open at once; 0: as max_connections */
-    uint32_t max_strangers;   /* connections before the end of their handshake; 0: 32 */
+    uint32_t max_strangers;   /* connections before their HELLO; 0: 32 */
+    const char *version;      /* for /metrics; may be NULL; copied */
 };
 
 /* Listens. Nothing is served before cloud_run. */

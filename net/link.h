@@ -2,8 +2,9 @@
  * break them. For demo, bench and tests. It sees ciphertext only.
  *
  * Each direction: a byte leaves the relay rtt/2 (+ jitter, order is kept) after it came in and was let through at
- * `mbit`; at most one bandwidth-delay product plus 64 KiB is held, so that the sender feels the bottleneck as on a real
- * path. */
+ * `mbit`; at most one bandwidth-delay product plus 64 KiB is held (32 MiB without a limit), so that the sender feels
+ * the bottleneck as on a real path. Ends of directions and resets are passed on as late as bytes are. The handshake of
+ * TCP is the loopback's and costs nothing: test/tools/tun_wan.c has the real one. */
 #ifndef NET_LINK_H
 #define NET_LINK_H
 

@@ -115,6 +115,7 @@ struct node wire_node(const uint8_t *list, int i);
 int wire_head(const uint8_t *p, size_t n, uint32_t max_frame, int *type, size_t *len, struct err *e);
 
 /* Readers. p, n: the payload. row_bytes: of the session's codec; hidden: numbers in an activation. */
+/* Of another version only that is read, which wire_match refuses. */
 int wire_get_hello(const uint8_t *p, size_t n, struct wire_hello *h, struct err *e);
 int wire_get_welcome(const uint8_t *p, size_t n, struct wire_welcome *w, struct err *e);
 int wire_get_submit(const uint8_t *p, size_t n, size_t row_bytes, struct wire_submit *s, struct err *e);
@@ -122,7 +123,8 @@ int wire_get_result(const uint8_t *p, size_t n, size_t row_bytes, struct wire_re
 int wire_get_ping(const uint8_t *p, size_t n, uint64_t *any, struct err *e);
 int wire_get_challenge(const uint8_t *p, size_t n, uint32_t *seq, uint16_t *layer, struct err *e);
 int wire_get_opening(const uint8_t *p, size_t n, uint32_t hidden, struct wire_opening *o, struct err *e);
-/* text: as the peer wrote it, control characters and broken UTF-8 replaced by '?'. */
+/* text (as the backend of a WELCOME): as the peer wrote it, control characters and broken UTF-8 replaced by '?'. An
+ * unknown code becomes WIRE_E_FAILED. */
 int wire_get_error(const uint8_t *p, size_t n, int *code, char text[WIRE_MAX_TEXT + 1], struct err *e);
 
 /* Writers: append one frame. Lengths and counts are the caller's own and must be within the limits above. */
@@ -147,8 +149,9 @@ void wire_put_result(struct wbuf *w, const struct wire_result *r, const uint32_t
                      const float *x, const uint8_t *root);
 void wire_put_opening(struct wbuf *w, const struct wire_opening *o, uint32_t hidden, const float *in, const float *out);
 
-/* Bytes of the largest frame of a session: a SUBMIT of max_rows nodes with live ids in both lists, or the OPENING of an
- * audit of max_rows rows over n_boundaries. */
+/* The largest frame of a session, as max_frame counts (type and payload, at least WIRE_FIRST_MAX): a SUBMIT of max_rows
+ * nodes with live ids in both lists, their RESULT, or the OPENING of an audit of max_rows rows over n_boundaries. It
+ * may be above WIRE_MAX_FRAME: then max_rows is too large. */
 size_t wire_max_frame(size_t row_bytes, int hidden, uint32_t max_rows, uint32_t live, int n_boundaries);
 
 /* Does what the client wants (got) match what the cloud runs (mine)? 0, or the code to refuse with and the text that

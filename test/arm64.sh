@@ -1,7 +1,7 @@
 #!/bin/sh
 # The NEON kernels, cross-compiled and run under qemu: every case of test/unit/cpu_cases.c has to give the bits of the
-# portable kernels. Prints "SKIP: REASON" and ends with status 77 when the compiler or the emulator is not there
-# (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user).
+# portable kernels, and the codecs of the wire those of their golden rows. Prints "SKIP: REASON" and ends with status 77 when
+# the compiler or the emulator is not there (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user).
 #
 #   test/arm64.sh [BUILD_DIR]
 set -eu
@@ -25,6 +25,6 @@ mkdir -p "$out"
     -ffp-contract=off -fno-strict-aliasing -O2 -g -static -o "$out/arm64_bits" \
     test/arm64_bits.c test/unit/cpu_cases.c core/model/dtype.c core/base/err.c core/base/pool.c core/base/wipe.c \
     core/cpu/attend.c core/cpu/cpu.c core/cpu/isa_neon.c core/cpu/isa_portable.c core/cpu/matmul.c core/cpu/pack.c \
-    core/cpu/rows.c -lm -lpthread
+    core/cpu/rows.c net/codec.c -lm -lpthread
 # shellcheck disable=SC2086 # empty on an arm64 machine
 $qemu "$out/arm64_bits"

@@ -1,5 +1,8 @@
 /* Compares the best kernels of this machine with the portable ones, bit for bit: all cases of test/unit/cpu_cases.c.
- * For processors that are not at hand (test/arm64.sh); elsewhere test/unit/test_cpu_kernels.c does this and more. */
+ * And the codecs of the wire with their golden rows: what one machine encodes, others compute with. For processors that
+ * are not at hand (test/arm64.sh); elsewhere test/unit/test_cpu_kernels.c and test_codec.c do this and more. */
+#include "net/codec.h"
+#include "test/golden/codec_rows.h"
 #include "test/unit/cpu_cases.h"
 
 #include <stdio.h>
@@ -32,6 +35,25 @@ static void compare(const char *what, size_t i, float *got, float *want, size_t 
     free(want);
 }
 
+static void compare_codec(enum codec c, const void *want) {
+    size_t bytes = CODEC_ROWS * codec_row_bytes(c, CODEC_HIDDEN), n = CODEC_ROWS * CODEC_HIDDEN;
+    float *x = malloc(n * sizeof *x), *twin = malloc(n * sizeof *x);
+    uint8_t *got = malloc(bytes);
+    if (!x || !twin || !got)
+        abort();
+    memcpy(x, codec_bits, n * sizeof *x);
+    memcpy(twin, codec_bits, n * sizeof *x);
+    codec_encode(c, x, CODEC_ROWS, CODEC_HIDDEN, got);
+    codec_boundary(&c, twin, CODEC_ROWS, CODEC_HIDDEN);
+    int rc = codec_decode(c, got, CODEC_ROWS, CODEC_HIDDEN, x);
+    if (rc != 0 || memcmp(got, want, bytes) != 0) {
+        n_failed++;
+        printf("not ok codec %s\n", codec_name(c));
+    }
+    compare(codec_name(c), 0, x, twin, n);
+    free(got);
+}
+
 int main(void) {
     struct err e = {0};
     struct cpu best, plain;
@@ -58,6 +80,9 @@ int main(void) {
         float *got = row_kernels_run(&best, 3, cols, &size), *want = row_kernels_run(&plain, 3, cols, &size);
         compare("rows", (size_t)cols, got, want, size);
     }
+    compare_codec(CODEC_F16, codec_f16);
+    compare_codec(CODEC_BF16, codec_bf16);
+    compare_codec(CODEC_Q8, codec_q8);
     uint64_t digest = cases_digest(&best);
     if (digest != CASES_DIGEST) {
         n_failed++;

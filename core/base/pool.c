@@ -1,5 +1,7 @@
 #include "core/base/pool.h"
 
+#include "core/base/thread.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -145,10 +147,9 @@ int pool_create(struct pool **out, int n_threads, struct err *e) {
         struct worker *w = &p->workers[i];
         w->pool = p;
         w->index = i + 1;
-        int rc = pthread_create(&w->thread, NULL, worker_main, w);
-        if (rc != 0) {
+        if (thread_start(&w->thread, worker_main, w, "a thread that computes", e) != 0) {
             pool_free(p);
-            return err_sys(e, rc, "cannot start thread %d of %d", i + 2, n_threads);
+            return -1;
         }
         p->n_started++;
     }

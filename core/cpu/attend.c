@@ -51,7 +51,8 @@ static int rows_per_item(int group, int n) {
 }
 
 static size_t scratch_floats(int n_queries, size_t dpad) {
-    return round16(2 * KV_BLOCK * dpad + KV_BLOCK * TILE_MAX + (size_t)n_queries * (2 * dpad + KV_BLOCK + 2));
+    return round16((size_t)2 * KV_BLOCK * dpad + (size_t)KV_BLOCK * TILE_MAX +
+                   (size_t)n_queries * (2 * dpad + KV_BLOCK + 2));
 }
 
 size_t cpu_attend_scratch(const struct cpu *c, int n_heads, int n_kv_heads, int head_dim, int max_rows) {
@@ -138,9 +139,9 @@ static void gather(const struct item *it, const struct view *v) {
     for (int j = v->lo; j < v->hi; j++) {
         uint8_t *dst = (uint8_t *)it->values + (size_t)j * PANEL * elem;
         if (elem == 2)
-            split_row(dst, values + slots[j] * row, row, PANEL * 2);
+            split_row(dst, values + slots[j] * row, row, (size_t)PANEL * 2);
         else
-            split_row(dst, values + slots[j] * row, row, PANEL * 4);
+            split_row(dst, values + slots[j] * row, row, (size_t)PANEL * 4);
     }
 }
 
@@ -157,7 +158,7 @@ static void score(const struct item *it, int q0, int q1, const struct view *v) {
             continue;
         t.w = (const uint8_t *)it->keys + (size_t)first * t.panel_bytes;
         t.x = (const uint8_t *)(it->q + (size_t)q * (size_t)hd);
-        t.acc = it->scores + q * KV_BLOCK + first * PANEL;
+        t.acc = it->scores + (size_t)q * KV_BLOCK + (size_t)first * PANEL;
         multiply(it->isa, run->a->kv_type, t, last - first);
     }
 }
@@ -166,19 +167,20 @@ static void score(const struct item *it, int q0, int q1, const struct view *v) {
 static void weigh(const struct item *it, int q0, int q1, const struct view *v) {
     const struct run *run = it->run;
     struct tile t = {
-        .panel_bytes = KV_BLOCK * PANEL * run->elem, .cols = KV_BLOCK, .k0 = v->lo, .k1 = v->hi, .more = true};
+        .panel_bytes = (size_t)KV_BLOCK * PANEL * run->elem, .cols = KV_BLOCK, .k0 = v->lo, .k1 = v->hi, .more = true};
     t.acc_panel = PANEL;
     t.acc_row = run->dpad;
     for (int q = q0; q < q1; q += t.rows) {
         t.rows = tile_within(it->isa, q1 - q);
         for (int i = q; i < q + t.rows; i++) {
             float *sums = it->sums + (size_t)i * run->dpad;
-            float old = it->isa->softmax_block(it->scores + i * KV_BLOCK, v->lo, v->hi, run->a->scale, &it->max[i],
-                                               &it->total[i]);
+            float old = it->isa->softmax_block(it->scores + (size_t)i * KV_BLOCK, v->lo, v->hi, run->a->scale,
+                                               &it->max[i], &it->total[i]);
             if (old != 1)
                 it->isa->scale(sums, sums, old, (int)run->dpad);
         }
-        it->isa->pack_f32((uint8_t *)it->weights, it->scores + q * KV_BLOCK, KV_BLOCK, t.rows, t.rows, KV_BLOCK);
+        it->isa->pack_f32((uint8_t *)it->weights, it->scores + (size_t)q * KV_BLOCK, KV_BLOCK, t.rows, t.rows,
+                          KV_BLOCK);
         t.w = (const uint8_t *)it->values;
         t.x = (const uint8_t *)it->weights;
         t.acc = it->sums + (size_t)q * run->dpad;
@@ -220,13 +222,13 @@ static void attend_block(const struct item *it, struct view *views, int n) {
 }
 
 static void item_begin(struct item *it, const struct run *run, int item, int worker) {
-    size_t n = (size_t)(run->group * run->rows);
+    size_t n = (size_t)run->group * (size_t)run->rows;
     it->run = run;
     it->isa = run->c->isa;
     it->keys = (float *)run->c->scratch + (size_t)worker * run->scratch;
     it->values = it->keys + KV_BLOCK * run->dpad;
     it->weights = it->values + KV_BLOCK * run->dpad;
-    it->scores = it->weights + KV_BLOCK * TILE_MAX;
+    it->scores = it->weights + (size_t)KV_BLOCK * TILE_MAX;
     it->sums = it->scores + n * KV_BLOCK;
     it->q = it->sums + n * run->dpad;
     it->max = it->q + n * run->dpad;

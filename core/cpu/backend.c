@@ -1,6 +1,7 @@
 /* The CPU backend: the forward pass of a pre-norm, gated-MLP transformer over the kernels of cpu.h. */
 #include "core/base/wipe.h"
 #include "core/cpu/cpu.h"
+#include "core/model/readahead.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -54,6 +55,9 @@ struct loader {
     struct weights *w;
     const struct load_opts *opts;
     uint64_t done, total;
+    struct tensor *matrices; /* in the order in which they are loaded */
+    int n_matrices;
+    struct readahead *ahead;
 };
 
 static int load_vector(struct loader *l, const char *name, int n, float **out, struct err *e) {
@@ -81,7 +85,9 @@ static int load_matrix(struct loader *l, const char *name, int rows, int cols, s
         return err_wrap(e, "loading %s", name);
     tensor_done(&t);
     l->s->bytes += out->bytes;
-    l->done += (uint64_t)t.rows * t.row_bytes;
+    uint64_t bytes = (uint64_t)t.rows * t.row_bytes;
+    l->done += bytes;
+    readahead_done(l->ahead, bytes);
     if (l->opts->progress && l->opts->progress(l->opts->progress_ctx, l->done, l->total) != 0)
         return err_set(e, ERR_IO, "loading was stopped");
     return 0;
@@ -230,12 +236,20 @@ static int reserve_scratch(struct cpu_stage *s, struct err *e) {
     return cpu_reserve(cpu, need, e);
 }
 
-/* Bytes in the file of what this part will read, for progress. Finds missing tensors before anything is loaded. */
-static int measure(struct loader *l, struct err *e) {
+static void plan_matrix(struct loader *l, const struct tensor *t) {
+    l->total += (uint64_t)t->rows * t->row_bytes;
+    l->matrices[l->n_matrices++] = *t;
+}
+
+/* What this part will read, for progress and to read ahead. Finds missing tensors before anything is loaded. */
+static int plan(struct loader *l, struct err *e) {
     const struct model_config *c = l->s->base.config;
     const struct part *p = &l->s->base.part;
     struct tensor t;
     char name[96];
+    l->matrices = calloc((size_t)(p->hi - p->lo) * N_LAYER_MATRICES + 1, sizeof *l->matrices);
+    if (!l->matrices)
+        return err_set(e, ERR_MEMORY, "out of memory loading the model");
     for (int i = p->lo; i < p->hi; i++)
         for (int j = 0; j < N_LAYER_MATRICES; j++) {
             int rows, cols;
@@ -243,13 +257,13 @@ static int measure(struct loader *l, struct err *e) {
             snprintf(name, sizeof name, "model.layers.%d.%s.weight", i, layer_matrices[j].name);
             if (weights_get(l->w, name, (uint32_t)rows, (uint32_t)cols, &t, e) != 0)
                 return -1;
-            l->total += (uint64_t)t.rows * t.row_bytes;
+            plan_matrix(l, &t);
         }
     if (p->head) {
         const char *head = c->tied_head ? "model.embed_tokens.weight" : "lm_head.weight";
         if (weights_get(l->w, head, (uint32_t)c->vocab, (uint32_t)c->hidden, &t, e) != 0)
             return -1;
-        l->total += (uint64_t)t.rows * t.row_bytes;
+        plan_matrix(l, &t);
     }
     return 0;
 }
@@ -268,40 +282,43 @@ static int cpu_stage_load(struct backend *b, struct weights *w, const struct par
     s->max_rows = o->max_rows;
     struct loader l = {.s = s, .w = w, .opts = o};
 
-    if (measure(&l, e) != 0)
-        goto fail;
+    if (plan(&l, e) != 0 || readahead_start(&l.ahead, l.matrices, l.n_matrices, e) != 0)
+        goto out;
     s->layers = calloc((size_t)(part->hi - part->lo) + 1, sizeof *s->layers);
     s->inv_freq = malloc((size_t)c->head_dim / 2 * sizeof *s->inv_freq);
     if (!s->layers || !s->inv_freq) {
         err_set(e, ERR_MEMORY, "out of memory loading the model");
-        goto fail;
+        goto out;
     }
     config_rope_freqs(c, s->inv_freq);
     if (part->embed) {
         if (weights_get(w, "model.embed_tokens.weight", (uint32_t)c->vocab, (uint32_t)c->hidden, &s->embed, e) != 0)
-            goto fail;
+            goto out;
         s->embed_row = malloc(s->embed.row_bytes);
         if (!s->embed_row) {
             err_set(e, ERR_MEMORY, "out of memory loading the model");
-            goto fail;
+            goto out;
         }
     }
     for (int i = part->lo; i < part->hi; i++)
         if (load_layer(&l, i, &s->layers[i - part->lo], e) != 0)
-            goto fail;
+            goto out;
     if (part->head) {
         const char *head = c->tied_head ? "model.embed_tokens.weight" : "lm_head.weight";
         if (load_vector(&l, "model.norm.weight", c->hidden, &s->norm, e) != 0 ||
             load_matrix(&l, head, c->vocab, c->hidden, &s->head, e) != 0)
-            goto fail;
+            goto out;
     }
     if (reserve_scratch(s, e) != 0)
-        goto fail;
+        goto out;
     *out = &s->base;
-    return 0;
-fail:
-    cpu_stage_free(&s->base);
-    return -1;
+    s = NULL;
+out:
+    readahead_stop(l.ahead);
+    free(l.matrices);
+    if (s)
+        cpu_stage_free(&s->base);
+    return s ? -1 : 0;
 }
 
 static size_t cpu_stage_bytes(const struct stage *s) {

@@ -166,7 +166,6 @@ int packed_load(struct packed *p, struct cpu *c, const struct tensor *t, enum qu
     if (align == HUGE_PAGE)
         madvise(data, rounded, MADV_HUGEPAGE);
     *p = (struct packed){type, rows, cols, panel_size(type, cols), data, bytes};
-    tensor_will_need(t, 0, t->rows);
     pool_run(c->pool, load_panel, &l, n_panels);
     free(l.scratch);
     return 0;

@@ -83,11 +83,11 @@ static inline float vec_top(vec a) {
 /* BF16 in pairs: the low or the high half of each dword. */
 static inline vec vec_bf16_even(const void *p) {
     const uint16_t *h = p;
-    VEC_EACH(bf16_to_f32(h[2 * i]));
+    VEC_EACH(bf16_to_f32(h[2 * (size_t)i]));
 }
 static inline vec vec_bf16_odd(const void *p) {
     const uint16_t *h = p;
-    VEC_EACH(bf16_to_f32(h[2 * i + 1]));
+    VEC_EACH(bf16_to_f32(h[2 * (size_t)i + 1]));
 }
 static inline vec vec_load_f16(const void *p) {
     const uint16_t *h = p;

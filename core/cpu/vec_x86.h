@@ -36,7 +36,7 @@ static inline void dwords_transpose(uint8_t *dst, const uint8_t *const rows[16],
     __m256i lo[8], hi[8], *to = (__m256i *)(void *)dst;
     transpose_8x8(lo, rows, off);
     transpose_8x8(hi, rows + 8, off);
-    for (int i = 0; i < 8; i++) {
+    for (size_t i = 0; i < 8; i++) {
         _mm256_storeu_si256(to + 2 * i, lo[i]);
         _mm256_storeu_si256(to + 2 * i + 1, hi[i]);
     }
@@ -46,7 +46,7 @@ static inline void halves_transpose(uint8_t *dst, const uint8_t *const rows[16],
     __m256i lo[8], hi[8], *to = (__m256i *)(void *)dst, m = _mm256_set1_epi32(0xffff);
     transpose_8x8(lo, rows, off);
     transpose_8x8(hi, rows + 8, off);
-    for (int i = 0; i < 8; i++) {
+    for (size_t i = 0; i < 8; i++) {
         __m256i even = _mm256_packus_epi32(_mm256_and_si256(lo[i], m), _mm256_and_si256(hi[i], m));
         __m256i odd = _mm256_packus_epi32(_mm256_srli_epi32(lo[i], 16), _mm256_srli_epi32(hi[i], 16));
         _mm256_storeu_si256(to + 2 * i, _mm256_permute4x64_epi64(even, 0xd8));
@@ -67,7 +67,7 @@ static inline int columns_interleave(float *y, const float *x, size_t ldx, int s
         __m256i v[8];
         transpose_8x8(v, rows, (size_t)done * sizeof *x);
         for (int i = 0; i < 8; i++)
-            _mm256_storeu_si256((__m256i *)(void *)(y + (done + i) * size), v[i]);
+            _mm256_storeu_si256((__m256i *)(void *)(y + (size_t)(done + i) * (size_t)size), v[i]);
     }
     return done;
 }

@@ -1,14 +1,28 @@
 #include "core/decode/session.h"
 
 #include "core/base/clock.h"
+#include "core/base/log.h"
 #include "core/base/wipe.h"
 #include "core/model/kv.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Nodes in flight beside a prefill window: room for the draft trees of decoding. */
+/* Nodes in flight beside prefill windows: room for the draft trees of decoding. */
 enum { SPARE_LIVE = 256 };
+/* How often the middle may come back without one more position committed, before its error is the caller's. */
+enum { MAX_VAIN = 8 };
+
+/* A window between front and back. Its ids are consecutive. */
+struct flight {
+    uint32_t first; /* id of its first node */
+    int n, missing; /* rows; of them still in the middle */
+    bool *got;      /* [max_rows] */
+    float *x;       /* [max_rows][hidden]: what left the front, then row by row what came from the middle */
+};
+
+/* What the middle has to be told before the next pass. */
+enum debt { SOUND, REWIND, RECOVER };
 
 struct session {
     struct session_opts o;
@@ -17,28 +31,49 @@ struct session {
     struct slot_pool *pool;
     struct kv_table *table; /* of the trusted layers; front and back share slots */
     struct kv *front_kv, *back_kv;
-    uint32_t *tokens, *ids; /* [max_ctx]: committed tokens and the node ids they have */
-    uint32_t n;
-    uint32_t next_id;
-    bool have_logits;   /* logits belong to position n - 1 */
-    bool broken;        /* a pass failed: rewind before the next one, whatever it needs */
-    float *logits;      /* [vocab] */
-    float *x;           /* [max_rows][hidden] */
+    uint32_t *tokens; /* [max_ctx]: n that the context has; during a call also those that are about to come */
+    uint32_t *ids;    /* [max_ctx]: node ids of the first `done` */
+    uint32_t n, done; /* done: positions committed on both sides of the middle; < n after it lost some */
+    uint32_t sent;    /* positions committed or in flight; >= done */
+    uint32_t next_id, last_sent; /* last_sent: id of the node at position sent - 1 */
+    bool have_logits;            /* logits belong to position n - 1 */
+    enum debt debt;
+    int vain;                      /* recoveries since something was gained */
+    uint32_t most_done, most_kept; /* what counts as a gain: more than these */
+    float *logits;                 /* [vocab] */
+    struct flight *flights;        /* [depth], a ring */
+    int depth, first_flight, n_flights;
     struct node *nodes; /* [max_rows] */
     uint32_t *new_ids;  /* [max_rows] */
-    uint32_t *got_ids;  /* [max_rows]: order in which results came */
+    uint32_t *got_ids;  /* [max_rows]: of one result */
     float *got_x;       /* [max_rows][hidden] */
-    bool *got;          /* [max_rows]: which rows of a window came */
     struct row *rows;   /* [max_rows] */
     struct sampler *sampler;
     struct session_stats stats;
 };
 
+uint32_t session_live(int max_rows, int prefill_windows) {
+    return (uint32_t)max_rows * (uint32_t)(prefill_windows > 0 ? prefill_windows : SESSION_WINDOWS) + SPARE_LIVE;
+}
+
+static int flights_create(struct session *s) {
+    size_t rows = (size_t)s->o.max_rows, hidden = (size_t)s->config->hidden;
+    s->flights = calloc((size_t)s->depth, sizeof *s->flights);
+    for (int i = 0; s->flights && i < s->depth; i++) {
+        struct flight *f = &s->flights[i];
+        f->got = malloc(rows * sizeof *f->got);
+        f->x = malloc(rows * hidden * sizeof *f->x);
+        if (!f->got || !f->x)
+            return -1;
+    }
+    return s->flights ? 0 : -1;
+}
+
 int session_create(struct session **out, const struct session_opts *o, struct err *e) {
     *out = NULL;
     const struct model_config *c = o->front->config;
     const struct part *f = &o->front->part, *b = &o->back->part;
-    if (o->max_rows < 1 || o->max_ctx < 1)
+    if (o->max_rows < 1 || o->max_ctx < 1 || o->prefill_windows < 0)
         return err_set(e, ERR_USAGE, "a session needs a context and windows of at least one row");
     if (!f->embed || f->lo != 0 || !b->head || b->hi != c->n_layers)
         return err_set(e, ERR_USAGE, "front must start with the embedding and back end with the head");
@@ -50,24 +85,23 @@ int session_create(struct session **out, const struct session_opts *o, struct er
     s->o = *o;
     s->config = c;
     s->split = o->front != o->back;
+    s->depth = !s->split ? 1 : o->prefill_windows ? o->prefill_windows : SESSION_WINDOWS;
     s->next_id = 1;
     size_t rows = (size_t)o->max_rows, hidden = (size_t)c->hidden;
     s->tokens = malloc(o->max_ctx * sizeof *s->tokens);
     s->ids = malloc(o->max_ctx * sizeof *s->ids);
     s->logits = malloc((size_t)c->vocab * sizeof *s->logits);
-    s->x = malloc(rows * hidden * sizeof *s->x);
     s->nodes = malloc(rows * sizeof *s->nodes);
     s->new_ids = malloc(rows * sizeof *s->new_ids);
     s->got_ids = malloc(rows * sizeof *s->got_ids);
     s->got_x = s->split ? malloc(rows * hidden * sizeof *s->got_x) : NULL;
-    s->got = malloc(rows * sizeof *s->got);
     s->rows = malloc(rows * sizeof *s->rows);
-    if (!s->tokens || !s->ids || !s->logits || !s->x || !s->nodes || !s->new_ids || !s->got_ids || !s->got ||
-        !s->rows || (s->split && !s->got_x)) {
+    if (!s->tokens || !s->ids || !s->logits || !s->nodes || !s->new_ids || !s->got_ids || !s->rows ||
+        (s->split && !s->got_x) || flights_create(s) != 0) {
         err_set(e, ERR_MEMORY, "out of memory for a session of %u positions", o->max_ctx);
         goto fail;
     }
-    uint32_t max_live = (uint32_t)o->max_rows + SPARE_LIVE, n_slots = o->max_ctx + max_live;
+    uint32_t max_live = session_live(o->max_rows, s->depth), n_slots = o->max_ctx + max_live;
     if (slot_pool_create(&s->pool, n_slots, e) != 0 ||
         kv_table_create(&s->table, s->pool, o->max_ctx, max_live, e) != 0 ||
         o->front->ops->kv_create(o->front, n_slots, o->kv_type, &s->front_kv, e) != 0 ||
@@ -84,7 +118,7 @@ fail:
 void session_free(struct session *s) {
     if (!s)
         return;
-    size_t row = (size_t)s->config->hidden * sizeof(float), rows = (size_t)s->o.max_rows;
+    size_t window = (size_t)s->o.max_rows * (size_t)s->config->hidden * sizeof(float);
     kv_table_free(s->table);
     slot_pool_free(s->pool);
     if (s->front_kv)
@@ -94,112 +128,202 @@ void session_free(struct session *s) {
     wipe_free(s->tokens, s->o.max_ctx * sizeof *s->tokens);
     free(s->ids);
     wipe_free(s->logits, (size_t)s->config->vocab * sizeof *s->logits);
-    wipe_free(s->x, rows * row);
-    wipe_free(s->got_x, rows * row);
+    for (int i = 0; s->flights && i < s->depth; i++) {
+        free(s->flights[i].got);
+        wipe_free(s->flights[i].x, window);
+    }
+    free(s->flights);
+    wipe_free(s->got_x, window);
     free(s->nodes);
     free(s->new_ids);
     free(s->got_ids);
-    free(s->got);
     free(s->rows);
     sampler_free(s->sampler);
     free(s);
 }
 
-/* Back to the first len tokens, on both sides of the middle. When the middle cannot be told, this side is rewound all
- * the same and the session stays broken: the middle is told again before the next pass. */
-static int rewind_to(struct session *s, uint32_t len, struct err *e) {
-    uint32_t head = len ? s->ids[len - 1] : NODE_NONE;
-    kv_table_rewind(s->table, len, head);
+/* ---- what failed, and the way back ---- */
+
+/* Every failure of the middle goes through here. It returns -1. */
+static int middle_failed(struct session *s, const struct err *e) {
+    if (e->kind == ERR_PEER || e->kind == ERR_IO || e->kind == ERR_CRYPTO)
+        s->debt = RECOVER;
+    else if (s->debt == SOUND)
+        s->debt = REWIND;
+    return -1;
+}
+
+/* This side alone: the first len committed positions stay, and nothing is in flight. */
+static void rewind_here(struct session *s, uint32_t len) {
+    s->done = len < s->done ? len : s->done;
+    s->sent = s->done;
+    s->last_sent = s->done ? s->ids[s->done - 1] : NODE_NONE;
+    s->n_flights = 0;
+    kv_table_rewind(s->table, s->done, s->last_sent);
+}
+
+/* The middle follows this side. Nobody has to wait for that; whatever goes wrong is the next recovery's to put right.
+ */
+static int rewind_there(struct session *s, struct err *e) {
+    s->debt = s->split && s->o.middle->ops->rewind(s->o.middle, s->done, s->last_sent, e) != 0 ? RECOVER : SOUND;
+    return s->debt == SOUND ? 0 : -1;
+}
+
+/* The context becomes its first len tokens. What cannot be told to the middle now stays its debt. */
+static void cut(struct session *s, uint32_t len) {
+    struct err ignored = {0};
+    rewind_here(s, len);
     wipe(s->tokens + len, (s->n - len) * sizeof *s->tokens);
     s->n = len;
     s->have_logits = false;
-    s->broken = s->split && s->o.middle->ops->rewind(s->o.middle, len, head, e) != 0;
-    return s->broken ? -1 : 0;
+    if (s->debt != RECOVER)
+        (void)rewind_there(s, &ignored);
 }
 
-/* Sends x [n][hidden] of nodes[0..n) through the middle; on return x holds what came back, in the order of nodes. */
-static int through_middle(struct session *s, int n, struct err *e) {
-    size_t hidden = (size_t)s->config->hidden;
-    struct middle *m = s->o.middle;
-    const struct window w = {.nodes = s->nodes, .n = n};
-    if (m->ops->submit(m, &w, s->x, e) != 0)
+static int recover(struct session *s, struct err *e) {
+    uint32_t kept = 0;
+    if (s->o.middle->ops->recover(s->o.middle, s->ids, s->done, &kept, e) != 0)
         return -1;
-    memset(s->got, 0, (size_t)n * sizeof *s->got);
-    for (int missing = n; missing > 0;) {
-        struct middle_result r = {.ids = s->got_ids, .x = s->got_x, .cap = s->o.max_rows};
-        int rc = m->ops->collect(m, &r, -1, e);
-        if (rc < 0)
-            return -1;
-        if (rc == 0 || r.n == 0)
-            return err_set(e, ERR_PEER, "the middle layers returned %d of %d positions", n - missing, n);
-        s->stats.cloud_ms += r.compute_ms;
-        for (int i = 0; i < r.n; i++) {
-            uint32_t at = r.ids[i] - s->nodes[0].id; /* ids of one window are consecutive */
-            if (at >= (uint32_t)n || s->got[at])
-                return err_set(e, ERR_PEER, "the middle layers returned a node that was not asked for, or one twice");
-            s->got[at] = true;
-            memcpy(s->x + at * hidden, r.x + (size_t)i * hidden, hidden * sizeof *s->x);
-        }
-        missing -= r.n;
+    if (kept > s->done)
+        return err_set(e, ERR_PEER, "the middle layers came back with %u positions of %u", kept, s->done);
+    if (kept > s->most_kept) {
+        s->most_kept = kept;
+        s->vain = 0;
     }
+    s->stats.recoveries++;
+    s->stats.replayed_tokens += s->done - kept;
+    rewind_here(s, kept);
+    s->debt = SOUND;
     return 0;
 }
 
-/* Computes nodes[0..n) with their tokens: embedding to the last layer. x [n][hidden] is the result. The nodes are live
- * afterwards on both sides. */
-static int run_window(struct session *s, const uint32_t *tokens, int n, struct err *e) {
-    struct stage *front = s->o.front, *back = s->o.back;
-    s->broken = true; /* until we are through */
+/* Pays the debt. When that fails it stays, and this side is sound. */
+static int settle(struct session *s, struct err *e) {
+    struct err ignored = {0};
+    if (s->debt == REWIND)
+        (void)rewind_there(s, &ignored);
+    return s->debt == RECOVER ? recover(s, e) : 0;
+}
+
+static void begin(struct session *s) {
+    s->vain = 0;
+    s->most_done = s->done;
+    s->most_kept = 0;
+}
+
+/* After a failure: is it one that recovery may cure? If not, nothing stays in flight and why becomes e. */
+static bool try_again(struct session *s, const struct err *why, struct err *e) {
+    if (s->debt == RECOVER && s->vain++ < MAX_VAIN) {
+        log_line(LOG_INFO, "the middle layers failed: %s", why->msg);
+        return true;
+    }
+    struct err ignored = {0};
+    rewind_here(s, s->done);
+    if (s->debt != RECOVER)
+        (void)rewind_there(s, &ignored);
+    if (why->kind != ERR_NONE)
+        err_set(e, why->kind, "%s", why->msg);
+    return false;
+}
+
+/* ---- windows ---- */
+
+static struct flight *flight_at(struct session *s, int i) {
+    return &s->flights[(s->first_flight + i) % s->depth];
+}
+
+/* Describes the rows of nodes [first, first + n), which are live. */
+static int rows_of(struct session *s, uint32_t first, int n, struct err *e) {
+    for (int i = 0; i < n; i++)
+        s->new_ids[i] = first + (uint32_t)i;
+    return kv_table_rows(s->table, s->new_ids, n, s->rows, e);
+}
+
+/* Computes s->nodes[0..n) with their tokens up to the middle and sends them on. They are live then on both sides. */
+static int launch(struct session *s, const uint32_t *tokens, int n, struct err *e) {
+    struct stage *front = s->o.front;
+    struct flight *f = flight_at(s, s->n_flights);
+    f->first = s->next_id;
+    f->n = n;
+    f->missing = s->split ? n : 0;
     if (kv_table_add(s->table, s->nodes, n, NULL, e) < 0)
         return -1;
-    for (int i = 0; i < n; i++)
-        s->new_ids[i] = s->nodes[i].id;
     s->next_id += (uint32_t)n;
-    if (kv_table_rows(s->table, s->new_ids, n, s->rows, e) != 0)
+    if (rows_of(s, f->first, n, e) != 0)
         return -1;
     const struct batch b = {.rows = s->rows, .n = n};
     double t0 = clock_ms();
-    if (front->ops->embed(front, tokens, n, s->x, e) != 0 ||
-        front->ops->layers(front, s->front_kv, &b, front->part.lo, front->part.hi, s->x, e) != 0)
+    if (front->ops->embed(front, tokens, n, f->x, e) != 0 ||
+        front->ops->layers(front, s->front_kv, &b, front->part.lo, front->part.hi, f->x, e) != 0)
         return -1;
     double t1 = clock_ms();
     s->stats.front_ms += t1 - t0;
     if (s->split) {
-        if (through_middle(s, n, e) != 0)
-            return -1;
-        double t2 = clock_ms();
-        s->stats.middle_ms += t2 - t1;
-        if (back->ops->layers(back, s->back_kv, &b, back->part.lo, back->part.hi, s->x, e) != 0)
-            return -1;
-        s->stats.back_ms += clock_ms() - t2;
+        const struct window w = {.nodes = s->nodes, .n = n};
+        memset(f->got, 0, (size_t)n * sizeof *f->got);
+        if (s->o.middle->ops->submit(s->o.middle, &w, f->x, e) != 0)
+            return middle_failed(s, e);
+        s->stats.middle_ms += clock_ms() - t1;
     }
-    s->broken = false;
+    s->n_flights++;
     return 0;
 }
 
-/* A chain of tokens under the head: nodes in s->nodes. */
-static void chain(struct session *s, int n) {
-    uint32_t parent = kv_table_head(s->table);
-    for (int i = 0; i < n; i++) {
-        s->nodes[i] = (struct node){.id = s->next_id + (uint32_t)i, .parent = parent, .pos = s->n + (uint32_t)i};
-        parent = s->nodes[i].id;
+static struct flight *flight_of(struct session *s, uint32_t id) {
+    for (int i = 0; i < s->n_flights; i++) {
+        struct flight *f = flight_at(s, i);
+        if (id - f->first < (uint32_t)f->n)
+            return f;
     }
+    return NULL;
 }
 
-/* Computes tokens[0..n) behind the context and commits them. */
-static int append(struct session *s, const uint32_t *tokens, int n, struct err *e) {
-    chain(s, n);
-    if (run_window(s, tokens, n, e) != 0)
+/* Takes one result, which may be a part of a window, to where it belongs. */
+static int gather(struct session *s, struct err *e) {
+    size_t hidden = (size_t)s->config->hidden;
+    struct middle_result r = {.ids = s->got_ids, .x = s->got_x, .cap = s->o.max_rows};
+    int rc = s->o.middle->ops->collect(s->o.middle, &r, -1, e);
+    if (rc == 0)
+        err_set(e, ERR_PEER, "the middle layers returned %d of %d positions",
+                flight_at(s, 0)->n - flight_at(s, 0)->missing, flight_at(s, 0)->n);
+    if (rc <= 0)
+        return middle_failed(s, e);
+    s->stats.cloud_ms += r.compute_ms;
+    for (int i = 0; i < r.n; i++) {
+        struct flight *f = flight_of(s, r.ids[i]);
+        if (!f && r.ids[i] < s->next_id)
+            continue; /* was on its way when it was cancelled, or when the link was lost */
+        uint32_t at = f ? r.ids[i] - f->first : 0;
+        if (!f || f->got[at]) {
+            err_set(e, ERR_PEER, "the middle layers returned a node that was not asked for, or one twice");
+            return middle_failed(s, e);
+        }
+        f->got[at] = true;
+        f->missing--;
+        memcpy(f->x + at * hidden, r.x + (size_t)i * hidden, hidden * sizeof *f->x);
+    }
+    return 0;
+}
+
+/* Waits for the oldest window and runs the back layers over it: f->x is what the head takes. It is no flight any more,
+ * but its nodes are live. */
+static int land(struct session *s, struct flight **out, struct err *e) {
+    struct stage *back = s->o.back;
+    struct flight *f = *out = flight_at(s, 0);
+    double t0 = clock_ms();
+    while (f->missing > 0)
+        if (gather(s, e) != 0)
+            return -1;
+    double t1 = clock_ms();
+    s->stats.middle_ms += t1 - t0;
+    if (rows_of(s, f->first, f->n, e) != 0)
         return -1;
-    s->broken = true;
-    if (kv_table_commit(s->table, s->new_ids, n, e) != 0 ||
-        (s->split && s->o.middle->ops->commit(s->o.middle, s->new_ids, n, e) != 0))
+    const struct batch b = {.rows = s->rows, .n = f->n};
+    if (s->split && back->ops->layers(back, s->back_kv, &b, back->part.lo, back->part.hi, f->x, e) != 0)
         return -1;
-    s->broken = false;
-    memcpy(s->tokens + s->n, tokens, (size_t)n * sizeof *tokens);
-    memcpy(s->ids + s->n, s->new_ids, (size_t)n * sizeof *s->ids);
-    s->n += (uint32_t)n;
-    s->have_logits = false;
+    s->stats.back_ms += clock_ms() - t1;
+    s->first_flight = (s->first_flight + 1) % s->depth;
+    s->n_flights--;
     return 0;
 }
 
@@ -210,11 +334,82 @@ static int head(struct session *s, const float *x, int n, float *logits, struct 
     return rc;
 }
 
-/* After a failed pass both sides may hold half a window: start again from what is committed. */
-static int ensure_sound(struct session *s, struct err *e) {
-    if (s->broken && rewind_to(s, s->n, e) != 0)
+/* ---- the context ---- */
+
+/* Sends the next window of s->tokens, behind all that was sent. */
+static int send_next(struct session *s, uint32_t upto, struct err *e) {
+    uint32_t left = upto - s->sent, first = s->next_id;
+    int n = left < (uint32_t)s->o.max_rows ? (int)left : s->o.max_rows;
+    for (int i = 0; i < n; i++)
+        s->nodes[i] = (struct node){.id = first + (uint32_t)i,
+                                    .parent = i ? first + (uint32_t)i - 1 : s->last_sent,
+                                    .pos = s->sent + (uint32_t)i};
+    if (launch(s, s->tokens + s->sent, n, e) != 0)
         return -1;
+    s->sent += (uint32_t)n;
+    s->last_sent = first + (uint32_t)n - 1;
     return 0;
+}
+
+/* Commits the oldest window. What is committed here stays when the middle cannot be told: it is what recover is told.
+ */
+static int commit_next(struct session *s, uint32_t upto, struct err *e) {
+    struct flight *f;
+    if (land(s, &f, e) != 0)
+        return -1;
+    if (kv_table_commit(s->table, s->new_ids, f->n, e) != 0)
+        return -1;
+    memcpy(s->ids + s->done, s->new_ids, (size_t)f->n * sizeof *s->ids);
+    s->done += (uint32_t)f->n;
+    if (s->done > s->n) {
+        s->n = s->done;
+        s->have_logits = false;
+    }
+    if (s->done > s->most_done) {
+        s->most_done = s->done;
+        s->vain = 0;
+    }
+    if (s->split && s->o.middle->ops->commit(s->o.middle, s->new_ids, f->n, e) != 0)
+        return middle_failed(s, e);
+    if (s->done == upto && !s->have_logits) {
+        if (head(s, f->x + (size_t)(f->n - 1) * (size_t)s->config->hidden, 1, s->logits, e) != 0)
+            return -1;
+        s->have_logits = true;
+    }
+    return 0;
+}
+
+/* Computes and commits s->tokens[done .. upto): windows go out as far ahead as they may, and come back one by one. */
+static int pump(struct session *s, uint32_t upto, int (*progress)(void *ctx, uint32_t done, uint32_t all), void *ctx,
+                struct err *e) {
+    if (s->done == upto && upto > 0 && !s->have_logits) {
+        /* What they were made from is gone with a failure behind the commit. */
+        rewind_here(s, upto - 1);
+        if (rewind_there(s, e) != 0)
+            return -1;
+    }
+    while (s->done < upto) {
+        while (s->n_flights < s->depth && s->sent < upto)
+            if (send_next(s, upto, e) != 0)
+                return -1;
+        if (commit_next(s, upto, e) != 0 || (progress && progress(ctx, s->n, upto) != 0))
+            return -1;
+    }
+    return 0;
+}
+
+/* pump, until it is through or nothing helps. */
+static int catch_up(struct session *s, uint32_t upto, int (*progress)(void *ctx, uint32_t done, uint32_t all),
+                    void *ctx, struct err *e) {
+    for (;;) {
+        struct err why = {0};
+        if (settle(s, e) != 0)
+            return -1;
+        if (pump(s, upto, progress, ctx, &why) == 0)
+            return 0;
+        if (!try_again(s, &why, e))
+            return -1;
+    }
 }
 
 int session_feed(struct session *s, const uint32_t *tokens, uint32_t n,
@@ -233,22 +428,21 @@ int session_feed(struct session *s, const uint32_t *tokens, uint32_t n,
         same++;
     if (same == n && !(s->n == n && s->have_logits))
         same--; /* the last token's logits have to be computed again */
-    if ((same < s->n || s->broken) && rewind_to(s, same, e) != 0)
-        return -1;
+    begin(s);
+    if (same < s->n) {
+        if (s->debt == RECOVER && settle(s, e) != 0) /* first: while what is there can still be compared */
+            return -1;
+        cut(s, same);
+    }
     s->stats.prompt_tokens = n;
     s->stats.reused_tokens = same;
     s->stats.decode_ms = 0;
-    while (s->n < n) {
-        int k = n - s->n < (uint32_t)s->o.max_rows ? (int)(n - s->n) : s->o.max_rows;
-        if (append(s, tokens + s->n, k, e) != 0)
+    memcpy(s->tokens + same, tokens + same, (n - same) * sizeof *tokens);
+    if (s->n < n || !s->have_logits) {
+        if (catch_up(s, n, progress, ctx, e) != 0) {
+            wipe(s->tokens + s->n, (n - s->n) * sizeof *s->tokens);
             return -1;
-        if (s->n == n) {
-            if (head(s, s->x + (size_t)(k - 1) * (size_t)s->config->hidden, 1, s->logits, e) != 0)
-                return -1;
-            s->have_logits = true;
         }
-        if (progress && progress(ctx, s->n, n) != 0)
-            return -1;
     }
     s->stats.prefill_ms = clock_ms() - t0;
     return 0;
@@ -267,13 +461,40 @@ int session_sample(struct session *s, const struct sample_params *p, uint32_t n_
 int session_advance(struct session *s, uint32_t token, struct err *e) {
     if (s->n == s->o.max_ctx)
         return err_set(e, ERR_USAGE, "the context of %u tokens is full", s->o.max_ctx);
+    if (token >= (uint32_t)s->config->vocab)
+        return err_set(e, ERR_USAGE, "token %u is outside the model's vocabulary of %d", token, s->config->vocab);
     double t0 = clock_ms();
-    if (ensure_sound(s, e) != 0 || append(s, &token, 1, e) != 0 || head(s, s->x, 1, s->logits, e) != 0)
+    uint32_t n = s->n;
+    begin(s);
+    s->tokens[n] = token;
+    if (catch_up(s, n + 1, NULL, NULL, e) != 0)
         return -1;
-    s->have_logits = true;
     s->stats.generated++;
     s->stats.steps++;
     s->stats.decode_ms += clock_ms() - t0;
+    return 0;
+}
+
+/* The window of session_try_tree, on a context that is whole. *x: its rows. */
+static int run_tree(struct session *s, const uint32_t *tokens, const int *parents, int n, const float **x,
+                    struct err *e) {
+    struct flight *f;
+    for (int i = 0; i < n; i++) {
+        int p = parents[i];
+        s->nodes[i] = (struct node){.id = s->next_id + (uint32_t)i,
+                                    .parent = p < 0 ? s->last_sent : s->nodes[p].id,
+                                    .pos = p < 0 ? s->n : s->nodes[p].pos + 1};
+    }
+    if (launch(s, tokens, n, e) != 0 || land(s, &f, e) != 0)
+        return -1;
+    *x = f->x;
+    for (int i = 0; i < n; i++) {
+        if (parents[i] >= 0)
+            continue;
+        kv_table_cancel(s->table, s->nodes[i].id);
+        if (s->split && s->o.middle->ops->cancel(s->o.middle, s->nodes[i].id, e) != 0)
+            return middle_failed(s, e);
+    }
     return 0;
 }
 
@@ -281,26 +502,20 @@ int session_try_tree(struct session *s, const uint32_t *tokens, const int *paren
                      struct err *e) {
     if (n < 1 || n > s->o.max_rows)
         return err_set(e, ERR_USAGE, "a window of %d nodes; at most %d", n, s->o.max_rows);
-    if (ensure_sound(s, e) != 0)
-        return -1;
-    for (int i = 0; i < n; i++) {
-        int p = parents[i];
-        if (p < -1 || p >= i)
-            return err_set(e, ERR_USAGE, "node %d has parent %d: a parent comes before its children", i, p);
-        s->nodes[i] = (struct node){.id = s->next_id + (uint32_t)i,
-                                    .parent = p < 0 ? kv_table_head(s->table) : s->nodes[p].id,
-                                    .pos = p < 0 ? s->n : s->nodes[p].pos + 1};
-    }
-    if (run_window(s, tokens, n, e) != 0)
-        return -1;
-    for (int i = 0; i < n; i++) {
-        if (parents[i] >= 0)
-            continue;
-        kv_table_cancel(s->table, s->nodes[i].id);
-        if (s->split && s->o.middle->ops->cancel(s->o.middle, s->nodes[i].id, e) != 0)
+    for (int i = 0; i < n; i++)
+        if (parents[i] < -1 || parents[i] >= i)
+            return err_set(e, ERR_USAGE, "node %d has parent %d: a parent comes before its children", i, parents[i]);
+    begin(s);
+    for (;;) {
+        struct err why = {0};
+        const float *x;
+        if (catch_up(s, s->n, NULL, NULL, e) != 0)
+            return -1;
+        if (run_tree(s, tokens, parents, n, &x, &why) == 0)
+            return head(s, x, n, logits, e);
+        if (!try_again(s, &why, e))
             return -1;
     }
-    return head(s, s->x, n, logits, e);
 }
 
 const float *session_logits(const struct session *s) {
@@ -317,10 +532,7 @@ uint32_t session_max_ctx(const struct session *s) {
 }
 
 void session_reset(struct session *s) {
-    struct err ignored = {
-        0}; /* a middle that cannot be told now is told again before the next pass: broken stays set */
-    (void)rewind_to(s, 0, &ignored);
-    wipe(s->tokens, (size_t)s->n * sizeof *s->tokens);
+    cut(s, 0);
     wipe(s->logits, (size_t)s->config->vocab * sizeof *s->logits);
 }
 

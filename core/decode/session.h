@@ -1,7 +1,11 @@
 /* core/decode/session.h - one conversation: tokens, the KV of the trusted layers, a middle, and the loop
  * propose -> submit -> collect -> match -> commit.
  *
- * A session knows no text and no socket. Logits at a position are the same bits whatever windows computed it. */
+ * A session knows no text and no socket. Logits at a position are the same bits whatever windows computed it.
+ *
+ * A middle that fails is asked to recover, and what it lost is computed again from the tokens: feed, advance and try_tree
+ * take longer then, and that is all. They fail with the middle's error (peer, io, crypto) when it cannot recover, or
+ * fails again and again without getting further; the context keeps its tokens, and the next call tries again. */
 #ifndef CORE_DECODE_SESSION_H
 #define CORE_DECODE_SESSION_H
 
@@ -22,7 +26,15 @@ struct session_opts {
     enum dtype kv_type;     /* DT_F16 or DT_F32, of the trusted layers */
     uint32_t max_ctx;       /* positions */
     int max_rows;           /* rows of the largest window (prefill chunk); <= the stages' max_rows */
+    int prefill_windows;    /* how many of them session_feed keeps in flight; 0: SESSION_WINDOWS. More than 1 is of use
+                             * only when the middle works while this side does. */
 };
+
+enum { SESSION_WINDOWS = 4 };
+
+/* Nodes that a session with these options may have in flight: what its middle has to be made for, and KV places beside
+ * those of the context, here and there. */
+uint32_t session_live(int max_rows, int prefill_windows);
 
 struct session_stats {
     uint32_t prompt_tokens;  /* of the last session_feed: all, and how many were reused from the KV */
@@ -32,6 +44,8 @@ struct session_stats {
     double prefill_ms, decode_ms; /* of the last feed; since the last feed */
     double front_ms, middle_ms, back_ms, head_ms, sample_ms; /* since creation; middle is waiting for it */
     double cloud_ms;         /* compute time that the middle reported */
+    uint32_t recoveries;     /* since creation: times that the middle came back; positions it had lost */
+    uint64_t replayed_tokens;
 };
 
 int session_create(struct session **out, const struct session_opts *o, struct err *e);
@@ -40,7 +54,7 @@ void session_free(struct session *s); /* wipes tokens and activations */
 /* Makes the context equal tokens[0..n): keeps the longest common prefix with what is there, drops the rest, computes what
  * is new in windows of at most max_rows. Afterwards session_logits are those of the last token. progress may be NULL; it
  * is told positions done and in all, and stops the feed when it returns non-zero (then -1 with ERR_NONE in e, the context
- * keeps what was computed). ERR_USAGE when n is 0, n > max_ctx, or a token is out of range. */
+ * keeps what was computed; the same when the middle's stop function asked for it). ERR_USAGE when n is 0, n > max_ctx, or a token is out of range. */
 int session_feed(struct session *s, const uint32_t *tokens, uint32_t n, int (*progress)(void *ctx, uint32_t done, uint32_t all),
                  void *ctx, struct err *e);
 
@@ -59,7 +73,7 @@ int session_try_tree(struct session *s, const uint32_t *tokens, const int *paren
 const float *session_logits(const struct session *s); /* [vocab], of the last token; NULL before the first feed */
 const uint32_t *session_tokens(const struct session *s, uint32_t *n); /* borrowed */
 uint32_t session_max_ctx(const struct session *s);
-void session_reset(struct session *s);
+void session_reset(struct session *s); /* never waits: a middle that cannot be told now is told before the next pass */
 const struct session_stats *session_stats(const struct session *s);
 
 #endif

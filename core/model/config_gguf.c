@@ -210,6 +210,18 @@ static int refuse_unsupported(struct reader *r) {
     return 0;
 }
 
+/* Does any layer have the tensor? Not only the first: a file may hold some of the layers. One without is found when
+ * that layer is loaded. */
+static bool any_layer_has(const struct reader *r, const struct model_config *c, const char *tensor) {
+    char name[64];
+    for (int i = 0; i < c->n_layers; i++) {
+        snprintf(name, sizeof name, "blk.%d.%s", i, tensor);
+        if (gguf_tensor(r->g, name))
+            return true;
+    }
+    return false;
+}
+
 static int read_all(struct reader *r, struct model_config *c) {
     if (read_arch(r, c) != 0 || refuse_unsupported(r) != 0 ||
         get_int(r, "embedding_length", CONFIG_MAX_HIDDEN, &c->hidden) != 0 ||
@@ -225,9 +237,9 @@ static int read_all(struct reader *r, struct model_config *c) {
         return -1;
     c->tied_head = !gguf_tensor(r->g, "output.weight");
     c->qk_norm = c->family == FAMILY_QWEN3;
-    c->qkv_bias = c->family == FAMILY_QWEN2 || gguf_tensor(r->g, "blk.0.attn_q.bias");
-    c->o_bias = gguf_tensor(r->g, "blk.0.attn_output.bias");
-    c->mlp_bias = gguf_tensor(r->g, "blk.0.ffn_gate.bias");
+    c->qkv_bias = c->family == FAMILY_QWEN2 || any_layer_has(r, c, "attn_q.bias");
+    c->o_bias = any_layer_has(r, c, "attn_output.bias");
+    c->mlp_bias = any_layer_has(r, c, "ffn_gate.bias");
     return config_check(c, gguf_name(r->g), r->e);
 }
 

@@ -435,6 +435,19 @@ bool gguf_arr(const struct gguf *g, const char *key, struct gguf_array *v) {
     return true;
 }
 
+bool gguf_raw(const struct gguf *g, const char *key, struct gguf_raw *v) {
+    const struct kv *k = find(g, key);
+    if (!k)
+        return false;
+    if (k->type == GGUF_STR)
+        *v = (struct gguf_raw){k->type, k->p - 8, 8 + k->n_bytes};
+    else if (k->type == GGUF_ARR)
+        *v = (struct gguf_raw){k->type, k->array.p - 12, 12 + k->array.n_bytes};
+    else
+        *v = (struct gguf_raw){k->type, k->p, scalar_bytes[k->type]};
+    return true;
+}
+
 bool gguf_arr_next_str(const struct gguf_array *a, size_t *off, struct gguf_str *v) {
     if (a->type != GGUF_STR || *off >= a->n_bytes)
         return false;

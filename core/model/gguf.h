@@ -53,6 +53,14 @@ bool gguf_bool(const struct gguf *g, const char *key, bool *v);
 bool gguf_string(const struct gguf *g, const char *key, struct gguf_str *v);
 bool gguf_arr(const struct gguf *g, const char *key, struct gguf_array *v);
 
+/* The value of a key as it stands in the file: of a string its length too, of an array its type and count. */
+struct gguf_raw {
+    enum gguf_type type;
+    const uint8_t *p;
+    size_t n_bytes;
+};
+bool gguf_raw(const struct gguf *g, const char *key, struct gguf_raw *v);
+
 /* Walks the strings of a string array: start with *off = 0; false at its end. */
 bool gguf_arr_next_str(const struct gguf_array *a, size_t *off, struct gguf_str *v);
 /* Element i (i < a->n) of a numeric or bool array as double / int64. */

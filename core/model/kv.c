@@ -71,7 +71,7 @@ struct kv_table {
     uint32_t head, last_id;
     struct live *live; /* sorted by id, which puts parents before children */
     uint32_t n_live;
-    int32_t *remap; /* [max_live] scratch of prune */
+    int32_t *remap; /* [max_live] scratch of prune and foresee */
     uint32_t *tail;
     size_t n_tail, max_tail;
 };
@@ -265,6 +265,46 @@ void kv_table_rewind(struct kv_table *t, uint32_t len, uint32_t head) {
     t->head = len ? head : NODE_NONE;
     if (t->head > t->last_id)
         t->last_id = t->head;
+}
+
+void kv_table_foresee(struct kv_table *t) {
+    for (uint32_t i = 0; i < t->n_live; i++)
+        t->remap[i] = PRUNE_KEEP;
+}
+
+void kv_table_foresee_commit(struct kv_table *t, const uint32_t *ids, int n) {
+    int32_t head = PARENT_HEAD;
+    for (int i = 0; i < n; i++) {
+        head = find(t, ids[i]);
+        if (head >= 0)
+            t->remap[head] = PRUNE_MOVED;
+    }
+    if (n <= 0)
+        return;
+    for (uint32_t i = 0; i < t->n_live; i++) {
+        int32_t parent = t->live[i].parent;
+        bool below = parent != PARENT_HEAD && (parent == head || t->remap[parent] == PRUNE_KEEP);
+        if (t->remap[i] == PRUNE_KEEP && !below)
+            t->remap[i] = PRUNE_DROP;
+    }
+}
+
+void kv_table_foresee_cancel(struct kv_table *t, const uint32_t *ids, int n) {
+    for (int i = 0; i < n; i++) {
+        int32_t at = find(t, ids[i]);
+        if (at >= 0 && t->remap[at] == PRUNE_KEEP) /* what is committed cannot be cancelled */
+            t->remap[at] = PRUNE_DROP;
+    }
+    for (uint32_t i = 0; i < t->n_live && n > 0; i++) {
+        int32_t parent = t->live[i].parent;
+        if (t->remap[i] == PRUNE_KEEP && parent != PARENT_HEAD && t->remap[parent] == PRUNE_DROP)
+            t->remap[i] = PRUNE_DROP;
+    }
+}
+
+bool kv_table_foreseen(const struct kv_table *t, uint32_t id) {
+    int32_t at = find(t, id);
+    return at < 0 || t->remap[at] == PRUNE_DROP;
 }
 
 /* Chooses the path to the deepest live node as the trunk and writes its slots behind the committed ones. */

@@ -45,6 +45,13 @@ void kv_table_cancel(struct kv_table *t, uint32_t id);
  * the last kept node gets (NODE_NONE when len is 0): the caller knows it, the table keeps only the newest id. */
 void kv_table_rewind(struct kv_table *t, uint32_t len, uint32_t head);
 
+/* What commits and cancels to come would drop, without changing anything: begin, then the calls in their order, then ask.
+ * Good until the table changes. A commit that is no chain of live nodes drops something or other. */
+void kv_table_foresee(struct kv_table *t);
+void kv_table_foresee_commit(struct kv_table *t, const uint32_t *ids, int n);
+void kv_table_foresee_cancel(struct kv_table *t, const uint32_t *ids, int n);
+bool kv_table_foreseen(const struct kv_table *t, uint32_t id); /* id would be dropped, or is not live */
+
 /* Describes live nodes ids[0..n) as rows of a pass. The rows point into the table's own memory: valid until the table
  * changes or kv_table_rows is called on it again. -1 when an id is not live. */
 int kv_table_rows(struct kv_table *t, const uint32_t *ids, int n, struct row *rows, struct err *e);

@@ -125,3 +125,13 @@ bool names_find(const struct model_config *c, const char *hf_name, struct tensor
         snprintf(out->gguf, sizeof out->gguf, "%s", en->gguf);
     return true;
 }
+
+bool names_of_layer(const struct model_config *c, int layer, int i, char hf_name[NAMES_MAX]) {
+    for (size_t k = 0; k < sizeof layer_entries / sizeof *layer_entries; k++) {
+        if (!holds(c, layer_entries[k].when) || i-- > 0)
+            continue;
+        snprintf(hf_name, NAMES_MAX, "model.layers.%d.%s", layer, layer_entries[k].hf);
+        return true;
+    }
+    return false;
+}

@@ -299,8 +299,10 @@ int shards_find(struct shards *s, const char *tensor, struct shard_tensor *out, 
 }
 
 bool shards_has(const struct shards *s, const char *tensor) {
-    if (s->indexed)
-        return index_find(&s->index, tensor) != NULL;
+    if (s->indexed) {
+        const struct shard_entry *en = index_find(&s->index, tensor);
+        return en && (s->files[en->file].st || file_exists(s->files[en->file].path));
+    }
     for (size_t i = 0; i < s->n; i++)
         if (st_find(s->files[i].st, tensor))
             return true;

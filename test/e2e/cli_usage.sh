@@ -17,7 +17,7 @@ usage_error() {
 
 overview() { run --help && [ $status = 0 ] && [ ! -s "$err" ] && has "$out" "usage: splitinf COMMAND" "chat" "bench" "Exit status"; }
 check "--help lists the commands" overview
-no_promises() { run --help && [ $status = 0 ] && ! grep -qE 'serve-cloud|serve-local|attack|verify' "$out"; }
+no_promises() { run --help && [ $status = 0 ] && ! grep -qE 'serve-local|attack|verify' "$out"; }
 check "--help names no command that does not exist" no_promises
 version() {
     run --version && [ $status = 0 ] && [ ! -s "$err" ] &&
@@ -32,15 +32,17 @@ same_help() {
 }
 check "chat --help and help chat are the same" same_help chat
 check "bench --help and help bench are the same" same_help bench
+check "serve-cloud --help and help serve-cloud are the same" same_help serve-cloud
 narrow() { "$SPLITINF" "$1" --help | awk 'length($0) > 100 { print; bad = 1 } END { exit bad || NR < 20 }' >&2; }
 check "chat --help fits in 100 columns" narrow chat
 check "bench --help fits in 100 columns" narrow bench
+check "serve-cloud --help fits in 100 columns" narrow serve-cloud
 
 check "no command" usage_error "usage: splitinf COMMAND"
 check "a command with a slip suggests the right one" usage_error "did you mean 'chat'?" caht
 check "a word that is no command" usage_error "there is no command 'xylophone'" xylophone
 check "help on a word that is no command" usage_error "there is no command 'xylophone'" help xylophone
-check "a command of a later version says so" usage_error "comes with a later version" serve-cloud
+check "a command of a later version says so" usage_error "comes with a later version" serve-local
 check "an option before the command" usage_error "stands before the command" --model x chat
 check "an option with a slip suggests the right one" usage_error "did you mean --temperature?" chat --temprature 1
 check "a value of the wrong type" usage_error "--max-tokens: 'ten' is not a whole number (allowed: 0 to" chat --max-tokens ten

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPARE_LIVE = 256 };
-
 static struct stage *load(struct rig *r, int lo, int hi, bool embed, bool head, const struct rig_opts *o) {
     struct err e = {0};
     struct stage *s;
@@ -33,8 +31,8 @@ void rig_open(struct rig *r, const char *model, const struct rig_opts *o) {
         r->front = load(r, 0, front, true, false, o);
         r->middle_stage = load(r, front, back, false, false, o);
         r->back = load(r, back, n, false, true, o);
-        cr_assert_eq(local_middle_create(&r->middle, r->middle_stage, o->kv_type, o->ctx,
-                                         (uint32_t)o->max_rows + SPARE_LIVE, o->max_rows, NULL, NULL, &e),
+        cr_assert_eq(local_middle_create(&r->middle, r->middle_stage, o->kv_type, o->ctx, session_live(o->max_rows, 1),
+                                         o->max_rows, NULL, NULL, &e),
                      0, "%s", e.msg);
     }
     const struct session_opts so = {.front = r->front,
@@ -42,7 +40,8 @@ void rig_open(struct rig *r, const char *model, const struct rig_opts *o) {
                                     .middle = r->middle,
                                     .kv_type = o->kv_type,
                                     .max_ctx = o->ctx,
-                                    .max_rows = o->max_rows};
+                                    .max_rows = o->max_rows,
+                                    .prefill_windows = 1};
     cr_assert_eq(session_create(&r->session, &so, &e), 0, "%s", e.msg);
 }
 

@@ -2,8 +2,10 @@
 #include "core/base/buf.h"
 #include "core/base/err.h"
 #include "core/base/pool.h"
+#include "core/base/thread.h"
 
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -74,5 +76,25 @@ Test(pool, every_item_once) {
                 cr_assert_eq(v[i], i < n);
         }
         pool_free(p);
+    }
+}
+
+static void *signals_open_here(void *arg) {
+    sigset_t *blocked = arg;
+    pthread_sigmask(SIG_SETMASK, NULL, blocked);
+    return NULL;
+}
+
+Test(thread, takes_no_signal_away_from_the_main_thread) {
+    static const int used[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT};
+    struct err e = {0};
+    pthread_t t;
+    sigset_t there, here;
+    cr_assert_eq(thread_start(&t, signals_open_here, &there, "a test", &e), 0, "%s", e.msg);
+    pthread_join(t, NULL);
+    pthread_sigmask(SIG_SETMASK, NULL, &here);
+    for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
+        cr_assert(sigismember(&there, used[i]) == 1);
+        cr_assert(sigismember(&here, used[i]) == 0);
     }
 }

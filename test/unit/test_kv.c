@@ -180,6 +180,63 @@ Test(kv, random_trees_against_a_plain_model) {
     slot_pool_free(pool);
 }
 
+/* What foresee says about two commits and cancels in a row is what they then do. */
+Test(kv, foresees_what_commits_and_cancels_drop) {
+    uint32_t seed = 7;
+    for (int round = 0; round < 300; round++) {
+        struct slot_pool *pool;
+        struct kv_table *t;
+        struct err e = {0};
+        cr_assert_eq(slot_pool_create(&pool, 64, &e), 0);
+        cr_assert_eq(kv_table_create(&t, pool, 40, 24, &e), 0);
+        struct node w[24];
+        int n = 4 + (int)(rnd(&seed) % 20);
+        for (int i = 0; i < n; i++) {
+            int parent = (int)(rnd(&seed) % ((uint32_t)i + 1)) - 1; /* -1: the root */
+            w[i] = (struct node){(uint32_t)i + 1, parent < 0 ? 0 : w[parent].id, parent < 0 ? 0 : w[parent].pos + 1};
+        }
+        cr_assert_eq(kv_table_add(t, w, n, NULL, &e), n, "%s", e.msg);
+        uint32_t chain[24], cancel[2];
+        int n_chain = 0;
+        for (uint32_t id = 1 + rnd(&seed) % (uint32_t)n; id; id = w[id - 1].parent)
+            chain[n_chain++] = id;
+        for (int i = 0; i < n_chain / 2; i++) {
+            uint32_t x = chain[i];
+            chain[i] = chain[n_chain - 1 - i];
+            chain[n_chain - 1 - i] = x;
+        }
+        for (int i = 0; i < 2; i++)
+            cancel[i] = 1 + rnd(&seed) % 30; /* some unknown, some committed */
+        int first = (int)(rnd(&seed) % (uint32_t)(n_chain + 1));
+        kv_table_foresee(t);
+        kv_table_foresee_commit(t, chain, first);
+        kv_table_foresee_cancel(t, cancel, 1);
+        bool cut = false; /* then the second commit is no chain any more */
+        for (int i = first; i < n_chain; i++)
+            cut = cut || kv_table_foreseen(t, chain[i]);
+        if (!cut)
+            kv_table_foresee_commit(t, chain + first, n_chain - first);
+        kv_table_foresee_cancel(t, cancel + 1, 1);
+        bool gone[24];
+        for (int i = 0; i < n; i++)
+            gone[i] = kv_table_foreseen(t, w[i].id);
+        cr_assert_eq(kv_table_commit(t, chain, first, &e), 0, "%s", e.msg);
+        kv_table_cancel(t, cancel[0]);
+        if (!cut)
+            cr_assert_eq(kv_table_commit(t, chain + first, n_chain - first, &e), 0, "%s", e.msg);
+        kv_table_cancel(t, cancel[1]);
+        for (int i = 0; i < n; i++) {
+            bool committed = false;
+            for (int k = 0; k < (cut ? first : n_chain); k++)
+                committed = committed || chain[k] == w[i].id;
+            cr_assert_eq(gone[i], !committed && !kv_table_knows(t, w[i].id), "round %d, node %u", round, w[i].id);
+        }
+        cr_assert(kv_table_foreseen(t, 999));
+        kv_table_free(t);
+        slot_pool_free(pool);
+    }
+}
+
 static struct kv_table *small(struct slot_pool **pool, uint32_t slots, uint32_t ctx, uint32_t live) {
     struct err e = {0};
     struct kv_table *t;

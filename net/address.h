@@ -1,0 +1,29 @@
+/* net/address.h - "HOST:PORT" and "[IPV6]:PORT": taken apart, looked up, connected to. The text is typed by people;
+ * what a name service answers is only ever connected to. */
+#ifndef NET_ADDRESS_H
+#define NET_ADDRESS_H
+
+#include "core/base/err.h"
+
+#include <stdint.h>
+
+enum { ADDRESS_HOST = 256, ADDRESS_PORT = 6 };
+
+/* host without brackets, port in digits, 1 to 65535. ERR_USAGE names the text and says what an address looks like. */
+int address_parse(const char *text, char host[ADDRESS_HOST], char port[ADDRESS_PORT], struct err *e);
+
+/* Asked at least every 100 ms while something is waited for; non-zero ends the wait. */
+struct address_wait {
+    double until; /* clock_ms */
+    int (*stop)(void *ctx);
+    void *stop_ctx;
+};
+
+/* A connected TCP socket, non-blocking, with TCP_NODELAY. Tries all addresses of the name, one after the other. Returns
+ * the descriptor, or -1: ERR_USAGE (no address), ERR_IO (which names the address), ERR_NONE (stop asked for it). */
+int address_connect(const char *text, const struct address_wait *w, struct err *e);
+
+/* poll on one descriptor, in slices: 1 when one of events is there, 0 at the end of the time, -1 when stop asked. */
+int address_poll(int fd, short events, const struct address_wait *w);
+
+#endif
