@@ -347,7 +347,8 @@ Test(tls, an_end_at_every_byte_of_the_first_flight_and_many_of_the_others) {
         cr_assert_eq(r.server.status, TLS_FAILED, "after %zu bytes", cut);
         cr_assert_eq(r.server.e.kind, ERR_IO, "after %zu bytes: %s", cut, r.server.e.msg);
     }
-    for (size_t cut = hello; cut + 1 < up; cut += 41) {
+    /* Signatures differ in length by a few bytes, and so do these flights: the last bytes are left out. */
+    for (size_t cut = hello; cut + 16 < up; cut += 41) {
         tls_rig_renew(&r);
         r.up.cut_on = true;
         r.up.cut = cut;
@@ -356,7 +357,7 @@ Test(tls, an_end_at_every_byte_of_the_first_flight_and_many_of_the_others) {
         cr_assert_eq(r.server.e.kind, ERR_IO, "after %zu bytes: %s", cut, r.server.e.msg);
         cr_assert_eq(r.server.asked, 0, "nobody is asked about a key that was not proved");
     }
-    for (size_t cut = 0; cut + 1 < down; cut += 41) {
+    for (size_t cut = 0; cut + 16 < down; cut += 41) {
         tls_rig_renew(&r);
         r.down.cut_on = true;
         r.down.cut = cut;
