@@ -388,3 +388,39 @@ Test(remote, an_idle_connection_is_kept) {
     cr_assert_eq(r.events[REMOTE_LOST], 0, "%s", r.last[REMOTE_LOST]);
     remote_rig_free(&r);
 }
+
+static void another_key(struct remote_rig *r) {
+    struct err e = {0};
+    toy_cloud_stop(r, 0);
+    identity_free(r->cloud[0].id);
+    cr_assert_eq(identity_ephemeral(&r->cloud[0].id, &e), 0);
+    r->cloud[0].o.id = r->cloud[0].id;
+    toy_cloud_start(r, 0);
+}
+
+Test(remote, another_key_in_mid_session_is_refused_at_once) {
+    struct remote_rig r;
+    struct err e = {0};
+    uint32_t t[TOY_CTX];
+    char pin[PIN_TEXT];
+    toy_fill(t, TOY_CTX, 5);
+    remote_rig_init(&r);
+    remote_rig_connect(&r);
+    cr_assert_eq(session_feed(r.session, t, 50, NULL, NULL, &e), 0, "%s", e.msg);
+    another_key(&r);
+    pin_format(identity_pin(r.cloud[0].id), pin);
+    double t0 = clock_ms();
+    cr_assert_eq(session_advance(r.session, t[50], &e), -1);
+    cr_assert_eq(e.kind, ERR_CRYPTO, "%s", e.msg);
+    cr_assert(strstr(e.msg, pin) && strstr(e.msg, r.address[0]), "%s", e.msg);
+    cr_assert_lt(clock_ms() - t0, 20000);
+    remote_rig_free(&r);
+    remote_rig_init(&r);
+    r.o.n_clouds = 2; /* a second one helps, and the refusal is told */
+    remote_rig_connect(&r);
+    halves(&r, another_key);
+    pin_format(identity_pin(r.cloud[0].id), pin);
+    cr_assert(strstr(r.last[REMOTE_RETRY], pin), "%s", r.last[REMOTE_RETRY]);
+    cr_assert_eq(r.events[REMOTE_SWITCHED], 1);
+    remote_rig_free(&r);
+}
