@@ -3,8 +3,11 @@
 #include "test/unit/remote_rig.h"
 
 #include <criterion/criterion.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static void same_text(struct remote_rig *r, const uint32_t *want) {
     uint32_t got[TOY_SAID];
@@ -67,4 +70,357 @@ Test(remote, cut_on_the_way_up) {
 
 Test(remote, cut_on_the_way_down) {
     cut_at_many_places(false);
+}
+
+/* ---- what a round trip costs beside the model's time ---- */
+
+static int no_layers(struct stage *s, struct kv *kv, const struct batch *b, int lo, int hi, float *x, struct err *e) {
+    (void)s, (void)kv, (void)b, (void)lo, (void)hi, (void)x, (void)e;
+    return 0;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+Test(remote, overhead_of_a_round_trip) {
+    enum { ROUNDS = 600, HIDDEN = 4096 };
+    static double ms[ROUNDS];
+    static float x[HIDDEN], y[16 * HIDDEN];
+    struct backend_ops ops = toy_ops;
+    struct model_config config = toy_config;
+    struct remote_rig r;
+    struct err e = {0};
+    uint32_t ids[16];
+    char address[40];
+    config.hidden = HIDDEN;
+    config.head_dim = HIDDEN;
+    ops.layers = no_layers;
+    remote_rig_init(&r);
+    toy_cloud_stop(&r, 0);
+    r.cloud[0].stage.ops = &ops;
+    r.cloud[0].stage.config = &config;
+    r.cloud[0].o.batch.mine.hidden = r.o.hello.hidden = HIDDEN;
+    r.cloud[0].o.batch.kv_bytes = 256 << 20;
+    r.cloud[0].o.batch.max_ctx = r.o.hello.ctx = ROUNDS;
+    r.o.hello.codec = CODEC_F16;
+    toy_cloud_start(&r, 0);
+    snprintf(address, sizeof address, "127.0.0.1:%u", cloud_port(r.cloud[0].cloud)); /* past the link */
+    r.clouds[0].address = address;
+    cr_assert_eq(remote_middle_create(&r.middle, &r.o, &e), 0, "%s", e.msg);
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        const struct node node = {.id = i + 1, .parent = i, .pos = i};
+        const struct window w = {.nodes = &node, .n = 1};
+        struct middle_result res = {.ids = ids, .x = y, .cap = 16};
+        for (int k = 0; k < HIDDEN; k++)
+            x[k] = (float)(i + (uint32_t)k) * 0.125f;
+        double t0 = clock_ms();
+        cr_assert_eq(r.middle->ops->submit(r.middle, &w, x, &e), 0, "%s", e.msg);
+        cr_assert_eq(r.middle->ops->collect(r.middle, &res, -1, &e), 1, "%s", e.msg);
+        ms[i] = clock_ms() - t0;
+        cr_assert(res.n == 1 && ids[0] == i + 1 && y[9] == x[9]);
+        cr_assert_eq(r.middle->ops->commit(r.middle, &node.id, 1, &e), 0, "%s", e.msg);
+    }
+    qsort(ms, ROUNDS, sizeof *ms, by_value);
+    struct remote_info info;
+    remote_middle_info(r.middle, &info);
+    cr_log_warn("one row of 4096 in f16, there and back: median %.3f ms, 10%% %.3f ms, 90%% %.3f ms (%s, ping %.3f ms)",
+                ms[ROUNDS / 2], ms[ROUNDS / 10], ms[ROUNDS * 9 / 10], info.suite, info.rtt_ms);
+    cr_assert_lt(ms[ROUNDS / 2], 25, "the median of a round trip on loopback");
+    remote_rig_free(&r);
+}
+
+/* ---- faults, each against the undisturbed text ---- */
+
+/* A conversation of two halves with something in between: between tells whether the first half is over. */
+static void halves(struct remote_rig *r, void (*between)(struct remote_rig *r)) {
+    uint32_t t[TOY_CTX];
+    struct err e = {0};
+    toy_fill(t, TOY_CTX, 5);
+    cr_assert_eq(session_feed(r->session, t, 50, NULL, NULL, &e), 0, "%s", e.msg);
+    cr_assert_eq(session_advance(r->session, t[50], &e), 0, "%s", e.msg);
+    toy_check(r->session, t, 51);
+    between(r);
+    for (int i = 51; i < 55; i++) {
+        cr_assert_eq(session_advance(r->session, t[i], &e), 0, "%s", e.msg);
+        toy_check(r->session, t, i + 1);
+    }
+    cr_assert_eq(session_feed(r->session, t, 110, NULL, NULL, &e), 0, "%s", e.msg);
+    toy_check(r->session, t, 110);
+}
+
+static void cut(struct remote_rig *r) {
+    link_cut(r->link[0]);
+}
+
+Test(remote, a_cut_session_is_resumed) {
+    struct remote_rig r;
+    remote_rig_init(&r);
+    remote_rig_connect(&r);
+    halves(&r, cut);
+    cr_assert_eq(r.events[REMOTE_LOST], 1);
+    cr_assert(strstr(r.last[REMOTE_LOST], r.address[0]) && strstr(r.last[REMOTE_LOST], "trying again"), "%s",
+              r.last[REMOTE_LOST]);
+    cr_assert_eq(r.events[REMOTE_REPLAY], 1, "the last commit was on no SUBMIT yet");
+    cr_assert_eq(session_stats(r.session)->replayed_tokens, 1);
+    struct remote_info info;
+    remote_middle_info(r.middle, &info);
+    cr_assert_eq(info.connections, 2);
+    cr_assert_eq(info.resumed, 1);
+    cr_assert_eq(info.replayed, 1);
+    remote_rig_free(&r);
+}
+
+static void restart(struct remote_rig *r) {
+    toy_cloud_stop(r, 0);
+    toy_cloud_start(r, 0);
+}
+
+Test(remote, a_cloud_that_was_started_again_has_lost_everything) {
+    struct remote_rig r;
+    remote_rig_init(&r);
+    remote_rig_connect(&r);
+    halves(&r, restart);
+    cr_assert_eq(r.events[REMOTE_REPLAY], 1, "%s", r.last[REMOTE_REPLAY]);
+    cr_assert_eq(session_stats(r.session)->replayed_tokens, 51);
+    remote_rig_free(&r);
+}
+
+static void *come_back(void *arg) {
+    struct remote_rig *r = arg;
+    const struct timespec later = {.tv_nsec = 400000000};
+    nanosleep(&later, NULL);
+    link_refuse(r->link[0], false);
+    return NULL;
+}
+
+static pthread_t helper;
+
+static void go_away_for_a_while(struct remote_rig *r) {
+    link_refuse(r->link[0], true);
+    link_cut(r->link[0]);
+    cr_assert_eq(pthread_create(&helper, NULL, come_back, r), 0);
+}
+
+Test(remote, a_cloud_that_comes_back_is_waited_for) {
+    struct remote_rig r;
+    remote_rig_init(&r);
+    remote_rig_connect(&r);
+    halves(&r, go_away_for_a_while);
+    pthread_join(helper, NULL);
+    cr_assert_geq(r.events[REMOTE_RETRY], 1);
+    struct remote_info info;
+    remote_middle_info(r.middle, &info);
+    cr_assert_geq(info.lost_ms, 200);
+    cr_assert_eq(info.resumed, 1);
+    remote_rig_free(&r);
+}
+
+static void stall(struct remote_rig *r) {
+    link_stall(r->link[0], true);
+    link_target(r->link[0], cloud_port(r->cloud[1].cloud)); /* what is stalled stays so */
+}
+
+Test(remote, a_link_that_stalls_is_noticed) {
+    struct remote_rig r;
+    remote_rig_init(&r);
+    r.o.n_clouds = 2;
+    r.o.stall_ms = 600;
+    r.o.connect_ms = 500;
+    r.o.patience_ms = 30000;
+    remote_rig_connect(&r);
+    halves(&r, stall);
+    cr_assert(strstr(r.last[REMOTE_LOST], "not a sign"), "%s", r.last[REMOTE_LOST]);
+    cr_assert_eq(r.events[REMOTE_SWITCHED], 1, "%s", r.last[REMOTE_RETRY]);
+    remote_rig_free(&r);
+}
+
+static void die_for_good(struct remote_rig *r) {
+    toy_cloud_stop(r, 0);
+    link_refuse(r->link[0], true);
+}
+
+Test(remote, the_second_cloud_takes_over) {
+    struct remote_rig r;
+    remote_rig_init(&r);
+    r.o.n_clouds = 2;
+    r.o.patience_ms = 2000;
+    remote_rig_connect(&r);
+    halves(&r, die_for_good);
+    cr_assert_eq(r.events[REMOTE_SWITCHED], 1);
+    cr_assert_eq(session_stats(r.session)->replayed_tokens, 51);
+    struct remote_info info;
+    remote_middle_info(r.middle, &info);
+    cr_assert_str_eq(info.address, r.address[1]);
+    cr_assert_arr_eq(&info.pin, identity_pin(r.cloud[1].id), sizeof info.pin);
+    remote_rig_free(&r);
+}
+
+Test(remote, patience_ends_and_the_next_call_tries_again) {
+    struct remote_rig r;
+    struct err e = {0};
+    uint32_t t[TOY_CTX];
+    toy_fill(t, TOY_CTX, 5);
+    remote_rig_init(&r);
+    r.o.patience_ms = 300;
+    remote_rig_connect(&r);
+    cr_assert_eq(session_feed(r.session, t, 50, NULL, NULL, &e), 0, "%s", e.msg);
+    link_refuse(r.link[0], true);
+    link_cut(r.link[0]);
+    for (int i = 0; i < 2; i++) {
+        e = (struct err){0};
+        cr_assert_eq(session_advance(r.session, t[50], &e), -1);
+        cr_assert_eq(e.kind, ERR_IO);
+        cr_assert(strstr(e.msg, r.address[0]), "%s", e.msg);
+        toy_check(r.session, t, 50);
+    }
+    session_reset(r.session);
+    link_refuse(r.link[0], false);
+    e = (struct err){0};
+    cr_assert_eq(session_feed(r.session, t, 60, NULL, NULL, &e), 0, "%s", e.msg);
+    toy_check(r.session, t, 60);
+    remote_rig_free(&r);
+}
+
+/* A rewind that the cloud never heard of costs nothing: both remember what was in front of it. */
+Test(remote, a_rewind_that_was_lost) {
+    struct remote_rig r;
+    struct err e = {0};
+    uint32_t t[TOY_CTX];
+    toy_fill(t, TOY_CTX, 5);
+    remote_rig_init(&r);
+    remote_rig_connect(&r);
+    cr_assert_eq(session_feed(r.session, t, 80, NULL, NULL, &e), 0, "%s", e.msg);
+    cr_assert_eq(session_advance(r.session, t[80], &e), 0, "%s", e.msg); /* brings the commit of the others */
+    t[40] ^= 1;
+    link_cut_after(r.link[0], true, 1); /* the SUBMIT with the rewind */
+    cr_assert_eq(session_feed(r.session, t, 70, NULL, NULL, &e), 0, "%s", e.msg);
+    toy_check(r.session, t, 70);
+    cr_assert_eq(session_stats(r.session)->recoveries, 1);
+    cr_assert_eq(session_stats(r.session)->replayed_tokens, 0);
+    remote_rig_free(&r);
+}
+
+/* As after a SIGSTOP: the cloud has closed the connection long ago, and even the session. */
+Test(remote, away_for_longer_than_the_session_lives) {
+    struct remote_rig r;
+    remote_rig_init(&r);
+    toy_cloud_stop(&r, 0);
+    r.cloud[0].o.batch.session_ttl_ms = 1;
+    toy_cloud_start(&r, 0);
+    remote_rig_connect(&r);
+    halves(&r, cut);
+    cr_assert_eq(r.events[REMOTE_LOST], 1);
+    remote_rig_free(&r);
+}
+
+static int stop_after(void *ctx) {
+    double *at = ctx;
+    return *at != 0 && clock_ms() > *at;
+}
+
+Test(remote, waiting_can_be_stopped) {
+    struct remote_rig r;
+    struct err e = {0};
+    uint32_t t[TOY_CTX];
+    double at = 0;
+    toy_fill(t, TOY_CTX, 5);
+    remote_rig_init(&r);
+    r.o.stop = stop_after;
+    r.o.stop_ctx = &at;
+    remote_rig_connect(&r);
+    cr_assert_eq(session_feed(r.session, t, 50, NULL, NULL, &e), 0, "%s", e.msg);
+    link_stall(r.link[0], true);
+    at = clock_ms() + 100; /* while it waits for a result */
+    cr_assert_eq(session_advance(r.session, t[50], &e), -1);
+    cr_assert_eq(e.kind, ERR_NONE);
+    cr_assert_lt(clock_ms(), at + 5000);
+    link_stall(r.link[0], false);
+    at = 0;
+    cr_assert_eq(session_advance(r.session, t[50], &e), 0, "%s", e.msg);
+    toy_check(r.session, t, 51);
+    link_refuse(r.link[0], true);
+    link_cut(r.link[0]);
+    at = clock_ms() + 300; /* while it waits for a cloud */
+    cr_assert_eq(session_advance(r.session, t[51], &e), -1);
+    cr_assert_eq(e.kind, ERR_NONE, "%s", e.msg);
+    cr_assert_lt(clock_ms(), at + 5000);
+    link_refuse(r.link[0], false);
+    at = 0;
+    cr_assert_eq(session_advance(r.session, t[51], &e), 0, "%s", e.msg);
+    toy_check(r.session, t, 52);
+    remote_rig_free(&r);
+}
+
+/* Silence is not held against a link that is only slow. */
+Test(remote, a_slow_link_is_no_dead_link) {
+    struct remote_rig r;
+    uint32_t said[TOY_SAID], want[TOY_SAID];
+    uint64_t up, down;
+    remote_rig_init(&r);
+    undisturbed(&r, want, &up, &down);
+    r.o.stall_ms = 1500;
+    link_set(r.link[0], 60, 10, 0.2);
+    remote_rig_connect(&r);
+    toy_converse(r.session, 0.8, said);
+    cr_assert_arr_eq(said, want, sizeof said);
+    cr_assert_eq(r.events[REMOTE_LOST], 0, "%s", r.last[REMOTE_LOST]);
+    struct remote_info info;
+    remote_middle_info(r.middle, &info);
+    cr_assert(info.rtt_ms >= 60 && info.rtt_ms < 2000, "%f", info.rtt_ms);
+    struct link_stats s = link_stats(r.link[0]);
+    cr_assert_gt(info.bytes_up, up);
+    cr_assert_leq(info.bytes_up, s.up);
+    remote_rig_free(&r);
+}
+
+Test(remote, an_idle_connection_is_kept) {
+    struct remote_rig r;
+    remote_rig_init(&r);
+    toy_cloud_stop(&r, 0);
+    r.cloud[0].o.batch.idle_ms = r.cloud[0].o.idle_ms = 600;
+    toy_cloud_start(&r, 0);
+    remote_rig_connect(&r);
+    poll(NULL, 0, 1500);
+    uint32_t said[TOY_SAID];
+    toy_converse(r.session, 0, said);
+    cr_assert_eq(r.events[REMOTE_LOST], 0, "%s", r.last[REMOTE_LOST]);
+    remote_rig_free(&r);
+}
+
+static void another_key(struct remote_rig *r) {
+    struct err e = {0};
+    toy_cloud_stop(r, 0);
+    identity_free(r->cloud[0].id);
+    cr_assert_eq(identity_ephemeral(&r->cloud[0].id, &e), 0);
+    r->cloud[0].o.id = r->cloud[0].id;
+    toy_cloud_start(r, 0);
+}
+
+Test(remote, another_key_in_mid_session_is_refused_at_once) {
+    struct remote_rig r;
+    struct err e = {0};
+    uint32_t t[TOY_CTX];
+    char pin[PIN_TEXT];
+    toy_fill(t, TOY_CTX, 5);
+    remote_rig_init(&r);
+    remote_rig_connect(&r);
+    cr_assert_eq(session_feed(r.session, t, 50, NULL, NULL, &e), 0, "%s", e.msg);
+    another_key(&r);
+    pin_format(identity_pin(r.cloud[0].id), pin);
+    double t0 = clock_ms();
+    cr_assert_eq(session_advance(r.session, t[50], &e), -1);
+    cr_assert_eq(e.kind, ERR_CRYPTO, "%s", e.msg);
+    cr_assert(strstr(e.msg, pin) && strstr(e.msg, r.address[0]), "%s", e.msg);
+    cr_assert_lt(clock_ms() - t0, 20000);
+    remote_rig_free(&r);
+    remote_rig_init(&r);
+    r.o.n_clouds = 2; /* a second one helps, and the refusal is told */
+    remote_rig_connect(&r);
+    halves(&r, another_key);
+    pin_format(identity_pin(r.cloud[0].id), pin);
+    cr_assert(strstr(r.last[REMOTE_RETRY], pin), "%s", r.last[REMOTE_RETRY]);
+    cr_assert_eq(r.events[REMOTE_SWITCHED], 1);
+    remote_rig_free(&r);
 }
