@@ -344,6 +344,7 @@ int batch_start(struct batch_thread **out, const struct batch_opts *o, struct er
         pass_init(&b->pass, o->stage, b->kv, o->max_rows, e) != 0 ||
         submit_scratch_init(&b->server.scratch, o->max_rows, b->server.n_leaves, o->stage->config->hidden, e) != 0)
         goto fail;
+    publish(b);
     int rc = pthread_create(&b->thread, NULL, run, b);
     if (rc != 0) {
         err_sys(e, rc, "cannot start the thread that computes");

@@ -1,6 +1,7 @@
 /* batch_load - what the thread that computes for all sessions (net/batch.h) costs and gives, without a network:
  *
  *   overhead    one row from port_post to port_take, with no layers between
+ *   passes      time by number of rows
  *   throughput  decode steps per second of 1 and of 8 sessions
  *   prefill     latency of sessions that decode, alone and beside one that prefills
  *
@@ -272,6 +273,18 @@ int main(int argc, char **argv) {
 
     mine.hi = (uint16_t)part.hi;
     start(middle);
+    for (int rows = 1; rows <= CHUNK; rows *= 2) {
+        struct client c;
+        struct batch_stats before, after;
+        connect_client(&c, 1, rows, 0);
+        drive(&c, 1, 300);
+        batch_stats(batch, &before);
+        drive(&c, 1, 1000);
+        batch_stats(batch, &after);
+        printf("pass of %3d rows: %.2f ms\n", rows,
+               (after.busy_ms - before.busy_ms) / (double)(after.passes - before.passes));
+        part_clients(&c, 1);
+    }
     rtt_ms = rtt;
     double one = decode(1, 5000, &median, &p95);
     printf("1 session:  %.2f steps/s, latency median %.1f ms, 95%% %.1f ms\n", one, median, p95);
