@@ -63,7 +63,7 @@ const struct opt chat_settings_options[] = {
 #undef AT
 
 static const char *const synopsis[] = {
-    "chat --model M (--cloud HOST:PORT --pin PIN | --local) [--prompt TEXT] [--system TEXT] [--raw] [OPTION]...",
+    "chat --model M (--cloud HOST:PORT --pin PIN | --local) [--prompt TEXT] [OPTION]...",
     NULL,
 };
 

@@ -22,8 +22,8 @@ static const char *const builtin[] = {
     "The patient, born 14 March 1961, was admitted with chest pain and",
     "1. apples\n2. pears\n3.",
     "int main(int argc, char **argv) {\n    for (int i = 0; i < argc; i++)\n",
-    "Le ch\xc3\xa2teau \xc3\xa9tait vide. \xe6\x9d\xb1\xe4\xba\xac\xe3\x81\xaf "
-    "\xd0\x9c\xd0\xbe\xd1\x81\xd0\xba\xd0\xb2\xd0\xb0 ",
+    ("Le ch\xc3\xa2teau \xc3\xa9tait vide. \xe6\x9d\xb1\xe4\xba\xac\xe3\x81\xaf "
+     "\xd0\x9c\xd0\xbe\xd1\x81\xd0\xba\xd0\xb2\xd0\xb0 "),
     "{\"name\": \"Ada\", \"tags\": [\"a\", \"b\"], \"n\": -1.5e3}\n\xf0\x9f\x99\x82 ",
 };
 enum { N_BUILTIN = sizeof builtin / sizeof *builtin };
@@ -51,7 +51,7 @@ static const struct opt options[] = {
 #undef AT
 
 static const char *const synopsis[] = {
-    "verify --model M [--cloud HOST:PORT --pin PIN] [--prompts FILE] [--tokens N] [--audit N] [OPTION]...",
+    "verify --model M [--cloud HOST:PORT --pin PIN] [--tokens N] [--audit N] [OPTION]...",
     NULL,
 };
 
