@@ -391,7 +391,9 @@ int channel_start(struct channel *c, const struct channel_opts *o, struct err *e
     c->o = *o;
     c->out.max = o->max_out;
     c->said = c->quiet_from = clock_ms();
+    pthread_mutex_lock(&c->lock); /* the thread looks at `started` */
     c->started = thread_start(&c->thread, channel_main, c, "the connection to the cloud", e) == 0;
+    pthread_mutex_unlock(&c->lock);
     return c->started ? 0 : -1;
 }
 

@@ -210,7 +210,8 @@ static uint32_t settle_context(struct remote *r, bool same_cloud, const uint32_t
     } else {
         r->rewind = w->len > 0;
     }
-    memcpy(r->chain, ids, kept * sizeof *ids);
+    for (uint32_t i = 0; i < kept; i++)
+        r->chain[i] = ids[i];
     r->len = r->told = kept;
     return kept;
 }
