@@ -151,8 +151,10 @@ $(FUZZERS): $(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(OURS)
 $(REPLAYS): $(BUILD)/replay_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/replay.o $(OURS)
 	$(link) $(SYSTEM)
 
-# Small programs that the comparisons with the oracles drive.
+# Small programs that the comparisons with the oracles drive, and measurements.
 $(BUILD)/test/tools/%: $(BUILD)/test/tools/%.o $(OURS)
+	$(link) $(SYSTEM)
+$(BUILD)/test/bench/%: $(BUILD)/test/bench/%.o $(OURS)
 	$(link) $(SYSTEM)
 
 # For clang-tidy and editors.

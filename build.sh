@@ -14,7 +14,7 @@ usage() {
 usage: ./build.sh [COMMAND]
 
   (none)           build ./splitinf (release; everything but the C library is linked statically)
-  demo             build, then chat with the small model in test/models/tiny on this machine
+  demo             build, then a chat with the small model in test/models/tiny, split over two processes and TLS
   test [MODE]      build and run all tests; MODE: release (default), debug or tsan
   debug            build build-debug/splitinf with AddressSanitizer and UBSan
   tsan             build build-tsan/splitinf with ThreadSanitizer
@@ -179,17 +179,6 @@ build_release() {
     ln -sf build/splitinf splitinf
 }
 
-demo() {
-    say
-    say "A conversation with the small model of test/models/tiny, all on this machine. (The split, where the middle layers"
-    say "run on another machine, is the next part of this project and does not exist yet.)"
-    say
-    set -- ./splitinf chat --local --model test/models/tiny --prompt "Tell me a story about a fox." --max-tokens 150 \
-        --temperature 0 --stats
-    say "\$ $*"
-    "$@" </dev/null
-}
-
 command=${1:-build}
 [ $# = 0 ] || shift
 case $command in
@@ -199,7 +188,7 @@ build)
     ;;
 demo)
     build_release
-    demo
+    exec test/demo.sh
     ;;
 test)
     mode=${1:-release}

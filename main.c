@@ -6,9 +6,10 @@ static const struct command *const commands[] = {
     &cmd_bench,
     &cmd_identity,
     &cmd_serve_cloud,
+    &cmd_verify,
 };
 
-static const char *const later[] = {"serve-local", "attack", "verify", 0};
+static const char *const later[] = {"serve-local", "attack", 0};
 
 int main(int argc, char **argv) {
     return command_main(commands, sizeof commands / sizeof *commands, later, argc, argv);

@@ -107,7 +107,7 @@ int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, s
     }
     if (o->ctx == 0) { /* as much as is measured, not what chatting would get */
         en.ctx = (uint32_t)(b->prefill + b->tokens);
-        en.chunk = o->chunk < (int)en.ctx ? o->chunk : (int)en.ctx;
+        engine_settle_chunk(&en);
     }
     if ((uint32_t)(b->prefill + b->tokens) > en.ctx) {
         err_set(e, ERR_USAGE, "--prefill %d and --tokens %d do not fit into --ctx %u", b->prefill, b->tokens, en.ctx);

@@ -63,12 +63,13 @@ const struct opt chat_settings_options[] = {
 #undef AT
 
 static const char *const synopsis[] = {
-    "chat --model M --local [--prompt TEXT] [--system TEXT] [--raw] [OPTION]...",
+    "chat --model M (--cloud HOST:PORT --pin PIN | --local) [--prompt TEXT] [OPTION]...",
     NULL,
 };
 
 static const struct opt_group groups[] = {
     {"Chat", options, 0},
+    {"Cloud", tunnel_options, offsetof(struct chat_opts, engine.tunnel)},
     {"Sampling", chat_settings_options, offsetof(struct chat_opts, settings)},
     {"Model", engine_options, offsetof(struct chat_opts, engine)},
     {"Context", engine_context_options, offsetof(struct chat_opts, engine)},
@@ -154,10 +155,13 @@ static int one_shot(struct chat *c, const char *prompt, struct err *e) {
 static int check_options(const struct chat_opts *o, struct err *e) {
     if (!o->engine.model)
         return err_set(e, ERR_USAGE, "--model is needed: a Hugging Face directory or a .gguf file");
-    if (!o->local)
+    if (o->local == tunnel_wanted(&o->engine.tunnel))
         return err_set(e, ERR_USAGE,
-                       "--local is needed: this version runs the model on this machine; --cloud and --server come with "
-                       "a later one");
+                       o->local ? "--local and --cloud: the middle layers run here or there, not both"
+                                : "--cloud HOST:PORT --pin PIN is needed, or --local to run the whole "
+                                  "model on this machine");
+    if (tunnel_check(&o->engine.tunnel, e) != 0)
+        return -1;
     if (o->special && !o->raw)
         return err_set(e, ERR_USAGE,
                        "--special goes with --raw: in a chat, what a user types is never a special token");
@@ -194,6 +198,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
     if (!c)
         return err_set(e, ERR_MEMORY, "out of memory");
     c->o = o;
+    o->engine.home = o->common.home;
     c->seed_given = opts_source(cmd_chat.table, given, "seed") != OPT_FROM_DEFAULT;
     conversation_init(&c->conv);
     if (check_options(o, e) != 0)

@@ -1,6 +1,7 @@
 /* What is said of an answer beside its text: --stats and --json. */
 #include "cmd/chat.h"
 #include "cmd/json.h"
+#include "cmd/term.h"
 #include "core/base/wipe.h"
 
 #include <stdio.h>
@@ -8,6 +9,22 @@
 
 static double per_second(double n, double ms) {
     return ms > 0 ? n / ms * 1e3 : 0;
+}
+
+static void print_cloud(const struct chat *c) {
+    struct remote_info i;
+    char up[16], down[16], pin[PIN_TEXT];
+    const struct session_stats *s = session_stats(c->engine.session);
+    remote_middle_info(c->engine.middle, &i);
+    pin_format(&i.pin, pin);
+    term_size((double)i.bytes_up, up);
+    term_size((double)i.bytes_down, down);
+    fprintf(stderr, "cloud    %s, %s, pin %s\n", i.address, i.backend, pin);
+    fprintf(stderr, "link     round trip %.1f ms; %s up, %s down in codec %s; %s\n", i.rtt_ms, up, down,
+            codec_name(c->engine.codec), i.suite);
+    if (s->recoveries)
+        fprintf(stderr, "lost     %u time%s the cloud, for %.1f s in all; %llu positions were computed again\n",
+                s->recoveries, s->recoveries == 1 ? "" : "s", i.lost_ms / 1e3, (unsigned long long)s->replayed_tokens);
 }
 
 void chat_print_stats(const struct chat *c) {
@@ -25,8 +42,22 @@ void chat_print_stats(const struct chat *c) {
     fprintf(stderr,
             "time     front %.0f ms, middle %.0f ms, back %.0f ms, head %.0f ms, sampling %.0f ms; loading %.0f ms\n",
             s->front_ms, s->middle_ms, s->back_ms, s->head_ms, s->sample_ms, c->engine.load_ms);
+    if (c->engine.tunnel)
+        print_cloud(c);
     if (c->o->settings.temperature > 0)
         fprintf(stderr, "seed     %llu\n", (unsigned long long)a->seed);
+}
+
+static bool add_cloud(const struct chat *c, yyjson_mut_doc *d, yyjson_mut_val *o) {
+    struct remote_info i;
+    if (!c->engine.tunnel)
+        return yyjson_mut_obj_add_null(d, o, "rtt_ms");
+    remote_middle_info(c->engine.middle, &i);
+    return (i.rtt_ms > 0 ? yyjson_mut_obj_add_real(d, o, "rtt_ms", i.rtt_ms)
+                         : yyjson_mut_obj_add_null(d, o, "rtt_ms")) &&
+           yyjson_mut_obj_add_uint(d, o, "bytes_up", i.bytes_up) &&
+           yyjson_mut_obj_add_uint(d, o, "bytes_down", i.bytes_down) &&
+           yyjson_mut_obj_add_uint(d, o, "recoveries", session_stats(c->engine.session)->recoveries);
 }
 
 static bool fill(const struct chat *c, yyjson_mut_doc *d) {
@@ -43,7 +74,7 @@ static bool fill(const struct chat *c, yyjson_mut_doc *d) {
          yyjson_mut_obj_add_real(d, o, "tokens_per_step", answer_tokens_per_step(a)) &&
          yyjson_mut_obj_add_real(d, o, "tok_s", answer_tok_s(a)) &&
          yyjson_mut_obj_add_real(d, o, "ttft_ms", a->ttft_ms) &&
-         yyjson_mut_obj_add_real(d, o, "prefill_ms", a->prefill_ms) && yyjson_mut_obj_add_null(d, o, "rtt_ms") &&
+         yyjson_mut_obj_add_real(d, o, "prefill_ms", a->prefill_ms) && add_cloud(c, d, o) &&
          yyjson_mut_obj_add_str(d, o, "stop_reason", stop_reason_name(a->reason));
     if (c->o->settings.temperature > 0)
         return ok && yyjson_mut_obj_add_uint(d, o, "seed", a->seed);

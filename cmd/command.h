@@ -21,6 +21,7 @@ extern const struct command cmd_chat;
 extern const struct command cmd_bench;
 extern const struct command cmd_identity;
 extern const struct command cmd_serve_cloud;
+extern const struct command cmd_verify;
 
 /* later: names of commands that this version does not have yet, NULL-terminated. */
 int command_main(const struct command *const *commands, int n, const char *const *later, int argc, char **argv);

@@ -6,8 +6,10 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
+#include "core/cpu/cpu.h"
 #include "core/model/gguf.h"
 #include "core/model/local_middle.h"
+#include "net/fingerprint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +17,11 @@
 
 /* Positions taken when --ctx is not given and the model was made for more. */
 enum { DEFAULT_CTX = 4096 };
-/* Prefill windows in flight: this process computes them itself, one after the other. */
+/* Prefill windows in flight where this process computes them itself, one after the other. */
 enum { LOCAL_WINDOWS = 1 };
+/* Rows of a prefill window. To a cloud they are smaller, so that the first result comes early and upload, compute and
+ * download overlap. */
+enum { LOCAL_CHUNK = 256, CLOUD_CHUNK = 64 };
 enum { MAX_TEMPLATE_FILE = 1 << 20 };
 
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
@@ -43,7 +48,8 @@ const struct opt engine_options[] = {
 const struct opt engine_context_options[] = {
     {"ctx", "N", "positions of context; 0: what the model was made for, at most 4096", OPT_INT, AT(ctx), .def = "0",
      .min = 0, .max = CONFIG_MAX_CTX},
-    {"chunk", "N", "prompt tokens computed in one pass", OPT_INT, AT(chunk), .def = "256", .min = 1, .max = 8192},
+    {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
+     .min = 0, .max = 8192},
     {0},
 };
 const struct opt engine_text_options[] = {
@@ -56,6 +62,12 @@ const struct opt engine_text_options[] = {
 
 const char *engine_isa_name(int choice) {
     return choice ? engine_isa_choices[choice] : NULL;
+}
+
+const char *engine_backend_name(const struct engine *en) {
+    static char name[WIRE_MAX_BACKEND + 1];
+    snprintf(name, sizeof name, "cpu-%s", en->o.isa ? engine_isa_name(en->o.isa) : cpu_isa_list()[0]);
+    return name;
 }
 
 static void add_stop(struct engine *en, int id) {
@@ -134,6 +146,11 @@ int engine_open_template(struct engine *en, struct err *e) {
     return 0;
 }
 
+void engine_settle_chunk(struct engine *en) {
+    int chunk = en->o.chunk ? en->o.chunk : tunnel_wanted(&en->o.tunnel) ? CLOUD_CHUNK : LOCAL_CHUNK;
+    en->chunk = chunk < (int)en->ctx ? chunk : (int)en->ctx;
+}
+
 static int settle_shape(struct engine *en, struct err *e) {
     const struct model_config *c = en->config;
     int n = c->n_layers, front = en->o.front, back = en->o.back;
@@ -150,7 +167,10 @@ static int settle_shape(struct engine *en, struct err *e) {
         return err_set(e, ERR_USAGE, "--ctx %d: %s was made for at most %d positions", en->o.ctx, en->o.model,
                        c->max_ctx);
     en->ctx = (uint32_t)(en->o.ctx ? en->o.ctx : c->max_ctx < DEFAULT_CTX ? c->max_ctx : DEFAULT_CTX);
-    en->chunk = en->o.chunk < (int)en->ctx ? en->o.chunk : (int)en->ctx;
+    engine_settle_chunk(en);
+    if (tunnel_wanted(&en->o.tunnel) && en->parts[1].lo >= en->parts[1].hi)
+        return err_set(e, ERR_USAGE, "%s has %d layers: with --front %d --back %d none is left for a cloud",
+                       en->o.model, n, front, back);
     return 0;
 }
 
@@ -210,6 +230,8 @@ static int load_stages(struct engine *en, const struct memory_plan *plan, struct
     int rc = 0;
     progress_start(&p.shown, "loading weights", NULL);
     for (int i = 0; i < 3 && rc == 0; i++) {
+        if (i == 1 && en->tunnel)
+            continue;
         rc = en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e);
         p.before += plan->file[i];
     }
@@ -217,18 +239,45 @@ static int load_stages(struct engine *en, const struct memory_plan *plan, struct
     return rc;
 }
 
+/* The middle layers: a tunnel to those of a cloud. */
+static int connect_middle(struct engine *en, uint32_t live, struct err *e) {
+    struct wire_hello hello;
+    if (fingerprint_hello(en->weights, en->parts[1].lo, en->parts[1].hi, &hello, e) != 0)
+        return -1;
+    hello.codec = (uint8_t)en->codec;
+    hello.kv = (uint8_t)en->o.kv;
+    hello.quant = (uint8_t)en->o.quant;
+    hello.ctx = en->ctx;
+    hello.live = live;
+    if (tunnel_open(&en->tunnel, &en->o.tunnel, en->o.home, &hello, (uint32_t)en->chunk, e) != 0)
+        return -1;
+    en->middle = tunnel_middle(en->tunnel);
+    en->parts[1] = (struct part){0}; /* not for this machine */
+    return 0;
+}
+
+/* Or those of this machine, behind what the wire would do to the activations. */
+static int make_middle(struct engine *en, enum dtype kv, uint32_t live, struct err *e) {
+    boundary_fn boundary = en->codec == CODEC_F32 ? NULL : codec_boundary;
+    return local_middle_create(&en->middle, en->stages[1], kv, en->ctx, live, en->chunk, boundary, &en->codec, e);
+}
+
 int engine_load(struct engine *en, struct err *e) {
     struct memory_plan plan;
+    const struct part middle = en->parts[1];
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    bool remote = tunnel_wanted(&en->o.tunnel);
+    int windows = remote ? SESSION_WINDOWS : LOCAL_WINDOWS;
+    uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
-    uint32_t live = session_live(en->chunk, LOCAL_WINDOWS);
+    en->codec = tunnel_codec(&en->o.tunnel);
+    if (remote && connect_middle(en, live, e) != 0)
+        return -1;
     if (memory_plan(&plan, en->weights, en->parts, (enum quant)en->o.quant, kv, (uint64_t)en->ctx + live, en->chunk,
                     e) != 0 ||
         check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
-        load_stages(en, &plan, e) != 0)
-        return -1;
-    if (local_middle_create(&en->middle, en->stages[1], kv, en->ctx, live, en->chunk, NULL, NULL, e) != 0)
+        load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
@@ -236,19 +285,21 @@ int engine_load(struct engine *en, struct err *e) {
                                     .kv_type = kv,
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
-                                    .prefill_windows = LOCAL_WINDOWS};
+                                    .prefill_windows = windows};
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
-    log_line(LOG_INFO, "%s: %s, layers 0-%d | %d-%d | %d-%d; weights %.1f MB, KV cache %.1f MB", en->o.model,
-             en->config->arch, en->parts[0].hi, en->parts[1].lo, en->parts[1].hi, en->parts[2].lo, en->parts[2].hi,
-             (double)plan.weights / 1e6, (double)plan.kv / 1e6);
+    log_line(LOG_INFO, "%s: %s, layers 0-%d | %d-%d%s | %d-%d; weights %.1f MB, KV cache %.1f MB", en->o.model,
+             en->config->arch, en->parts[0].hi, middle.lo, middle.hi, remote ? " in the cloud" : "", en->parts[2].lo,
+             en->parts[2].hi, (double)plan.weights / 1e6, (double)plan.kv / 1e6);
     return 0;
 }
 
 void engine_close(struct engine *en) {
     session_free(en->session);
-    if (en->middle)
+    if (en->tunnel)
+        tunnel_close(en->tunnel);
+    else if (en->middle)
         en->middle->ops->free(en->middle);
     for (int i = 0; i < 3; i++)
         if (en->stages[i])

@@ -7,6 +7,7 @@
 #define CMD_ENGINE_H
 
 #include "cmd/options.h"
+#include "cmd/tunnel.h"
 #include "core/decode/session.h"
 #include "core/model/backend.h"
 #include "core/model/middle.h"
@@ -23,10 +24,12 @@ struct engine_opts {
     int isa;         /* engine_isa_name */
     int threads;     /* 0: all */
     int ctx;         /* 0: what the model was made for, at most 4096 */
-    int chunk;       /* rows of a prefill window */
+    int chunk;       /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
     int quant;       /* enum quant */
     int kv;          /* 0: f16, 1: f32 */
     uint64_t memory; /* bytes that may be used; 0: what the machine has free */
+    struct tunnel_opts tunnel;
+    const char *home; /* of the key and of remembered pins; not an option of its own here */
 };
 extern const struct opt engine_options[];
 extern const struct opt engine_context_options[]; /* for commands that have one context of their own; the same struct */
@@ -49,7 +52,9 @@ struct engine {
 
     struct backend *backend;
     struct stage *stages[3];
-    struct middle *middle;
+    struct tunnel *tunnel; /* NULL: all on this machine */
+    struct middle *middle; /* the tunnel's, or a local one */
+    enum codec codec;      /* of the boundary */
     struct session *session;
     double load_ms;
 };
@@ -60,9 +65,15 @@ int engine_open(struct engine *en, const struct engine_opts *o, struct err *e);
  * model has none. */
 int engine_open_tokenizer(struct engine *en, struct err *e);
 int engine_open_template(struct engine *en, struct err *e);
-/* Checks the memory, loads the parts and makes the session. ERR_IO when Ctrl-C stopped it. */
+/* Checks the memory, connects to the cloud when the options name one, loads the parts that belong here and makes the
+ * session. ERR_IO when Ctrl-C stopped it. */
 int engine_load(struct engine *en, struct err *e);
 void engine_close(struct engine *en);
+/* Sets chunk anew, after ctx was changed between opening and loading. */
+void engine_settle_chunk(struct engine *en);
+
+/* What computes here, as WELCOME of a cloud names it: "cpu-avx512". */
+const char *engine_backend_name(const struct engine *en);
 
 /* What backend_cpu_create takes for a choice of --isa: NULL for auto. */
 const char *engine_isa_name(int choice);

@@ -188,6 +188,10 @@ int generate(struct engine *en, const struct ids *prompt, const struct generate_
         goto out;
     }
     rc = token_loop(&m, t0, e);
+    if (rc != 0 && e->kind == ERR_NONE) { /* Ctrl-C ended the wait for a cloud */
+        a->reason = STOP_INTERRUPT;
+        rc = 0;
+    }
     a->steps = session_stats(en->session)->steps - steps;
     if (a->reason != STOP_STRING && a->reason != STOP_OUTPUT) {
         tok_stream_flush(&m.stream, &m.all);

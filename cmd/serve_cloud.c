@@ -6,7 +6,6 @@
 #include "cmd/term.h"
 #include "cmd/version.h"
 #include "core/base/log.h"
-#include "core/cpu/cpu.h"
 #include "core/model/export.h"
 #include "net/cloud.h"
 #include "net/fingerprint.h"
@@ -41,8 +40,8 @@ static const struct opt options[] = {
      OPT_STRINGS, AT(allow)},
     {"allow-file", "FILE", "serve the clients with the pins in this file, one a line; read again on SIGHUP", OPT_STRING,
      AT(allow_file)},
-    {"listen", "HOST:PORT", "where clients connect; port 0 takes a free one", OPT_STRING, AT(listen),
-     .def = "0.0.0.0:7433"},
+    {"listen", "HOST:PORT", "where clients connect, an IP address of this machine; port 0 takes a free one", OPT_STRING,
+     AT(listen), .def = "0.0.0.0:7433"},
     {"metrics", "HOST:PORT",
      "answer /metrics (Prometheus) and /health here in plain HTTP, such as 127.0.0.1:9433; without it nowhere",
      OPT_STRING, AT(metrics)},
@@ -264,8 +263,7 @@ static int load(struct server *s, struct err *e) {
     hold_signals(false);
     if (rc != 0)
         return -1;
-    const char *isa = en->o.isa ? engine_isa_name(en->o.isa) : cpu_isa_list()[0];
-    snprintf(s->backend, sizeof s->backend, "cpu-%s", isa);
+    snprintf(s->backend, sizeof s->backend, "%s", engine_backend_name(en));
     const struct load_opts lo = {
         .quant = (enum quant)en->o.quant, .max_rows = s->o->max_rows, .progress = on_progress, .progress_ctx = &p};
     progress_start(&p, "loading weights", NULL);
@@ -395,7 +393,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
         status = export(&s, e);
         goto out;
     }
-    if (open_identity(&s, e) != 0 || open_allow_list(&s, e) != 0 || try_address(o->listen, e) != 0 ||
+    if (open_allow_list(&s, e) != 0 || open_identity(&s, e) != 0 || try_address(o->listen, e) != 0 ||
         (o->metrics && try_address(o->metrics, e) != 0))
         goto out;
     if (load(&s, e) != 0 || start(&s, e) != 0)

@@ -48,3 +48,213 @@ int audit_root(uint8_t (*leaves)[WIRE_DIGEST], int n, uint8_t root[WIRE_DIGEST],
     memcpy(root, leaves[0], WIRE_DIGEST);
     return 0;
 }
+
+/* ---- the opened layer ---- */
+
+enum { CHUNK_ROWS = 256 }; /* of a pass: bounds scratch; results are the same for any */
+
+static int caught(struct err *e, int layer, const char *how) {
+    return err_set(e, ERR_PEER,
+                   "audit of layer %d: %s; this cloud does not compute what it was asked to: do not use it", layer,
+                   how);
+}
+
+/* What can be told without computing: that the opening is the one asked for, is what the root committed to, and begins
+ * and ends with what went over the wire. */
+static int check_commitment(const struct audit_check *c, const struct wire_opening *o, struct err *e) {
+    const int n_leaves = c->hi - c->lo + 1, at = c->layer - c->lo;
+    const size_t n_bytes = (size_t)c->n_rows * (size_t)weights_config(c->weights)->hidden * sizeof(float);
+    if (o->layer != c->layer || o->n_leaves != n_leaves || o->n_rows != (uint32_t)c->n_rows)
+        return err_set(e, ERR_PEER,
+                       "audit of layer %d: an opening of layer %d with %d leaves over %u rows; expected %d leaves over "
+                       "%d rows",
+                       c->layer, o->layer, o->n_leaves, o->n_rows, n_leaves, c->n_rows);
+
+    uint8_t root[WIRE_DIGEST];
+    uint8_t(*scratch)[WIRE_DIGEST] = malloc((size_t)n_leaves * WIRE_DIGEST);
+    if (!scratch)
+        return err_set(e, ERR_MEMORY, "out of memory for an audit");
+    memcpy(scratch, o->leaves, (size_t)n_leaves * WIRE_DIGEST);
+    int rc = audit_root(scratch, n_leaves, root, e);
+    free(scratch);
+    if (rc != 0)
+        return -1;
+    if (memcmp(root, c->root, WIRE_DIGEST) != 0)
+        return caught(e, c->layer, "its leaves do not make the root that it committed to");
+
+    const struct {
+        int leaf;
+        const void *x;
+        const char *otherwise;
+    } tensors[] = {
+        {0, c->sent, "it committed to another input than it was sent"},
+        {n_leaves - 1, c->got, "it committed to another output than it returned"},
+        {at, o->in, "the layer's input is not the one that it committed to"},
+        {at + 1, o->out, "the layer's output is not the one that it committed to"},
+    };
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+        uint8_t leaf[WIRE_DIGEST];
+        if (leaf_of((uint32_t)tensors[i].leaf, tensors[i].x, n_bytes, leaf, e) != 0)
+            return -1;
+        if (memcmp(leaf, o->leaves + (size_t)tensors[i].leaf * WIRE_DIGEST, WIRE_DIGEST) != 0)
+            return caught(e, c->layer, tensors[i].otherwise);
+    }
+    return 0;
+}
+
+/* One layer over a chain of n rows from position 0. */
+struct pass {
+    const struct backend_ops *ops;
+    struct stage *stage;
+    struct kv *kv;
+    struct slot_pool *pool;
+    struct kv_table *table;
+    struct node *nodes; /* [n_chunk] */
+    uint32_t *ids;      /* [n_chunk] */
+    struct row *rows;   /* [n_chunk] */
+    int n_chunk;
+};
+
+static int pass_open(struct pass *p, const struct audit_check *c, struct err *e) {
+    const struct part part = {.lo = c->layer, .hi = c->layer + 1};
+    *p = (struct pass){.ops = c->backend->ops, .n_chunk = c->n_rows < CHUNK_ROWS ? c->n_rows : CHUNK_ROWS};
+    const struct load_opts opts = {.quant = c->quant, .max_rows = p->n_chunk};
+    const uint32_t n = (uint32_t)c->n_rows;
+    p->nodes = malloc((size_t)p->n_chunk * sizeof *p->nodes);
+    p->ids = malloc((size_t)p->n_chunk * sizeof *p->ids);
+    p->rows = malloc((size_t)p->n_chunk * sizeof *p->rows);
+    if (!p->nodes || !p->ids || !p->rows)
+        return err_set(e, ERR_MEMORY, "out of memory for an audit");
+    if (p->ops->stage_load(c->backend, c->weights, &part, &opts, &p->stage, e) != 0 ||
+        p->ops->kv_create(p->stage, n, c->kv_type, &p->kv, e) != 0 || slot_pool_create(&p->pool, n, e) != 0)
+        return -1;
+    return kv_table_create(&p->table, p->pool, n, (uint32_t)p->n_chunk, e);
+}
+
+static void pass_close(struct pass *p) {
+    kv_table_free(p->table);
+    slot_pool_free(p->pool);
+    if (p->kv)
+        p->ops->kv_free(p->kv);
+    if (p->stage)
+        p->ops->stage_free(p->stage);
+    free(p->nodes);
+    free(p->ids);
+    free(p->rows);
+}
+
+/* x [n_rows][hidden] becomes the layer's output. */
+static int pass_run(struct pass *p, const struct audit_check *c, float *x, struct err *e) {
+    const size_t hidden = (size_t)weights_config(c->weights)->hidden;
+    for (int at = 0; at < c->n_rows; at += p->n_chunk) {
+        const int n = c->n_rows - at < p->n_chunk ? c->n_rows - at : p->n_chunk;
+        const struct batch batch = {.rows = p->rows, .n = n};
+        for (int i = 0; i < n; i++) {
+            const uint32_t pos = (uint32_t)(at + i);
+            p->nodes[i] = (struct node){.id = pos + 1, .parent = pos, .pos = pos};
+            p->ids[i] = pos + 1;
+        }
+        if (kv_table_add(p->table, p->nodes, n, NULL, e) != n || kv_table_rows(p->table, p->ids, n, p->rows, e) != 0 ||
+            p->ops->layers(p->stage, p->kv, &batch, c->layer, c->layer + 1, x + (size_t)at * hidden, e) != 0 ||
+            kv_table_commit(p->table, p->ids, n, e) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static bool all_finite(const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+/* |theirs - ours| / |ours|. Not a number when either is not. */
+static double distance(const float *theirs, const float *ours, size_t n) {
+    double diff = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)theirs[i] - (double)ours[i];
+        diff += d * d;
+        norm += (double)ours[i] * (double)ours[i];
+    }
+    return diff == 0 ? 0 : sqrt(diff) / sqrt(norm);
+}
+
+/* Of the last layer both sides see what the codec leaves, and next to a rounding boundary a difference in the last bits
+ * becomes a whole step of it. */
+static double allowed(const struct audit_check *c) {
+    const bool coarse = c->codec == CODEC_BF16 || c->codec == CODEC_Q8;
+    return c->layer == c->hi - 1 && coarse ? 4 * c->tolerance : c->tolerance;
+}
+
+static int compare(const struct audit_check *c, const float *theirs, const float *ours, double *worst, struct err *e) {
+    const size_t hidden = (size_t)weights_config(c->weights)->hidden;
+    const double most = allowed(c);
+    int row = -1;
+    for (int i = 0; i < c->n_rows; i++) {
+        const size_t at = (size_t)i * hidden;
+        const double d = distance(theirs + at, ours + at, hidden);
+        const bool bits = most != 0 || memcmp(theirs + at, ours + at, hidden * sizeof *ours) == 0;
+        if (row < 0 && !(bits && d <= most))
+            row = i;
+        if (!(d <= *worst) && !isnan(*worst))
+            *worst = d;
+    }
+    if (row < 0)
+        return 0;
+    return err_set(e, ERR_PEER,
+                   "audit of layer %d: its output is not that of our weights: row %d differs, the largest relative "
+                   "distance is %.3g, at most %.3g is allowed; this cloud runs other weights, fewer bits or other "
+                   "layers: do not use it",
+                   c->layer, row, *worst, most);
+}
+
+int audit_opening(const struct audit_check *c, const struct wire_opening *o, double *worst, struct err *e) {
+    *worst = 0;
+    const struct model_config *config = weights_config(c->weights);
+    if (c->lo < 0 || c->hi > config->n_layers || c->layer < c->lo || c->layer >= c->hi || c->n_rows < 1)
+        return err_set(e, ERR_USAGE, "no audit of layer %d of [%d, %d) over %d rows in a model of %d layers", c->layer,
+                       c->lo, c->hi, c->n_rows, config->n_layers);
+    if (check_commitment(c, o, e) != 0)
+        return -1;
+
+    const size_t n = (size_t)c->n_rows * (size_t)config->hidden, n_bytes = n * sizeof(float);
+    struct pass pass = {0};
+    int rc = -1;
+    float *ours = malloc(n_bytes), *theirs = malloc(n_bytes);
+    if (!ours || !theirs) {
+        err_set(e, ERR_MEMORY, "out of memory for an audit of %d rows", c->n_rows);
+        goto out;
+    }
+    memcpy(ours, o->in, n_bytes);
+    memcpy(theirs, o->out, n_bytes);
+    if (!all_finite(ours, n) || !all_finite(theirs, n)) {
+        caught(e, c->layer, "it opened numbers that are not finite");
+        goto out;
+    }
+    if (pass_open(&pass, c, e) != 0 || pass_run(&pass, c, ours, e) != 0)
+        goto out;
+    if (c->layer == c->hi - 1) {
+        enum codec codec = c->codec;
+        codec_boundary(&codec, ours, c->n_rows, config->hidden);
+    }
+    rc = compare(c, theirs, ours, worst, e);
+out:
+    pass_close(&pass);
+    wipe_free(ours, n_bytes);
+    wipe_free(theirs, n_bytes);
+    return rc;
+}
+
+/* All CPU paths give equal bits: it is their contract (core/cpu/cpu.h), and tests hold them to it. */
+static bool is_cpu(const char *backend) {
+    return strncmp(backend, "cpu-", 4) == 0;
+}
+
+/* For a pair of backends that round differently, with sums in f32 or better: docs/threat-model.md has the measurement
+ * behind it. */
+static const double OTHER_TOLERANCE = 1e-3;
+
+double audit_tolerance(const char *theirs, const char *ours) {
+    return is_cpu(theirs) && is_cpu(ours) ? 0 : OTHER_TOLERANCE;
+}

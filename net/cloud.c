@@ -168,9 +168,8 @@ static void stop_listening(struct cloud *c) {
 
 /* Ends the loop when everything was said, or the time for it is over. */
 static void look_at_drain(struct cloud *c) {
-    static const struct timeval soon = {.tv_usec = DRAIN_LOOK_MS * 1000};
-    uint32_t busy = c->n_conns - count_strangers(c);
-    if ((busy == 0 && batch_drained(c->batch)) || clock_ms() >= c->end_at)
+    static const struct timeval soon = {.tv_usec = DRAIN_LOOK_MS * 1000L};
+    if ((c->n_conns == 0 && batch_drained(c->batch)) || clock_ms() >= c->end_at)
         event_base_loopbreak(c->base);
     else
         event_add(c->drain_look, &soon);
@@ -189,7 +188,7 @@ static void begin_drain(struct cloud *c) {
     log_line(LOG_INFO, "cloud event=draining grace_ms=%u connections=%u", grace, c->n_conns);
     stop_listening(c);
     for (uint32_t i = c->n_conns; i-- > 0;) /* backwards: the one that ends is replaced by the last */
-        if (conn_is_stranger(c->conns[i]))
+        if (conn_is_stranger(c->conns[i]) && !conn_is_closing(c->conns[i]))
             drop(c, i, END_STOPPED);
     batch_drain(c->batch, grace);
     look_at_drain(c);

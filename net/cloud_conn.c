@@ -569,6 +569,10 @@ bool conn_is_stranger(const struct conn *c) {
     return !c->hello || c->state >= CONN_LAST;
 }
 
+bool conn_is_closing(const struct conn *c) {
+    return c->state >= CONN_LAST;
+}
+
 double conn_since(const struct conn *c) {
     return c->since;
 }

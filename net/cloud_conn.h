@@ -48,6 +48,8 @@ void conn_free(struct conn *c); /* closes the descriptor; says nothing */
 const struct conn_address *conn_address(const struct conn *c);
 /* Has not said HELLO, or is only waited for until it closes: the first to go when there is no room. */
 bool conn_is_stranger(const struct conn *c);
+/* Everything was said, or is about to be: it goes by itself, soon. */
+bool conn_is_closing(const struct conn *c);
 double conn_since(const struct conn *c); /* clock_ms when it was accepted */
 
 /* The compute side may have something for it, or room again. */

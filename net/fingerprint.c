@@ -104,7 +104,7 @@ static bool has_layers(const struct weights *w, int lo, int hi) {
     char name[NAMES_MAX];
     for (int l = lo; l < hi; l++)
         for (int i = 0; names_of_layer(weights_config(w), l, i, name); i++)
-            if (!weights_has(w, name))
+            if (!weights_file_there(w, name))
                 return false;
     return true;
 }

@@ -31,8 +31,8 @@ int identity_ephemeral(struct identity **out, struct err *e);
 void identity_free(struct identity *id); /* wipes */
 const struct pin *identity_pin(const struct identity *id);
 
-/* Where home is when nothing names one: $HOME/.splitinf, where chat keeps its history as well. Malloc'ed; NULL and e when
- * there is no HOME. */
+/* Where home is when nothing names one: $HOME/.splitinf, where chat keeps its history as well. Malloc'ed; NULL and e
+ * when there is no HOME. */
 char *identity_default_home(struct err *e);
 
 /* Clients that a cloud serves: a set of pins given one by one, and one file of lines "PIN [name]", '#' comments. Safe

@@ -1,10 +1,9 @@
 #include "net/listen.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,42 +32,49 @@ static int split(const char *address, char *host, size_t cap, char port[6], stru
     return 0;
 }
 
-static int bind_one(const struct addrinfo *a) {
-    int on = 1, fd = socket(a->ai_family, a->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, a->ai_protocol);
-    if (fd < 0)
+union address {
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+};
+
+/* Numbers only: a server need not ask anybody where it is. */
+static socklen_t parse_host(union address *a, const char *host, uint16_t port) {
+    *a = (union address){.in = {.sin_family = AF_INET, .sin_port = htons(port)}};
+    if (strcmp(host, "localhost") == 0)
+        host = "127.0.0.1";
+    if (inet_pton(AF_INET, host, &a->in.sin_addr) == 1)
+        return sizeof a->in;
+    *a = (union address){.in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)}};
+    return inet_pton(AF_INET6, host, &a->in6.sin6_addr) == 1 ? sizeof a->in6 : 0;
+}
+
+static int bound_port(int fd, uint16_t *port) {
+    union address a = {.in6 = {0}};
+    socklen_t n = sizeof a;
+    if (getsockname(fd, &a.any, &n) != 0)
         return -1;
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 && bind(fd, a->ai_addr, a->ai_addrlen) == 0 &&
-        listen(fd, BACKLOG) == 0)
-        return fd;
-    int saved = errno;
-    close(fd);
-    errno = saved;
-    return -1;
+    *port = ntohs(a.any.sa_family == AF_INET6 ? a.in6.sin6_port : a.in.sin_port);
+    return 0;
 }
 
 int listen_tcp(const char *address, uint16_t *port, struct err *e) {
-    char host[256], service[6];
-    struct addrinfo *list = NULL, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct sockaddr_storage sa;
-    socklen_t n = sizeof sa;
-    int fd = -1;
+    char host[64], service[6];
+    union address a;
+    int on = 1;
     if (split(address, host, sizeof host, service, e) != 0)
         return -1;
-    int rc = getaddrinfo(host, service, &hints, &list);
-    if (rc != 0)
-        return err_set(e, ERR_USAGE, "listening on %s: %s", address, gai_strerror(rc));
-    for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next)
-        fd = bind_one(a);
-    int saved = errno;
-    freeaddrinfo(list);
-    if (fd < 0)
-        return err_sys(e, saved, "listening on %s", address);
-    if (getsockname(fd, (struct sockaddr *)&sa, &n) != 0) {
-        err_sys(e, errno, "listening on %s", address);
+    socklen_t n = parse_host(&a, host, (uint16_t)strtoul(service, NULL, 10));
+    if (n == 0)
+        return err_set(e, ERR_USAGE,
+                       "listening on %s: '%s' is no IP address of this machine; 0.0.0.0 means all of them", address,
+                       host);
+    int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 && bind(fd, &a.any, n) == 0 &&
+        listen(fd, BACKLOG) == 0 && bound_port(fd, port) == 0)
+        return fd;
+    err_sys(e, errno, "listening on %s", address);
+    if (fd >= 0)
         close(fd);
-        return -1;
-    }
-    *port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-                                           : ((struct sockaddr_in *)&sa)->sin_port);
-    return fd;
+    return -1;
 }

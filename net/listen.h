@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-/* Binds and listens, non-blocking. address: "HOST:PORT" or "[IPV6]:PORT"; port 0 takes a free one, *port says which.
- * The descriptor, or -1 with e set (ERR_USAGE: no such address; ERR_IO: not to be had). */
+/* Binds and listens, non-blocking. address: "HOST:PORT" or "[IPV6]:PORT", numbers or "localhost"; port 0 takes a free
+ * one, *port says which. The descriptor, or -1 with e set (ERR_USAGE: no such address; ERR_IO: not to be had). */
 int listen_tcp(const char *address, uint16_t *port, struct err *e);
 
 #endif

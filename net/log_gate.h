@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LOG_GATE_KEYS = 64, LOG_GATE_KEY = 40, LOG_GATE_MS = 60000 };
+enum { LOG_GATE_KEYS = 64, LOG_GATE_KEY = 56, LOG_GATE_MS = 60000 };
 
 /* Zero-initialise to start. */
 struct log_gate {

@@ -1,9 +1,11 @@
 #include "net/pace.h"
 
-/* A mixed pass may take this much longer than the decode rows alone. A pass without decode rows makes those wait who
- * come meanwhile, so it may take only as long as theirs. */
-static const double MIXED_FACTOR = 1.25, LEARN = 0.2;
-enum { MIN_PREFILL = 2, TRY_MORE = 8, TRY_NONE = 32 };
+/* Where rows are nearly free (weights are read anyway), every pass takes a few more of them. Where they are not, passes
+ * without any put time by until a whole chunk is worth it: one chunk of four rows costs no more than one of two. */
+static const double SMOOTH = 0.25, LEARN = 0.2;
+/* A pass without decode rows makes those wait who come meanwhile. */
+static const double IDLE_PART = 0.75;
+enum { WORTH = 8, LEAST = 4, TRY_MORE = 8, TRY_NONE = 32 };
 
 static double at(const struct pace *p, int n) {
     int below = -1, above = -1;
@@ -29,6 +31,7 @@ double pace_ms(const struct pace *p, int n) {
 
 void pace_learn(struct pace *p, int n, int n_decode, double ms) {
     int i = 0;
+    n = n < 1 << (PACE_STEPS - 1) ? n : 1 << (PACE_STEPS - 1);
     while (i + 2 < PACE_STEPS && 2 << i <= n)
         i++;
     double w = (double)(n - (1 << i)) / (double)(1 << i); /* n lies between steps i and i + 1 */
@@ -49,10 +52,9 @@ void pace_learn(struct pace *p, int n, int n_decode, double ms) {
         p->decode_rows += (p->decode_rows > 0 ? LEARN : 1) * (n_decode - p->decode_rows);
 }
 
-int pace_prefill(struct pace *p, int n_decode, int room) {
-    int base = n_decode ? n_decode : (int)(p->decode_rows + 0.5);
-    double limit = at(p, base > 0 ? base : 1) * (n_decode ? MIXED_FACTOR : 1);
-    int lo = 0, hi = room; /* the most rows within the limit */
+/* The most rows that take no longer than limit together with n_decode. */
+static int fitting(const struct pace *p, int n_decode, int room, double limit) {
+    int lo = 0, hi = room;
     while (lo < hi) {
         int mid = lo + (hi - lo + 1) / 2;
         if (at(p, n_decode + mid) <= limit)
@@ -60,12 +62,37 @@ int pace_prefill(struct pace *p, int n_decode, int room) {
         else
             hi = mid - 1;
     }
-    p->mixed++;
-    if (n_decode && p->mixed % TRY_NONE == 0)
+    return lo;
+}
+
+static int at_least(int n, int least, int room) {
+    n = n < least ? least : n;
+    return n < room ? n : room;
+}
+
+int pace_prefill(struct pace *p, int n_decode, int room) {
+    p->asked++;
+    if (n_decode == 0) {
+        int typical = (int)(p->decode_rows + 0.5);
+        return at_least(fitting(p, 0, room, IDLE_PART * at(p, typical > 0 ? typical : 1)), LEAST, room);
+    }
+    double alone = at(p, n_decode);
+    if (alone == 0)
+        return at_least(0, LEAST, room);
+    p->credit_ms += PACE_SHARE * alone;
+    if (p->credit_ms > alone)
+        p->credit_ms = alone;
+    if (p->asked % TRY_NONE == 0)
         return 0; /* how long do they take alone? */
-    if (p->mixed % TRY_MORE == 0)
-        lo += lo / 4 + 1;
-    if (lo < MIN_PREFILL)
-        lo = MIN_PREFILL;
-    return lo < room ? lo : room;
+    int n = fitting(p, n_decode, room, alone * (1 + SMOOTH));
+    if (n >= WORTH) {
+        if (p->asked % TRY_MORE == 0)
+            n = at_least(n, n + n / 4, room); /* what is not tried is not learned */
+    } else if (p->credit_ms >= alone) {
+        n = at_least(fitting(p, n_decode, room, 2 * alone), LEAST, room);
+    } else {
+        return 0;
+    }
+    p->credit_ms -= at(p, n_decode + n) - alone;
+    return n;
 }

@@ -10,15 +10,18 @@ enum { PACE_STEPS = 17 }; /* 1, 2, 4, ... 65536 rows */
 struct pace {
     double ms[PACE_STEPS]; /* of 1 << i rows; 0: not known yet */
     double decode_rows;    /* of a pass that decodes, on average */
-    unsigned mixed;        /* mixed passes so far */
+    double credit_ms;      /* what decoding has put by for prefill */
+    unsigned asked;
 };
 
 /* Rows of a pass and the time it took. n_decode of them were of small windows. */
 void pace_learn(struct pace *p, int n, int n_decode, double ms);
 /* Estimate; 0 while nothing is known. Between two known sizes by interpolation, beyond the largest in proportion. */
 double pace_ms(const struct pace *p, int n);
-/* How many prefill rows may go with n_decode rows, at most `room`, when others are decoding. Now and then more than the
- * estimate allows, or none, to learn. n_decode 0: decoders are active, but have nothing to compute just now. */
+/* How many prefill rows may go with n_decode rows, at most `room`, when others are decoding. Over time the decode rows
+ * take at most PACE_SHARE longer than they would alone, and a single pass at most twice as long. n_decode 0: decoders
+ * are active, but have nothing to compute just now. */
+#define PACE_SHARE 0.4
 int pace_prefill(struct pace *p, int n_decode, int room);
 
 #endif

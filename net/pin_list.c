@@ -51,10 +51,14 @@ static int next_line(struct lines *l, struct words *w, struct err *e) {
         const char *p = l->p, *nl = memchr(p, '\n', (size_t)(l->end - p)), *end = nl ? nl : l->end;
         l->p = nl ? nl + 1 : l->end;
         l->line++;
-        if (end - p > PIN_LIST_LINE_MAX)
-            return err_set(e, ERR_USAGE, "%s, line %d: longer than %d bytes", l->file, l->line, PIN_LIST_LINE_MAX);
-        if (memchr(p, '\0', (size_t)(end - p)))
-            return err_set(e, ERR_USAGE, "%s, line %d: a zero byte; this is no text file", l->file, l->line);
+        if (end - p > PIN_LIST_LINE_MAX) {
+            err_set(e, ERR_USAGE, "%s, line %d: longer than %d bytes", l->file, l->line, PIN_LIST_LINE_MAX);
+            return -1;
+        }
+        if (memchr(p, '\0', (size_t)(end - p))) {
+            err_set(e, ERR_USAGE, "%s, line %d: a zero byte; this is no text file", l->file, l->line);
+            return -1;
+        }
         split(p, end, w);
         if (w->n > 0 && w->p[0][0] != '#')
             return 1;
@@ -257,14 +261,14 @@ int known_cloud_add(const char *home, const char *address, const struct pin *p, 
         goto out;
     }
     pin_format(p, pin);
-    bool open_line = n > 0 && text[n - 1] != '\n';
+    bool open_line = text && n > 0 && text[n - 1] != '\n';
     int n_line = snprintf(line, sizeof line, "%s%s %s\n", open_line ? "\n" : "", address, pin);
     whole = malloc(n + (size_t)n_line);
     if (!whole) {
         err_set(e, ERR_MEMORY, "out of memory writing %s", path);
         goto out;
     }
-    if (n > 0)
+    if (text)
         memcpy(whole, text, n);
     memcpy(whole + n, line, (size_t)n_line);
     rc = home_write(path, whole, n + (size_t)n_line, e);

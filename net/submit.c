@@ -68,7 +68,7 @@ int submit_ready(struct cloud_session *c, struct frame *f, bool *ready, struct e
 }
 
 /* Forgets nodes that wait and are not in flight any more. */
-static void prune(struct cloud_session *c, struct frame_list *finished, uint32_t *dropped) {
+static void prune(struct cloud_session *c, struct submit_scratch *s, struct frame_list *finished) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->n_pending; i++) {
         struct pending *p = &c->pending[i];
@@ -76,7 +76,7 @@ static void prune(struct cloud_session *c, struct frame_list *finished, uint32_t
             c->pending[n++] = *p;
             continue;
         }
-        ++*dropped;
+        s->dropped_rows++;
         if (--p->window->n_waiting > 0)
             continue;
         c->n_windows--;
@@ -111,7 +111,7 @@ static int audit_begin(struct cloud_session *c, struct submit_scratch *s, struct
 }
 
 int submit_apply(struct cloud_session *c, struct submit_scratch *s, struct frame *f, struct frame_list *finished,
-                 uint32_t *dropped, struct err *e) {
+                 struct err *e) {
     const struct wire_submit *v = &f->submit;
     if (v->seq != c->seq + 1)
         return err_set(e, ERR_PEER, "SUBMIT %u came after SUBMIT %u", v->seq, c->seq);
@@ -128,7 +128,7 @@ int submit_apply(struct cloud_session *c, struct submit_scratch *s, struct frame
         return err_wrap(e, "SUBMIT %u", v->seq);
     for (int i = 0; i < v->n_cancel; i++)
         kv_table_cancel(c->table, wire_id(v->cancel, i));
-    prune(c, finished, dropped);
+    prune(c, s, finished);
     if (v->audit && audit_begin(c, s, f, e) != 0)
         return -1;
     for (int i = 0; i < v->n_nodes; i++)
@@ -139,7 +139,7 @@ int submit_apply(struct cloud_session *c, struct submit_scratch *s, struct frame
             e->kind = ERR_PEER; /* slots are reserved: it went over what it asked for itself */
         return err_wrap(e, "SUBMIT %u", v->seq);
     }
-    *dropped += (uint32_t)(v->n_nodes - kept);
+    s->dropped_rows += (uint32_t)(v->n_nodes - kept);
     f->n_waiting = (uint32_t)kept;
     c->n_windows += kept > 0;
     if (c->audit)
@@ -155,6 +155,7 @@ void submit_forget(struct cloud_session *c, struct submit_scratch *s) {
     for (uint32_t i = 0; i < c->n_pending; i++)
         if (--c->pending[i].window->n_waiting == 0)
             port_done(c->port, c->pending[i].window);
+    s->dropped_rows += c->n_pending;
     c->n_pending = c->n_windows = 0;
     port_done(c->port, window);
     audit_drop(c, s);

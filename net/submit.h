@@ -7,11 +7,12 @@
 #include "net/sessions.h"
 
 struct submit_scratch {
-    struct node *nodes;   /* [max_rows] */
-    bool *keep;           /* [max_rows] */
-    uint32_t *ids;        /* [WIRE_MAX_LIST] */
-    int n_leaves, hidden; /* of an audit */
-    size_t audit_bytes;   /* that audits may still take */
+    struct node *nodes;    /* [max_rows] */
+    bool *keep;            /* [max_rows] */
+    uint32_t *ids;         /* [WIRE_MAX_LIST] */
+    int n_leaves, hidden;  /* of an audit */
+    size_t audit_bytes;    /* that audits may still take */
+    uint64_t dropped_rows; /* nodes that came and were not computed, so far */
 };
 int submit_scratch_init(struct submit_scratch *s, int max_rows, int n_leaves, int hidden, struct err *e);
 void submit_scratch_free(struct submit_scratch *s);
@@ -20,10 +21,9 @@ void submit_scratch_free(struct submit_scratch *s);
 int submit_ready(struct cloud_session *c, struct frame *f, bool *ready, struct err *e);
 
 /* Applies f. It belongs to the session while nodes of it wait (f->n_waiting is not 0), else to the caller. Windows of
- * which nothing waits any more because of it are moved to finished, to be answered. *dropped: nodes that will not be
- * computed. */
+ * which nothing waits any more because of it are moved to finished, to be answered. */
 int submit_apply(struct cloud_session *c, struct submit_scratch *s, struct frame *f, struct frame_list *finished,
-                 uint32_t *dropped, struct err *e);
+                 struct err *e);
 
 /* All that waits is dropped, and the audit is wiped: the connection is over. Frames go back to the port. */
 void submit_forget(struct cloud_session *c, struct submit_scratch *s);

@@ -32,12 +32,15 @@ struct tls {
     void *accept_ctx;
     struct pin peer;
     bool has_peer;    /* peer is set */
-    bool established; /* and its key was accepted */
+    bool welcome;     /* and was accepted */
+    bool established; /* and the handshake is over */
     bool heard;       /* something was read after the handshake */
+    bool closed;      /* the peer said goodbye */
     bool failed;
-    bool write_failed; /* what the peer sent before can still be read */
-    size_t writing;    /* bytes of the write that ended with a WANT; 0: none */
-    int sock_errno;    /* of the last failure of the socket */
+    bool write_failed;     /* what the peer sent before can still be read */
+    size_t writing;        /* bytes of the write that ended with a WANT; 0: none */
+    int sock_errno;        /* of the last failure of the socket */
+    unsigned char tail[7]; /* the last bytes that came: an alert in the clear has so many */
     uint64_t sent, received;
     struct err refusal; /* of the peer's key, set within mbedTLS */
 };
@@ -72,7 +75,8 @@ static bool peer_is_welcome(struct tls *t, const mbedtls_x509_crt *cert) {
         return false;
     }
     t->has_peer = true;
-    if (t->accept(t->accept_ctx, &t->peer))
+    t->welcome = t->accept(t->accept_ctx, &t->peer);
+    if (t->welcome)
         return true;
     pin_format(&t->peer, pin);
     if (t->config->server)
@@ -86,7 +90,8 @@ static bool peer_is_welcome(struct tls *t, const mbedtls_x509_crt *cert) {
     return false;
 }
 
-/* For the client, before it shows its own certificate. The flags (dates, authorities) are not looked at. */
+/* For the client, before it shows its own certificate. The flags (dates, authorities) are not looked at. That the peer
+ * has the key is proved after this, in the same handshake. */
 static int verify(void *ctx, mbedtls_x509_crt *cert, int depth, uint32_t *flags) {
     struct tls *t = ctx;
     if (depth == 0)
@@ -163,6 +168,9 @@ static int socket_recv(void *ctx, unsigned char *buf, size_t n) {
         return MBEDTLS_ERR_NET_RECV_FAILED;
     }
     t->received += (uint64_t)k;
+    size_t n_new = (size_t)k < sizeof t->tail ? (size_t)k : sizeof t->tail;
+    memmove(t->tail, t->tail + n_new, sizeof t->tail - n_new);
+    memcpy(t->tail + sizeof t->tail - n_new, buf + k - n_new, n_new);
     return (int)k;
 }
 
@@ -212,14 +220,21 @@ void tls_free(struct tls *t) {
     wipe_free(t, sizeof *t);
 }
 
-/* The peer's fatal alert, which mbedTLS does not give out otherwise. */
-static int last_alert(const struct tls *t) {
-    return t->ssl.MBEDTLS_PRIVATE(in_msg)[1];
+/* The fatal alert with which the peer ended it, or -1. */
+static int peer_alert(const struct tls *t, int rc) {
+    static const unsigned char head[] = {0x15, 3, 3, 0, 2, MBEDTLS_SSL_ALERT_LEVEL_FATAL};
+    if (rc == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
+        return t->ssl.MBEDTLS_PRIVATE(in_msg)[1]; /* mbedTLS does not give it out otherwise */
+    /* A client made with mbedTLS that refuses a server says so in the clear, where a server made with it expects
+     * ciphertext. Nobody vouches for such an alert, but it only chooses the words about a connection that is over. */
+    if (rc == MBEDTLS_ERR_SSL_INVALID_MAC && t->config->server && !t->established &&
+        memcmp(t->tail, head, sizeof head) == 0)
+        return t->tail[sizeof head];
+    return -1;
 }
 
-static void alert_error(struct tls *t, struct err *e) {
+static void alert_error(struct tls *t, int alert, struct err *e) {
     char pin[PIN_TEXT];
-    int alert = last_alert(t);
     pin_format(&t->config->id->pin, pin);
     switch (alert) {
     case MBEDTLS_SSL_ALERT_MSG_NO_CERT:
@@ -229,7 +244,9 @@ static void alert_error(struct tls *t, struct err *e) {
     case MBEDTLS_SSL_ALERT_MSG_UNKNOWN_CA:
     case MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED:
     case MBEDTLS_SSL_ALERT_MSG_CERT_REQUIRED:
-        if (t->config->server)
+        if (!t->config->server && !t->established) /* not a word of the cloud's: it has not seen our key yet */
+            err_set(e, ERR_PEER, "the other side broke off with TLS alert %d", alert);
+        else if (t->config->server)
             err_set(e, ERR_CRYPTO, "the client does not take this cloud's pin, %s; it expects another one (alert %d)",
                     pin, alert);
         else
@@ -259,10 +276,12 @@ static enum tls_status fail(struct tls *t, int rc, const char *doing, struct err
         err_set(e, t->refusal.kind, "%s", t->refusal.msg);
         return TLS_FAILED;
     }
+    int alert = peer_alert(t, rc);
+    if (alert >= 0) {
+        alert_error(t, alert, e);
+        return TLS_FAILED;
+    }
     switch (rc) {
-    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
-        alert_error(t, e);
-        break;
     case MBEDTLS_ERR_SSL_NO_CLIENT_CERTIFICATE:
         err_set(e, ERR_CRYPTO, "the client sent no certificate");
         break;
@@ -321,7 +340,7 @@ enum tls_status tls_handshake(struct tls *t, struct err *e) {
     }
     if (t->config->server && !peer_is_welcome(t, mbedtls_ssl_get_peer_cert(&t->ssl)))
         return refuse(t, MBEDTLS_SSL_ALERT_MSG_ACCESS_DENIED, e);
-    if (!t->has_peer) { /* cannot be; but nothing is sent to somebody who was not looked at */
+    if (!t->welcome) { /* cannot be; but whatever mbedTLS does, nothing is sent to somebody who was not looked at */
         err_set(&t->refusal, ERR_CRYPTO, "the key of the other side was not checked");
         return refuse(t, MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR, e);
     }
@@ -333,6 +352,8 @@ enum tls_status tls_read(struct tls *t, void *buf, size_t cap, size_t *n, struct
     int rc;
     if (t->failed || !t->established)
         return failed_before(e);
+    if (t->closed)
+        return TLS_CLOSED;
     do
         rc = mbedtls_ssl_read(&t->ssl, buf, cap);
     while (rc == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET); /* of another implementation; not used */
@@ -345,8 +366,10 @@ enum tls_status tls_read(struct tls *t, void *buf, size_t cap, size_t *n, struct
         return TLS_WANT_READ;
     if (rc == MBEDTLS_ERR_SSL_WANT_WRITE)
         return TLS_WANT_WRITE;
-    if (rc == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY)
+    if (rc == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
+        t->closed = true;
         return TLS_CLOSED;
+    }
     return fail(t, rc == 0 ? MBEDTLS_ERR_SSL_CONN_EOF : rc, "reading from the connection", e);
 }
 
@@ -360,9 +383,21 @@ static bool alert_waits(struct tls *t) {
 enum tls_status tls_write(struct tls *t, const void *p, size_t len, size_t *n, struct err *e) {
     if (t->failed || t->write_failed || !t->established)
         return failed_before(e);
-    /* The record that waits to be sent holds so many bytes, however many there are by now. */
-    if (t->writing != 0 && len > t->writing)
-        len = t->writing;
+    *n = 0;
+    if (len == 0)
+        return TLS_DONE;
+    size_t most = (size_t)mbedtls_ssl_get_max_out_record_payload(&t->ssl); /* not negative once keys are there */
+    if (t->writing != 0) {
+        /* A record with so many bytes waits to be sent, however many there are by now. */
+        if (len < t->writing) {
+            t->write_failed = true;
+            err_set(e, ERR_USAGE, "a write of %zu bytes was repeated with %zu", t->writing, len);
+            return TLS_FAILED;
+        }
+        most = t->writing;
+    }
+    if (len > most)
+        len = most;
     int rc = mbedtls_ssl_write(&t->ssl, p, len);
     if (rc > 0) {
         t->writing = 0;

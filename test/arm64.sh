@@ -1,7 +1,7 @@
 #!/bin/sh
 # The NEON kernels, cross-compiled and run under qemu: every case of test/unit/cpu_cases.c has to give the bits of the
-# portable kernels, and the codecs of the wire those of their golden rows. Prints "SKIP: REASON" and ends with status 77 when the compiler or the emulator is not there
-# (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user).
+# portable kernels, and the codecs of the wire those of their golden rows. Prints "SKIP: REASON" and ends with status 77 when
+# the compiler or the emulator is not there (Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross, qemu-user).
 #
 #   test/arm64.sh [BUILD_DIR]
 set -eu

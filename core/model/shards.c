@@ -299,12 +299,15 @@ int shards_find(struct shards *s, const char *tensor, struct shard_tensor *out, 
 }
 
 bool shards_has(const struct shards *s, const char *tensor) {
-    if (s->indexed) {
-        const struct shard_entry *en = index_find(&s->index, tensor);
-        return en && (s->files[en->file].st || file_exists(s->files[en->file].path));
-    }
+    if (s->indexed)
+        return index_find(&s->index, tensor) != NULL;
     for (size_t i = 0; i < s->n; i++)
         if (st_find(s->files[i].st, tensor))
             return true;
     return false;
+}
+
+bool shards_file_there(const struct shards *s, const char *tensor) {
+    const struct shard_entry *en = s->indexed ? index_find(&s->index, tensor) : NULL;
+    return en ? s->files[en->file].st || file_exists(s->files[en->file].path) : shards_has(s, tensor);
 }

@@ -41,7 +41,8 @@ struct shard_tensor {
 
 /* Finds a tensor, opening its file when need be: 1 found, 0 no such tensor, -1 with e set. */
 int shards_find(struct shards *s, const char *tensor, struct shard_tensor *out, struct err *e);
-/* Is there such a tensor, as far as names tell? Of an index: and is its file there? Opens nothing. */
 bool shards_has(const struct shards *s, const char *tensor);
+/* The same, and the file that an index puts it into exists. Opens nothing. */
+bool shards_file_there(const struct shards *s, const char *tensor);
 
 #endif

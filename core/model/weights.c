@@ -258,6 +258,10 @@ bool weights_has(const struct weights *w, const char *name) {
     return !w->gguf || gguf_tensor(w->gguf, info.gguf);
 }
 
+bool weights_file_there(const struct weights *w, const char *name) {
+    return w->shards ? shards_file_there(w->shards, name) : weights_has(w, name);
+}
+
 /* ---- rows ---- */
 
 /* Where HF's row r of a q or k projection stands in a llama GGUF: HF keeps a head's first halves before its second

@@ -42,9 +42,10 @@ const struct gguf *weights_gguf(const struct weights *w);
  * shape, an unknown dtype or bytes outside the file is an ERR_MODEL that names the tensor and the file; a file of a
  * sharded model that is not there is an ERR_IO. May open that file: one thread at a time. */
 int weights_get(struct weights *w, const char *name, uint32_t rows, uint32_t cols, struct tensor *t, struct err *e);
-/* Is there such a tensor? False also when the index of a sharded model puts it into a file that is not there: a part of
- * a model needs only its own files. */
 bool weights_has(const struct weights *w, const char *name);
+/* The same, and the file that the index of a sharded model puts it into exists: who has a part of a model need not have
+ * the files of the others. */
+bool weights_file_there(const struct weights *w, const char *name);
 
 /* Row `row` of t in t->dtype: a pointer into the mapping, or scratch (t->row_bytes long) filled by the generator.
  * Thread-safe. row < t->rows. */

@@ -17,7 +17,7 @@ usage_error() {
 
 overview() { run --help && [ $status = 0 ] && [ ! -s "$err" ] && has "$out" "usage: splitinf COMMAND" "chat" "bench" "Exit status"; }
 check "--help lists the commands" overview
-no_promises() { run --help && [ $status = 0 ] && ! grep -qE 'serve-local|attack|verify' "$out"; }
+no_promises() { run --help && [ $status = 0 ] && ! grep -qE 'serve-local|attack' "$out"; }
 check "--help names no command that does not exist" no_promises
 version() {
     run --version && [ $status = 0 ] && [ ! -s "$err" ] &&
@@ -37,6 +37,7 @@ narrow() { "$SPLITINF" "$1" --help | awk 'length($0) > 100 { print; bad = 1 } EN
 check "chat --help fits in 100 columns" narrow chat
 check "bench --help fits in 100 columns" narrow bench
 check "serve-cloud --help fits in 100 columns" narrow serve-cloud
+check "verify --help fits in 100 columns" narrow verify
 
 check "no command" usage_error "usage: splitinf COMMAND"
 check "a command with a slip suggests the right one" usage_error "did you mean 'chat'?" caht
@@ -51,7 +52,7 @@ check "a choice that is none" usage_error "--quant: 'q5' is not known (allowed: 
 check "a missing value" usage_error "--model needs a value" chat --model
 check "an argument that is no option" usage_error "a prompt is given as --prompt TEXT" chat hello
 check "no model" usage_error "--model is needed" chat --local --prompt x
-check "neither here nor there" usage_error "--local is needed" chat --model x --prompt x
+check "neither here nor there" usage_error "or --local" chat --model x --prompt x
 check "--template-vars without a template" usage_error "--template-vars goes with" chat --local --model x --raw --template-vars '{}' --prompt x
 check "contradictions" usage_error "--special goes with --raw" chat --local --model x --special --prompt x
 

@@ -20,6 +20,73 @@ static void woke(void *ctx) {
     pthread_mutex_unlock(&r->lock);
 }
 
+/* ---- the gate ---- */
+
+static int gate_layers(struct stage *s, struct kv *kv, const struct batch *b, int lo, int hi, float *x, struct err *e) {
+    struct gate *g = (struct gate *)(void *)s;
+    pthread_mutex_lock(&g->lock);
+    g->last_rows = b->n;
+    g->waiting = true;
+    pthread_cond_broadcast(&g->moved);
+    while (g->allowed == 0)
+        pthread_cond_wait(&g->moved, &g->lock);
+    g->waiting = false;
+    g->allowed -= g->allowed > 0;
+    g->calls++;
+    bool fail = g->fail;
+    g->fail = false;
+    pthread_mutex_unlock(&g->lock);
+    if (fail)
+        return err_set(e, ERR_DEVICE, "a test makes this fail");
+    return g->real->ops->layers(g->real, kv, b, lo, hi, x, e);
+}
+
+static int gate_kv_create(struct stage *s, uint32_t n, enum dtype type, struct kv **out, struct err *e) {
+    struct gate *g = (struct gate *)(void *)s;
+    return g->real->ops->kv_create(g->real, n, type, out, e);
+}
+
+static struct gate *only_gate; /* the ops of a KV know no stage */
+static void gate_kv_clear(struct kv *kv) {
+    pthread_mutex_lock(&only_gate->lock);
+    only_gate->kv_clears++;
+    pthread_mutex_unlock(&only_gate->lock);
+    only_gate->real->ops->kv_clear(kv);
+}
+static void gate_kv_free(struct kv *kv) {
+    only_gate->real->ops->kv_free(kv);
+}
+
+static const struct backend_ops gate_ops = {.name = "gate",
+                                            .kv_create = gate_kv_create,
+                                            .kv_clear = gate_kv_clear,
+                                            .kv_free = gate_kv_free,
+                                            .layers = gate_layers};
+
+void gate_allow(struct batch_rig *r, int calls) {
+    pthread_mutex_lock(&r->gate.lock);
+    r->gate.allowed = calls;
+    pthread_cond_broadcast(&r->gate.moved);
+    pthread_mutex_unlock(&r->gate.lock);
+}
+
+static struct timespec patience(void) {
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += PATIENCE_S;
+    return end;
+}
+
+int gate_wait(struct batch_rig *r) {
+    struct timespec end = patience();
+    pthread_mutex_lock(&r->gate.lock);
+    while (!(r->gate.waiting && r->gate.allowed == 0))
+        cr_assert_neq(pthread_cond_timedwait(&r->gate.moved, &r->gate.lock, &end), ETIMEDOUT, "no pass begins");
+    int rows = r->gate.last_rows;
+    pthread_mutex_unlock(&r->gate.lock);
+    return rows;
+}
+
 static struct stage *load(struct batch_rig *r, struct backend **backend, int lo, int hi, int rows) {
     struct err e = {0};
     struct stage *s;
@@ -50,9 +117,14 @@ void batch_rig_open(struct batch_rig *r, const char *model, int front, int back,
     b->wake = woke;
     b->wake_ctx = r;
     int lo = front, hi = r->config->n_layers - back;
-    r->stage = load(r, &r->backend, lo, hi, b->max_rows);
+    r->gate.real = load(r, &r->backend, lo, hi, b->max_rows);
+    r->gate.base = (struct stage){.ops = &gate_ops, .config = r->config, .part = r->gate.real->part};
+    r->gate.allowed = -1;
+    pthread_mutex_init(&r->gate.lock, NULL);
+    pthread_cond_init(&r->gate.moved, NULL);
+    only_gate = &r->gate;
     r->twin_stage = load(r, &r->twin_backend, lo, hi, TWIN_ROWS);
-    b->stage = r->stage;
+    b->stage = &r->gate.base;
     b->mine = (struct wire_hello){.version = WIRE_VERSION,
                                   .kv = o->mine.kv,
                                   .n_layers = (uint16_t)r->config->n_layers,
@@ -65,8 +137,11 @@ void batch_rig_open(struct batch_rig *r, const char *model, int front, int back,
 }
 
 void batch_rig_close(struct batch_rig *r) {
+    gate_allow(r, -1);
     batch_stop(r->batch);
-    r->stage->ops->stage_free(r->stage);
+    r->gate.real->ops->stage_free(r->gate.real);
+    pthread_cond_destroy(&r->gate.moved);
+    pthread_mutex_destroy(&r->gate.lock);
     r->twin_stage->ops->stage_free(r->twin_stage);
     r->backend->ops->free(r->backend);
     r->twin_backend->ops->free(r->twin_backend);
@@ -190,9 +265,7 @@ bool peer_frame_now(struct peer *p, int *type) {
 
 int peer_frame(struct peer *p) {
     struct batch_rig *r = p->r;
-    struct timespec end;
-    clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += PATIENCE_S;
+    struct timespec end = patience();
     for (;;) {
         int type;
         pthread_mutex_lock(&r->lock);

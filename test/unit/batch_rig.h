@@ -9,11 +9,25 @@
 
 #include <pthread.h>
 
+/* A stage that stops before layers until it is told to go on, so that a test decides what comes while a pass runs. */
+struct gate {
+    struct stage base;
+    struct stage *real;
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    int allowed;  /* calls of layers that may still begin; -1: any number */
+    bool waiting; /* one stands before it */
+    bool fail;    /* the next call fails */
+    int calls, last_rows;
+    int kv_clears;
+};
+
 struct batch_rig {
     struct weights *weights;
     const struct model_config *config;
     struct backend *backend, *twin_backend;
-    struct stage *stage, *twin_stage;
+    struct gate gate;
+    struct stage *twin_stage;
     struct batch_opts opts;
     struct batch_thread *batch;
     pthread_mutex_t lock;
@@ -24,6 +38,9 @@ struct batch_rig {
 /* Options of which 0 means: kv_bytes 64 MB, 64 sessions, ctx 1024, live 256, rows of a pass 64, ttl and idle 60 s. */
 void batch_rig_open(struct batch_rig *r, const char *model, int front, int back, const struct batch_opts *o);
 void batch_rig_close(struct batch_rig *r);
+
+void gate_allow(struct batch_rig *r, int calls); /* from now on; -1: opens it */
+int gate_wait(struct batch_rig *r);              /* until a call stands before it; how many rows it has */
 
 enum { PEER_MAX_IDS = 60000 };
 

@@ -31,11 +31,22 @@ void rig_hold(bool on) {
     pthread_mutex_unlock(&gate.lock);
 }
 
-unsigned rig_passes(void) {
-    pthread_mutex_lock(&gate.lock);
-    unsigned n = gate.passes;
-    pthread_mutex_unlock(&gate.lock);
-    return n;
+void rig_await_pass(void) {
+    unsigned n = 0;
+    for (double t0 = clock_ms(); n == 0; poll(NULL, 0, 1)) {
+        pthread_mutex_lock(&gate.lock);
+        n = gate.passes;
+        pthread_mutex_unlock(&gate.lock);
+        cr_assert_lt(clock_ms() - t0, RIG_WAIT_MS);
+    }
+}
+
+uint32_t rig_random(void) {
+    static uint64_t seed = 88172645463325252u; /* xorshift */
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 16);
 }
 
 static int fake_kv_create(struct stage *s, uint32_t n_slots, enum dtype type, struct kv **out, struct err *e) {
@@ -392,4 +403,12 @@ void guest_ping(struct guest *p, uint64_t any) {
     guest_await(p, WIRE_PONG);
     cr_assert_eq(wire_get_ping(p->in.p, p->in.n, &got, &e), 0);
     cr_assert_eq(got, any);
+}
+
+void rig_check_served(const struct cloud_rig *r) {
+    struct guest p;
+    guest_open(&p, r);
+    cr_assert_eq(guest_submit(&p, 3), 0);
+    guest_await(&p, WIRE_RESULT);
+    guest_close(&p);
 }

@@ -26,9 +26,10 @@ struct cloud_rig {
     int rc; /* of cloud_run */
 };
 
-/* While on, the fake stage computes nothing: passes wait. *in: passes that came to it so far. */
+/* While on, the stage does not come back from its pass. */
 void rig_hold(bool on);
-unsigned rig_passes(void);
+void rig_await_pass(void); /* until the compute thread has come to its first pass */
+uint32_t rig_random(void); /* the same numbers in each run */
 
 /* Fills o; allow_file NULL: only the client's pin is allowed. */
 void cloud_rig_init(struct cloud_rig *r, const char *allow_file);
@@ -74,5 +75,8 @@ void guest_open(struct guest *p, const struct cloud_rig *r);  /* guest_connect w
 /* Commits the last window and submits one of n nodes behind it; -1 when the connection is gone. */
 int guest_submit(struct guest *p, int n);
 void guest_ping(struct guest *p, uint64_t any); /* and its PONG, whatever else comes before */
+
+/* A good client is served, as ever. */
+void rig_check_served(const struct cloud_rig *r);
 
 #endif

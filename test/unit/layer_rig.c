@@ -1,9 +1,12 @@
 #include "test/unit/layer_rig.h"
 
 #include "core/model/kv.h"
+#include "core/model/names.h"
 #include "test/unit/loading.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,5 +74,167 @@ float *layer_run(struct weights *w, const struct layer_run *r, const float *x) {
     free(rows);
     free(ids);
     free(nodes);
+    return all;
+}
+
+/* ---- double precision ---- */
+
+/* A tensor of a layer, decoded; NULL when the model has none of that name. */
+static double *decoded(struct weights *w, int layer, const char *what) {
+    const struct model_config *c = weights_config(w);
+    struct err e = {0};
+    struct tensor_info info;
+    struct tensor t;
+    char name[NAMES_MAX];
+    snprintf(name, sizeof name, "model.layers.%d.%s", layer, what);
+    if (!names_find(c, name, &info))
+        return NULL;
+    cr_assert_eq(weights_get(w, name, info.rows, info.cols, &t, &e), 0, "%s", e.msg);
+    double *d = malloc((size_t)t.rows * t.cols * sizeof *d);
+    float *row = malloc(t.cols * sizeof *row);
+    void *scratch = malloc(t.row_bytes);
+    cr_assert(d && row && scratch);
+    for (uint32_t r = 0; r < t.rows; r++) {
+        dtype_decode(t.dtype, tensor_row(&t, r, scratch), t.cols, row);
+        for (uint32_t k = 0; k < t.cols; k++)
+            d[(size_t)r * t.cols + k] = (double)row[k];
+    }
+    free(scratch);
+    free(row);
+    return d;
+}
+
+/* y [rows] = W x + b. */
+static void project(struct weights *w, int layer, const char *what, const double *x, int n, int cols, double *y,
+                    int rows) {
+    char name[64];
+    snprintf(name, sizeof name, "%s.weight", what);
+    double *m = decoded(w, layer, name);
+    snprintf(name, sizeof name, "%s.bias", what);
+    double *b = decoded(w, layer, name);
+    for (int i = 0; i < n; i++)
+        for (int r = 0; r < rows; r++) {
+            double sum = 0;
+            for (int k = 0; k < cols; k++)
+                sum += m[(size_t)r * (size_t)cols + (size_t)k] * x[(size_t)i * (size_t)cols + (size_t)k];
+            y[(size_t)i * (size_t)rows + (size_t)r] = sum + (b ? b[r] : 0);
+        }
+    free(m);
+    free(b);
+}
+
+static void norm_rows(struct weights *w, int layer, const char *what, const double *x, int n, int cols, double *y) {
+    double *g = decoded(w, layer, what);
+    for (int i = 0; i < n; i++) {
+        const double *xi = x + (size_t)i * (size_t)cols;
+        double sum = 0;
+        for (int k = 0; k < cols; k++)
+            sum += xi[k] * xi[k];
+        double scale = 1 / sqrt(sum / cols + (double)weights_config(w)->rms_eps);
+        for (int k = 0; k < cols; k++)
+            y[(size_t)i * (size_t)cols + (size_t)k] = xi[k] * scale * g[k];
+    }
+    free(g);
+}
+
+static void rotate(const struct model_config *c, double *x, int n, int n_heads) {
+    float inv_freq[CONFIG_MAX_HEAD_DIM / 2];
+    int half = c->head_dim / 2;
+    config_rope_freqs(c, inv_freq);
+    for (int i = 0; i < n; i++)
+        for (int h = 0; h < n_heads; h++)
+            for (int k = 0; k < half; k++) {
+                double *a = x + ((size_t)i * (size_t)n_heads + (size_t)h) * (size_t)c->head_dim + k, *b = a + half;
+                /* The angle in f32, as transformers has it. */
+                double angle = (double)((float)i * inv_freq[k]), co = cos(angle), si = sin(angle);
+                double u = *a * co - *b * si, v = *b * co + *a * si;
+                *a = u;
+                *b = v;
+            }
+}
+
+static void round_kv(double *x, size_t n, enum dtype type) {
+    for (size_t i = 0; i < n; i++)
+        x[i] = type == DT_F16 ? (double)f16_to_f32(f32_to_f16((float)x[i])) : (double)(float)x[i];
+}
+
+static void attend(const struct model_config *c, int layer, const double *q, const double *k, const double *v, int n,
+                   double *out) {
+    const size_t hd = (size_t)c->head_dim, heads = (size_t)c->n_heads, kv_heads = (size_t)c->n_kv_heads;
+    const int window = layer >= c->sliding_from ? c->sliding_window : 0;
+    double *p = malloc((size_t)n * sizeof *p);
+    for (int i = 0; i < n; i++)
+        for (size_t h = 0; h < heads; h++) {
+            const size_t g = h / (heads / kv_heads);
+            const int from = window && i >= window ? i - window + 1 : 0;
+            const double *qi = q + ((size_t)i * heads + h) * hd;
+            double max = -INFINITY, sum = 0, *o = out + ((size_t)i * heads + h) * hd;
+            for (int j = from; j <= i; j++) {
+                double s = 0;
+                for (size_t d = 0; d < hd; d++)
+                    s += qi[d] * k[((size_t)j * kv_heads + g) * hd + d];
+                p[j] = s / sqrt((double)hd);
+                max = fmax(max, p[j]);
+            }
+            memset(o, 0, hd * sizeof *o);
+            for (int j = from; j <= i; j++)
+                sum += p[j] = exp(p[j] - max);
+            for (int j = from; j <= i; j++)
+                for (size_t d = 0; d < hd; d++)
+                    o[d] += p[j] / sum * v[((size_t)j * kv_heads + g) * hd + d];
+        }
+    free(p);
+}
+
+static void layer_f64(struct weights *w, int layer, enum dtype kv_type, double *x, int n) {
+    const struct model_config *c = weights_config(w);
+    const int wq = c->n_heads * c->head_dim, wkv = c->n_kv_heads * c->head_dim, wide = wq > c->ffn ? wq : c->ffn;
+    double *mem = calloc((size_t)n * (size_t)(c->hidden + 2 * wq + 2 * wkv + 2 * wide + c->hidden), sizeof *mem);
+    cr_assert(mem != NULL);
+    double *h = mem, *q = h + (size_t)n * (size_t)c->hidden, *k = q + (size_t)n * (size_t)wq;
+    double *v = k + (size_t)n * (size_t)wkv, *att = v + (size_t)n * (size_t)wkv, *gate = att + (size_t)n * (size_t)wq;
+    double *up = gate + (size_t)n * (size_t)wide, *add = up + (size_t)n * (size_t)wide;
+    norm_rows(w, layer, "input_layernorm.weight", x, n, c->hidden, h);
+    project(w, layer, "self_attn.q_proj", h, n, c->hidden, q, wq);
+    project(w, layer, "self_attn.k_proj", h, n, c->hidden, k, wkv);
+    project(w, layer, "self_attn.v_proj", h, n, c->hidden, v, wkv);
+    if (c->qk_norm) {
+        norm_rows(w, layer, "self_attn.q_norm.weight", q, n * c->n_heads, c->head_dim, q);
+        norm_rows(w, layer, "self_attn.k_norm.weight", k, n * c->n_kv_heads, c->head_dim, k);
+    }
+    rotate(c, q, n, c->n_heads);
+    rotate(c, k, n, c->n_kv_heads);
+    round_kv(k, (size_t)n * (size_t)wkv, kv_type);
+    round_kv(v, (size_t)n * (size_t)wkv, kv_type);
+    attend(c, layer, q, k, v, n, att);
+    project(w, layer, "self_attn.o_proj", att, n, wq, add, c->hidden);
+    for (size_t i = 0; i < (size_t)n * (size_t)c->hidden; i++)
+        x[i] += add[i];
+    norm_rows(w, layer, "post_attention_layernorm.weight", x, n, c->hidden, h);
+    project(w, layer, "mlp.gate_proj", h, n, c->hidden, gate, c->ffn);
+    project(w, layer, "mlp.up_proj", h, n, c->hidden, up, c->ffn);
+    for (size_t i = 0; i < (size_t)n * (size_t)c->ffn; i++)
+        gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
+    project(w, layer, "mlp.down_proj", gate, n, c->ffn, add, c->hidden);
+    for (size_t i = 0; i < (size_t)n * (size_t)c->hidden; i++)
+        x[i] += add[i];
+    free(mem);
+}
+
+float *layer_run_f64(struct weights *w, const struct layer_run *r, const float *x) {
+    const size_t n = (size_t)r->n_rows * (size_t)weights_config(w)->hidden;
+    float *all = malloc((size_t)(r->hi - r->lo + 1) * n * sizeof *all);
+    double *d = malloc(n * sizeof *d);
+    cr_assert(all && d);
+    memcpy(all, x, n * sizeof *x);
+    for (int l = r->lo; l < r->hi; l++) {
+        float *in = all + (size_t)(l - r->lo) * n;
+        for (size_t i = 0; i < n; i++)
+            d[i] = (double)in[i];
+        layer_f64(w, l, r->kv_type, d, r->n_rows);
+        for (size_t i = 0; i < n; i++)
+            in[n + i] = (float)d[i];
+    }
+    free(d);
     return all;
 }

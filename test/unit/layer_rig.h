@@ -21,6 +21,10 @@ struct layer_run {
  * caller frees. */
 float *layer_run(struct weights *w, const struct layer_run *r, const float *x);
 
+/* The same written out in double precision, from the decoded weights; only what goes into the KV cache is rounded as
+ * kv_type says. Not for quant. */
+float *layer_run_f64(struct weights *w, const struct layer_run *r, const float *x);
+
 /* Numbers that look like a residual stream: near-normal with a deviation of 1, every 29th of them ten times larger. */
 void layer_noise(float *x, size_t n, uint64_t seed);
 

@@ -249,7 +249,7 @@ Test(identity, damaged_files) {
     must_refuse(home, ERR_CRYPTO, "key.pem: it holds no private key");
     put("key.pem", "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----\n");
     must_refuse(home, ERR_CRYPTO, "key.pem: it holds no private key");
-    tls_rig_cert_make(&p384, RIG_P384, "20200101000000", "20300101000000");
+    tls_rig_cert_make(&p384, TLS_RIG_P384, "20200101000000", "20300101000000");
     cr_assert_eq(mbedtls_pk_write_key_pem(&p384.key, other->text, sizeof other->text), 0);
     put("key.pem", (char *)other->text);
     must_refuse(home, ERR_CRYPTO, "key.pem: its key is not ECDSA P-256");

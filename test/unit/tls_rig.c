@@ -123,9 +123,9 @@ void tls_rig_cert_make(struct tls_rig_cert *c, enum tls_rig_key type, const char
     cr_assert_eq(psa_crypto_init(), PSA_SUCCESS);
     mbedtls_pk_init(&c->key);
     mbedtls_x509_crt_init(&c->cert);
-    psa_set_key_type(&a,
-                     type == RIG_RSA ? PSA_KEY_TYPE_RSA_KEY_PAIR : PSA_KEY_TYPE_ECC_KEY_PAIR(PSA_ECC_FAMILY_SECP_R1));
-    psa_set_key_bits(&a, type == RIG_RSA ? 1024 : type == RIG_P384 ? 384 : 256);
+    psa_set_key_type(&a, type == TLS_RIG_RSA ? PSA_KEY_TYPE_RSA_KEY_PAIR
+                                             : PSA_KEY_TYPE_ECC_KEY_PAIR(PSA_ECC_FAMILY_SECP_R1));
+    psa_set_key_bits(&a, type == TLS_RIG_RSA ? 1024 : type == TLS_RIG_P384 ? 384 : 256);
     psa_set_key_usage_flags(&a, PSA_KEY_USAGE_EXPORT);
     cr_assert_eq(psa_generate_key(&a, &key), PSA_SUCCESS);
     cr_assert_eq(mbedtls_pk_copy_from_psa(key, &c->key), 0);

@@ -52,7 +52,7 @@ struct tls_rig_cert {
     mbedtls_pk_context key;
     mbedtls_x509_crt cert;
 };
-enum tls_rig_key { RIG_P256, RIG_P384, RIG_RSA };
+enum tls_rig_key { TLS_RIG_P256, TLS_RIG_P384, TLS_RIG_RSA };
 void tls_rig_cert_make(struct tls_rig_cert *c, enum tls_rig_key type, const char *from, const char *to);
 void tls_rig_cert_free(struct tls_rig_cert *c);
 
