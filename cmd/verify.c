@@ -197,7 +197,7 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
     if (fingerprint_hello(en->weights, v->middle.lo, v->middle.hi, hello, e) != 0)
         return -1;
     hello->kv = (uint8_t)en->o.kv;
-    hello->quant = (uint8_t)en->o.quant;
+    hello->quant = (uint8_t)engine_quant(en, 1);
     hello->ctx = en->ctx;
     hello->live = session_live(en->chunk, engine_cloud_windows(en));
     return 0;
