@@ -21,7 +21,7 @@ enum { DEFAULT_CTX = 4096 };
 enum { LOCAL_WINDOWS = 1 };
 /* Rows of a prefill window. To a cloud they are smaller, so that the first result comes early and upload, compute and
  * download overlap. */
-enum { LOCAL_CHUNK = 256, CLOUD_CHUNK = 64 };
+enum { LOCAL_CHUNK = 256, CLOUD_CHUNK = 64, CLOUD_AHEAD = 512 };
 enum { MAX_TEMPLATE_FILE = 1 << 20 };
 
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
@@ -62,6 +62,11 @@ const struct opt engine_text_options[] = {
 
 const char *engine_isa_name(int choice) {
     return choice ? engine_isa_choices[choice] : NULL;
+}
+
+int engine_cloud_windows(const struct engine *en) {
+    int n = CLOUD_AHEAD / en->chunk;
+    return n > SESSION_WINDOWS ? n : SESSION_WINDOWS;
 }
 
 const char *engine_backend_name(const struct engine *en) {
@@ -267,7 +272,7 @@ int engine_load(struct engine *en, struct err *e) {
     const struct part middle = en->parts[1];
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
     bool remote = tunnel_wanted(&en->o.tunnel);
-    int windows = remote ? SESSION_WINDOWS : LOCAL_WINDOWS;
+    int windows = remote ? engine_cloud_windows(en) : LOCAL_WINDOWS;
     uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
     en->codec = tunnel_codec(&en->o.tunnel);

@@ -24,7 +24,7 @@ struct loopback {
 };
 
 static uint32_t live(const struct engine *en) {
-    return session_live(en->chunk, SESSION_WINDOWS);
+    return session_live(en->chunk, engine_cloud_windows(en));
 }
 
 uint64_t loopback_kv_bytes(const struct engine *en, const struct part *middle) {

@@ -199,7 +199,7 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
     hello->kv = (uint8_t)en->o.kv;
     hello->quant = (uint8_t)en->o.quant;
     hello->ctx = en->ctx;
-    hello->live = session_live(en->chunk, SESSION_WINDOWS);
+    hello->live = session_live(en->chunk, engine_cloud_windows(en));
     return 0;
 }
 
@@ -227,7 +227,7 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
                                     .kv_type = en->o.kv ? DT_F32 : DT_F16,
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
-                                    .prefill_windows = SESSION_WINDOWS};
+                                    .prefill_windows = engine_cloud_windows(en)};
     return session_create(&v->split, &so, e);
 }
 

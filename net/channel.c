@@ -391,8 +391,23 @@ int channel_start(struct channel *c, const struct channel_opts *o, struct err *e
     c->o = *o;
     c->out.max = o->max_out;
     c->said = c->quiet_from = clock_ms();
+    pthread_mutex_lock(&c->lock); /* the thread looks at `started` */
     c->started = thread_start(&c->thread, channel_main, c, "the connection to the cloud", e) == 0;
+    pthread_mutex_unlock(&c->lock);
     return c->started ? 0 : -1;
+}
+
+/* The cloud hears of the end. What it still sends is read, or a reset might overtake the BYE. */
+static void say_bye(struct channel *c) {
+    const struct address_wait w = {.until = clock_ms() + BYE_MS};
+    wire_put_bye(&c->out);
+    for (flush(c); out_left(c) > 0 && c->write_error.kind == ERR_NONE && address_poll(c->fd, POLLOUT, &w) == 1;)
+        flush(c);
+    tls_close_notify(c->tls);
+    if (!c->expecting || shutdown(c->fd, SHUT_WR) != 0)
+        return;
+    while (address_poll(c->fd, POLLIN, &w) == 1 && recv(c->fd, c->stage, sizeof c->stage, MSG_DONTWAIT) > 0)
+        ;
 }
 
 void channel_free(struct channel *c, bool bye) {
@@ -405,13 +420,8 @@ void channel_free(struct channel *c, bool bye) {
         wake(c);
         pthread_join(c->thread, NULL);
     }
-    if (bye && c->started && !c->dead && c->write_error.kind == ERR_NONE) {
-        const struct address_wait w = {.until = clock_ms() + BYE_MS};
-        wire_put_bye(&c->out);
-        for (flush(c); out_left(c) > 0 && c->write_error.kind == ERR_NONE && address_poll(c->fd, POLLOUT, &w) == 1;)
-            flush(c);
-        tls_close_notify(c->tls);
-    }
+    if (bye && c->started && !c->dead && c->write_error.kind == ERR_NONE)
+        say_bye(c);
     tls_free(c->tls);
     if (c->fd >= 0)
         close(c->fd);

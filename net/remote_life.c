@@ -131,6 +131,8 @@ static int start(struct remote *r, struct err *e) {
 
 int remote_middle_create(struct middle **out, const struct remote_opts *o, struct err *e) {
     *out = NULL;
+    if (o->hello.ctx < 1 || o->hello.live < 1 || o->hello.live > INT32_MAX / 2)
+        return err_set(e, ERR_USAGE, "a session of %u positions and %u nodes in flight", o->hello.ctx, o->hello.live);
     struct remote *r = calloc(1, sizeof *r);
     if (!r)
         return err_set(e, ERR_MEMORY, "out of memory");
@@ -145,7 +147,8 @@ int remote_middle_create(struct middle **out, const struct remote_opts *o, struc
     r->row_bytes = codec_row_bytes(r->codec, r->hidden);
     r->max_cancel = (int)o->hello.live;
     r->max_results = (int)o->hello.live + REMOTE_FLIGHTS;
-    r->chain = malloc((size_t)o->hello.ctx * sizeof *r->chain);
+    r->o.max_rows = o->max_rows ? o->max_rows : WIRE_MAX_LIST;
+    r->chain = calloc(o->hello.ctx, sizeof *r->chain);
     r->cancel = malloc((size_t)r->max_cancel * sizeof *r->cancel);
     r->results = calloc((size_t)r->max_results, sizeof *r->results);
     if (!r->chain || !r->cancel || !r->results) {
@@ -210,7 +213,8 @@ static uint32_t settle_context(struct remote *r, bool same_cloud, const uint32_t
     } else {
         r->rewind = w->len > 0;
     }
-    memcpy(r->chain, ids, kept * sizeof *ids);
+    for (uint32_t i = 0; i < kept; i++)
+        r->chain[i] = ids[i];
     r->len = r->told = kept;
     return kept;
 }

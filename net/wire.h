@@ -27,34 +27,18 @@ enum {
     WIRE_MAX_BACKEND = 64,
 };
 
+/* clang-format off */
 enum wire_type {
-    WIRE_HELLO = 1,
-    WIRE_WELCOME,
-    WIRE_ERROR,
-    WIRE_SUBMIT,
-    WIRE_RESULT,
-    WIRE_PING,
-    WIRE_PONG,
-    WIRE_BYE,
-    WIRE_CHALLENGE,
-    WIRE_OPENING,
+    WIRE_HELLO = 1, WIRE_WELCOME, WIRE_ERROR, WIRE_SUBMIT, WIRE_RESULT,
+    WIRE_PING, WIRE_PONG, WIRE_BYE, WIRE_CHALLENGE, WIRE_OPENING,
 };
 const char *wire_type_name(int type); /* "SUBMIT"; "unknown" */
 
 enum wire_code {
-    WIRE_E_PROTOCOL = 1,
-    WIRE_E_VERSION,
-    WIRE_E_MODEL,
-    WIRE_E_SPLIT,
-    WIRE_E_WEIGHTS,
-    WIRE_E_CODEC,
-    WIRE_E_FULL,
-    WIRE_E_TOO_LARGE,
-    WIRE_E_DRAINING,
-    WIRE_E_TAKEN_OVER,
-    WIRE_E_FAILED,
-    WIRE_E_IDLE,
+    WIRE_E_PROTOCOL = 1, WIRE_E_VERSION, WIRE_E_MODEL, WIRE_E_SPLIT, WIRE_E_WEIGHTS, WIRE_E_CODEC,
+    WIRE_E_FULL, WIRE_E_TOO_LARGE, WIRE_E_DRAINING, WIRE_E_TAKEN_OVER, WIRE_E_FAILED, WIRE_E_IDLE,
 };
+/* clang-format on */
 
 struct wire_hello {
     uint16_t version;

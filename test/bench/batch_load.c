@@ -245,7 +245,7 @@ int main(int argc, char **argv) {
 
     struct weights *w;
     struct backend *b;
-    struct stage *none, *middle;
+    struct stage *none = NULL, *middle = NULL;
     if (weights_open(&w, model, &e) != 0 || backend_cpu_create(&b, threads, NULL, &e) != 0)
         die(e.msg);
     const struct model_config *config = weights_config(w);

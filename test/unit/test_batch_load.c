@@ -471,9 +471,9 @@ Test(batch_load, ten_thousand_damaged_frames) {
         wbuf_free(&w);
         for (int t; peer_frame_now(&bad, &t);) /* whatever it says */
             ;
-        if (i % 25 == 0)
+        if (i % 50 == 0)
             peer_chain(&good, 1); /* with the twin's bits; and when it is back, the others' frames were looked at */
-        if (i == FRAMES / 4)
+        if (i == FRAMES / 2) /* by now the twin has used, and keeps, all the places of its queue */
             heap = heap_bytes();
         if (port_finished(bad.port)) {
             refused++;

@@ -147,6 +147,8 @@ static void serve_honest(struct fake_conn *c, void *ctx) {
             if (h->error_code && c->number == 0 && ++n == h->error_at) {
                 wire_put_error(&out, (enum wire_code)h->error_code, "a text for people");
                 fake_flush(c, &out);
+                while (fake_read(c, &type, &b)) /* a reset would overtake the ERROR */
+                    ;
                 break;
             }
             if (!answer(h, c, middle, &s, &out))

@@ -1,0 +1,68 @@
+/* core/draft/draft.h - guesses what comes next. A drafter knows the committed tokens of one session (and whatever it
+ * has learned elsewhere) and says, for the context followed by a path of guesses, which tokens may come with which
+ * probability. It knows no model, no session and no network. Probabilities are calibrated: of the candidates offered at
+ * 0.3, three in ten come true (Leviathan et al. 2023, arXiv 2211.17192, for what acceptance means). */
+#ifndef CORE_DRAFT_DRAFT_H
+#define CORE_DRAFT_DRAFT_H
+
+#include "core/base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum draft_source {
+    DRAFT_SUFFIX,  /* the longest suffix that occurred before in prompt and answer */
+    DRAFT_NGRAM,   /* blended n-gram counts of several orders over prompt and answer */
+    DRAFT_STORE,   /* the same over what was generated before (store.h) */
+    DRAFT_RECYCLE, /* successors with the largest logits when the token was last computed */
+    DRAFT_POOL,    /* n-grams of Jacobi and lookahead iterations */
+    N_DRAFT_SOURCES
+};
+const char *draft_source_name(enum draft_source s);
+
+struct draft_candidate {
+    uint32_t token;
+    float p;        /* that it comes next, given the context and the path */
+    uint8_t source; /* the one that gave most of p */
+};
+
+struct drafter;
+struct draft_store;
+
+struct drafter_opts {
+    uint32_t vocab;
+    uint32_t max_ctx;          /* positions; memory is taken at creation, none later */
+    unsigned sources;          /* bits 1 << enum draft_source; 0: all that exist */
+    struct draft_store *store; /* borrowed; NULL: none */
+};
+
+int drafter_create(struct drafter **out, const struct drafter_opts *o, struct err *e);
+void drafter_free(struct drafter *d); /* wipes */
+
+/* The committed tokens are now tokens[0..n): keeps what it knows of the longest common prefix. Cheap when n grew by
+ * few. */
+void drafter_sync(struct drafter *d, const uint32_t *tokens, uint32_t n);
+/* logits [vocab] are those behind `token` (any computed node, accepted or not). */
+void drafter_logits(struct drafter *d, uint32_t token, const float *logits);
+
+/* Candidates for what follows the context and path[0..n_path): at most cap, by falling p, their sum at most 1. */
+int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap);
+/* What came true after the context of the last sync: offered is what drafter_next had said there with an empty path.
+ * For calibration. */
+void drafter_outcome(struct drafter *d, const struct draft_candidate *offered, int n, uint32_t truth);
+
+/* A tree of guesses below the last committed token. Nodes stand parents first. */
+struct draft_node {
+    uint32_t token;
+    int parent; /* index; -1: a child of the last committed token */
+    float p;    /* given the parent */
+    float path; /* product along the path */
+    uint8_t source;
+};
+/* Grows tree[0..n) best first to at most cap nodes (the frontier in the order of path probability), taking no node
+ * whose path probability is below least. Nodes that are there already stay as they are. root[0..n_root): tokens between
+ * the committed context and the tree's root, such as the one that was just sampled. Returns the new n. */
+int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap,
+                    float least);
+
+#endif
