@@ -1,7 +1,9 @@
+# shellcheck shell=sh
 # For the scripts that measure a serve-cloud process: $BUILD names the build. Read with "."; ends with the script.
 dir=$(mktemp -d)
 server=
 server_end() {
+    # shellcheck disable=SC2015 # both have to be tried
     [ -z "$server" ] || { kill "$server" 2>/dev/null && wait "$server" 2>/dev/null || :; }
     rm -rf "$dir"
 }
@@ -17,7 +19,8 @@ server_start() {
         kill -0 $server 2>/dev/null || { cat "$dir/log" >&2; exit 1; }
         sleep 0.1
     done
+    # shellcheck disable=SC2034 # these two are for the scripts that read this one
     address=$(sed 's/^ready \(.*\) pin .*/\1/' "$dir/ready")
-    # shellcheck disable=SC2034 # for the scripts that read this one
+    # shellcheck disable=SC2034 # as well
     pin=$(sed 's/.* pin //' "$dir/ready")
 }
