@@ -55,7 +55,8 @@ static void send_window(struct client *c, struct err *e) {
     if (c->sent + (uint32_t)n > CTX) { /* from an empty context; nothing is in flight, for it decodes */
         if (c->m->ops->rewind(c->m, 0, NODE_NONE, e) != 0)
             die("rewind", e);
-        c->sent = c->len = 0;
+        c->sent = 0;
+        c->len = 0;
         c->head = c->id;
     }
     for (int i = 0; i < n; i++, c->sent++, c->id++)
