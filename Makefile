@@ -55,7 +55,7 @@ FLAGS_cmd/version.c           := -DSPLITINF_VERSION='"$(VERSION)"' -DSPLITINF_CO
 CORE_C := $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c)) \
           $(if $(filter aarch64,$(ARCH)),$(wildcard core/cpu/isa_neon*.c)) \
           $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(sort $(wildcard core/*/*.c)))
-TOK_C  := $(wildcard tok/*.c)
+TOK_C  := $(wildcard tok/*.c tok/*/*.c)
 NET_C  := $(wildcard net/*.c)
 CMD_C  := $(wildcard cmd/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
