@@ -341,7 +341,7 @@ static void misbehave(struct peer *p, const struct deed *d) {
 Test(batch, who_breaks_the_protocol_loses_its_session_and_nobody_else) {
     static const struct node ok[2] = {{11, 10, 10}, {12, 11, 11}}, old_id = {10, 8, 8}, pos = {11, 10, 11},
                              beyond[3] = {{11, 10, 10}, {12, 11, 11}, {13, 12, 12}};
-    static const uint32_t skip = 10, unknown = 77, twice[2] = {9, 9};
+    static const uint32_t skip = 10, unknown = 77, twice[2] = {9, 9}, five[5] = {9, 10, 11, 12, 13};
     const struct deed deeds[] = {
         {.name = "seq again", .s = {.seq = 1}},
         {.name = "seq ahead", .s = {.seq = 9}},
@@ -349,6 +349,8 @@ Test(batch, who_breaks_the_protocol_loses_its_session_and_nobody_else) {
         {.name = "commit of no child", .s = {.commit = &skip, .n_commit = 1}},
         {.name = "commit of nobody", .s = {.commit = &unknown, .n_commit = 1}},
         {.name = "commit twice", .s = {.commit = twice, .n_commit = 2}},
+        {.name = "more commits than live", .s = {.commit = five, .n_commit = 5}},
+        {.name = "more cancels than live", .s = {.cancel = five, .n_cancel = 5}},
         {.name = "an id again", .s = {.nodes = &old_id, .n_nodes = 1}},
         {.name = "a wrong position", .s = {.nodes = &pos, .n_nodes = 1}},
         {.name = "more than live", .s = {.nodes = beyond, .n_nodes = 3}},
