@@ -230,13 +230,24 @@ bool serve_port(struct server *v, struct port *p, double now) {
     return true;
 }
 
-/* A connection that is gone leaves its session behind. */
+/* A BYE may stand behind a SUBMIT that has to wait. */
+static bool said_bye(const struct port *p) {
+    for (const struct frame *f = p->inbox.first; f; f = f->next)
+        if (f->type == WIRE_BYE)
+            return true;
+    return false;
+}
+
 void serve_gone(struct server *v, struct port *p, double now) {
     struct cloud_session *c = p->session;
     if (c) {
         submit_forget(c, &v->scratch);
-        sessions_log(c, "detached", NULL);
-        sessions_detach(&v->sessions, c, now);
+        if (said_bye(p)) {
+            sessions_end(&v->sessions, c, "ended");
+        } else {
+            sessions_log(c, "detached", NULL);
+            sessions_detach(&v->sessions, c, now);
+        }
     }
     port_drop(p);
 }

@@ -289,6 +289,29 @@ Test(batch, bye_ends_a_session_and_the_last_one_takes_the_kv_with_it) {
     batch_rig_close(&r);
 }
 
+Test(batch, bye_counts_although_what_came_before_it_waits) {
+    struct batch_rig r;
+    struct peer p;
+    batch_rig_open(&r, TINY, 1, 1, &(struct batch_opts){0});
+    peer_open(&r, &p, 1, CODEC_F16);
+    peer_hello(&p, 100, 10, NULL);
+    gate_allow(&r, 0);
+    struct node n = {p.next_id++, NODE_NONE, 0};
+    peer_submit(&p, &(struct wire_submit_parts){.nodes = &n, .n_nodes = 1});
+    gate_wait(&r);
+    peer_submit(&p, &(struct wire_submit_parts){.commit = &n.id, .n_commit = 1}); /* waits for that very node */
+    struct wbuf w = {0};
+    wire_put_bye(&w);
+    peer_post(&p, &w);
+    wbuf_free(&w);
+    peer_drop(&p);
+    gate_allow(&r, -1);
+    WAIT_STAT(&r, attached, 0);
+    cr_assert_eq(rig_stats(&r).sessions, 0, "it waits for a client that said it does not come again");
+    peer_close(&p);
+    batch_rig_close(&r);
+}
+
 Test(batch, a_detached_session_lives_for_its_ttl) {
     struct batch_rig r;
     struct peer p;
