@@ -170,6 +170,20 @@ static bool on_submit(struct server *v, struct port *p, struct frame *f) {
     return true;
 }
 
+/* The client gives up this connection, not its session. */
+static void on_error(struct server *v, struct port *p, const struct frame *f) {
+    struct err e = {0};
+    int code;
+    char text[WIRE_MAX_TEXT + 1];
+    if (wire_get_error(f->buf.p, f->buf.n, &code, text, &e) != 0) {
+        serve_fail(v, p, WIRE_E_PROTOCOL, e.msg);
+        return;
+    }
+    log_line(LOG_WARN, "session event=given-up id=%llu peer=%s code=%d", (unsigned long long)p->session->number,
+             p->name, code);
+    port_end(p);
+}
+
 static void on_challenge(struct server *v, struct port *p, const struct frame *f) {
     struct cloud_session *c = p->session;
     struct err e = {0};
@@ -215,6 +229,8 @@ bool serve_port(struct server *v, struct port *p, double now) {
             on_hello(v, p, f, now);
         } else if (f->type == WIRE_CHALLENGE && p->session) {
             on_challenge(v, p, f);
+        } else if (f->type == WIRE_ERROR && p->session) {
+            on_error(v, p, f);
         } else if (f->type == WIRE_BYE && p->session) {
             submit_forget(p->session, &v->scratch);
             sessions_end(&v->sessions, p->session, "ended");

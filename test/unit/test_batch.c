@@ -289,6 +289,31 @@ Test(batch, bye_ends_a_session_and_the_last_one_takes_the_kv_with_it) {
     batch_rig_close(&r);
 }
 
+Test(batch, an_error_of_the_client_ends_the_connection_and_not_the_session) {
+    struct batch_rig r;
+    struct peer p;
+    batch_rig_open(&r, TINY, 1, 1, &(struct batch_opts){0});
+    peer_open(&r, &p, 1, CODEC_F16);
+    peer_hello(&p, 100, 10, NULL);
+    peer_chain(&p, 3);
+    peer_chain(&p, 1);
+    uint32_t len = p.welcome.len;
+    uint8_t token[WIRE_TOKEN];
+    memcpy(token, p.welcome.token, sizeof token);
+    struct wbuf w = {0};
+    wire_put_error(&w, WIRE_E_PROTOCOL, "a RESULT for nothing");
+    peer_post(&p, &w);
+    wbuf_free(&w);
+    cr_assert_eq(peer_frame(&p), 0, "the last message has no answer");
+    peer_drop(&p);
+    peer_again(&p, 1);
+    peer_hello(&p, 100, 10, token);
+    cr_assert(p.welcome.resumed);
+    cr_assert_eq(p.welcome.len, len);
+    peer_close(&p);
+    batch_rig_close(&r);
+}
+
 Test(batch, bye_counts_although_what_came_before_it_waits) {
     struct batch_rig r;
     struct peer p;
