@@ -159,7 +159,11 @@ static bool on_submit(struct server *v, struct port *p, struct frame *f) {
     }
     if (rc != 0) {
         port_done(p, f);
-        serve_fail(v, p, e.kind == ERR_PEER ? WIRE_E_PROTOCOL : WIRE_E_TOO_LARGE, e.msg);
+        serve_fail(v, p,
+                   e.kind == ERR_PEER     ? WIRE_E_PROTOCOL
+                   : e.kind == ERR_MEMORY ? WIRE_E_FULL
+                                          : WIRE_E_TOO_LARGE,
+                   e.msg);
         return true;
     }
     if (f->n_waiting > 0)

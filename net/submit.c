@@ -109,6 +109,9 @@ static int audit_begin(struct cloud_session *c, struct submit_scratch *s, struct
         if (wire_node(v->nodes, i).parent != (i ? wire_node(v->nodes, i - 1).id : NODE_NONE))
             return err_set(e, ERR_PEER, "SUBMIT %u: the nodes of an audit are not a chain", v->seq);
     size_t bytes = audit_store_bytes(v->n_nodes, s->n_leaves, s->hidden);
+    if (bytes > AUDIT_BYTES)
+        return err_set(e, ERR_USAGE, "an audit of %d nodes needs %.0f MB and all audits have %.0f MB: try fewer",
+                       v->n_nodes, (double)bytes / 1e6, (double)AUDIT_BYTES / 1e6);
     if (bytes > s->audit_bytes)
         return err_set(e, ERR_MEMORY, "an audit of %d nodes needs %.0f MB and %.0f MB are left: try fewer, or later",
                        v->n_nodes, (double)bytes / 1e6, (double)s->audit_bytes / 1e6);
