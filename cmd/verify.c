@@ -107,7 +107,7 @@ struct verify {
     struct run local, remote;
     struct comparison results[2 * MAX_PROMPTS];
     int n_results, n_different;
-    double audit_worst;
+    struct audit_report audit;
 };
 
 /* ---- prompts ---- */
@@ -197,7 +197,7 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
     if (fingerprint_hello(en->weights, v->middle.lo, v->middle.hi, hello, e) != 0)
         return -1;
     hello->kv = (uint8_t)en->o.kv;
-    hello->quant = (uint8_t)en->o.quant;
+    hello->quant = (uint8_t)engine_quant(en, 1);
     hello->ctx = en->ctx;
     hello->live = session_live(en->chunk, engine_cloud_windows(en));
     return 0;
@@ -324,8 +324,7 @@ static int audit(struct verify *v, const struct wire_hello *hello, struct err *e
     n = n < v->en.chunk ? n : v->en.chunk;
     if (open_tunnel(v, &t, hello, e) != 0)
         return -1;
-    int rc =
-        verify_audit(&v->en, tunnel_middle(t), &v->middle, p->p, n, v->o->audit, v->o->common.json, &v->audit_worst, e);
+    int rc = verify_audit(&v->en, tunnel_middle(t), &v->middle, p->p, n, v->o->audit, v->o->common.json, &v->audit, e);
     tunnel_close(t);
     return rc;
 }
@@ -349,10 +348,13 @@ static int print_json(struct verify *v, const struct err *caught, struct err *e)
                            : yyjson_mut_obj_add_int(d, r, "first_difference", c->first + 1));
     }
     if (v->o->audit && ok)
-        ok = yyjson_mut_obj_add_int(d, o, "audited_layers", v->o->audit) &&
+        ok = yyjson_mut_obj_add_int(d, o, "audited_layers", v->audit.n_layers) &&
+             yyjson_mut_obj_add_int(d, o, "audit_positions", v->audit.n_rows) &&
+             yyjson_mut_obj_add_str(d, o, "audit_backend", v->audit.backend) &&
+             yyjson_mut_obj_add_real(d, o, "audit_tolerance", v->audit.tolerance) &&
              yyjson_mut_obj_add_bool(d, o, "audit_passed", !caught) &&
              (caught ? yyjson_mut_obj_add_str(d, o, "audit_error", caught->msg)
-                     : yyjson_mut_obj_add_real(d, o, "audit_largest_difference", v->audit_worst));
+                     : yyjson_mut_obj_add_real(d, o, "audit_largest_difference", v->audit.worst));
     char *text = ok ? yyjson_mut_write(d, YYJSON_WRITE_NEWLINE_AT_END, NULL) : NULL;
     yyjson_mut_doc_free(d);
     if (!text)
@@ -395,6 +397,16 @@ static void close_verify(struct verify *v) {
     wipe_free(v, sizeof *v);
 }
 
+/* Whoever names a pin means a cloud: to verify another one, in this process, would only look like an answer. */
+static int check_cloud(const struct tunnel_opts *t, struct err *e) {
+    if (tunnel_wanted(t))
+        return tunnel_check(t, e);
+    return t->pin.n || t->trust_first
+               ? err_set(e, ERR_USAGE, "%s goes with --cloud HOST:PORT; without that, verify starts a cloud of its own",
+                         t->pin.n ? "--pin" : "--trust-on-first-use")
+               : 0;
+}
+
 static int run(void *values, const struct opt_result *given, struct err *e) {
     struct verify_opts *o = values;
     struct verify *v = calloc(1, sizeof *v);
@@ -409,7 +421,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
         return err_set(e, ERR_MEMORY, "out of memory");
     v->o = o;
     o->engine.home = o->common.home;
-    if (tunnel_wanted(&o->engine.tunnel) && tunnel_check(&o->engine.tunnel, e) != 0)
+    if (check_cloud(&o->engine.tunnel, e) != 0)
         goto out;
     if (engine_open(&v->en, &o->engine, e) != 0)
         goto out;
