@@ -198,7 +198,7 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
     if (fingerprint_hello(en->weights, v->middle.lo, v->middle.hi, hello, e) != 0)
         return -1;
     hello->kv = (uint8_t)en->o.kv;
-    hello->quant = (uint8_t)en->o.quant;
+    hello->quant = (uint8_t)engine_quant(en, 1);
     hello->ctx = en->ctx;
     hello->live = session_live(en->chunk, engine_cloud_windows(en));
     return 0;
@@ -212,13 +212,14 @@ static int count_memory(struct verify *v, struct err *e) {
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
     int windows = engine_cloud_windows(en);
     uint64_t slots = (uint64_t)en->ctx + session_live(en->chunk, windows);
+    const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     const struct part edges[3] = {en->parts[0], {0}, en->parts[2]}, middle[3] = {{0}, v->middle, {0}};
-    if (memory_plan(&p, en->weights, edges, (enum quant)en->o.quant, kv, slots, en->chunk, e) != 0)
+    if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, e) != 0)
         return -1;
     en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows);
     if (tunnel_wanted(&en->o.tunnel))
         return 0;
-    if (memory_plan(&p, en->weights, middle, (enum quant)en->o.quant, kv, 0, en->chunk, e) != 0)
+    if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
         return -1;
     en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle);
     return 0;

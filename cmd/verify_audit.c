@@ -96,7 +96,7 @@ static int open_layer(struct auditor *a, const uint8_t root[WIRE_DIGEST], int la
     struct wire_opening o;
     const struct audit_check c = {.weights = a->en->weights,
                                   .backend = a->en->backend,
-                                  .quant = (enum quant)a->en->o.quant,
+                                  .quant = engine_quant(a->en, 1),
                                   .kv_type = a->en->o.kv ? DT_F32 : DT_F16,
                                   .codec = a->en->codec,
                                   .lo = a->middle->lo,

@@ -216,5 +216,18 @@ check "Ctrl-C ends the wait for a cloud" interrupted
 
 no_content() { ! grep -rhiE 'fox|emma|story' "$SCRATCH"/a.err "$SCRATCH"/b.err >&2; }
 check "no word of the conversation is in a log" no_content
+mixed() {
+    serve q --model $model --listen 127.0.0.1:0 --quant q8 && refused 1 "quant" "$SPLITINF" chat --model $model \
+        --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --prompt "$prompt" || return 1
+    "$SPLITINF" chat --model $model --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --middle-quant q8 --prompt "$prompt" \
+        --quiet --max-tokens 40 </dev/null >"$out" && alone --quiet --max-tokens 40 --middle-quant q8 >"$SCRATCH/alone" &&
+        [ -s "$out" ] && cmp "$out" "$SCRATCH/alone" &&
+        "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --middle-quant q8 --tokens 4 \
+            --audit 3 >"$out" 2>"$err" && has "$out" "bit for bit"
+    rc=$?
+    stop "$q_process"
+    return $rc
+}
+check "a cloud with quantised weights, and full ones at home" mixed
 leaves() { kill "$a_process"; wait "$a_process"; }
 check "SIGTERM ends a cloud with status 0" leaves
