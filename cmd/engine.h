@@ -50,6 +50,7 @@ struct engine {
     struct part parts[3]; /* front, middle, back */
     uint32_t ctx;
     int chunk;
+    uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
 
     struct backend *backend;
     struct stage *stages[3];

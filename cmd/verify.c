@@ -3,6 +3,7 @@
 #include "cmd/command.h"
 #include "cmd/interrupt.h"
 #include "cmd/json.h"
+#include "cmd/memory.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"
@@ -203,10 +204,33 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
     return 0;
 }
 
+/* What the split side takes beside the model alone: KV of its own for the edge layers and, when the cloud is in this
+ * process, the middle layers once more. */
+static int count_memory(struct verify *v, struct err *e) {
+    struct engine *en = &v->en;
+    struct memory_plan p;
+    enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    int windows = engine_cloud_windows(en);
+    uint64_t slots = (uint64_t)en->ctx + session_live(en->chunk, windows);
+    const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
+    const struct part edges[3] = {en->parts[0], {0}, en->parts[2]}, middle[3] = {{0}, v->middle, {0}};
+    if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, e) != 0)
+        return -1;
+    en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows);
+    if (tunnel_wanted(&en->o.tunnel))
+        return 0;
+    if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
+        return -1;
+    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle);
+    return 0;
+}
+
 /* The whole model here, then the same edge layers with a middle that is elsewhere. */
 static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e) {
     struct engine *en = &v->en;
     struct tunnel_opts tunnel = en->o.tunnel;
+    if (count_memory(v, e) != 0)
+        return -1;
     en->o.tunnel.cloud.n = 0; /* this engine is the local side, behind the same codec */
     if (!en->o.tunnel.codec)
         en->o.tunnel.codec = 1 + CODEC_F16;
