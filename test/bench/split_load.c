@@ -55,7 +55,7 @@ static char through_address[LINKS][32];
 static struct link *links[LINKS];
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 
-static void die(const char *what, const struct err *e) {
+static _Noreturn void die(const char *what, const struct err *e) {
     fprintf(stderr, "split_load: %s: %s\n", what, e ? e->msg : strerror(errno));
     exit(2);
 }
