@@ -342,7 +342,8 @@ int main(int argc, char **argv) {
 
     int warm = seconds > 20 ? 10 : seconds / 2;
     double first = 0, last = 0, most = 0;
-    for (int s = 1; s <= seconds; s++) {
+    /* On a slow machine longer, until there is something to judge by. */
+    for (int s = 1; s <= seconds || (counts->talks < (unsigned long)n && s < seconds + 300); s++) {
         usleep((useconds_t)1e6);
         last = resident_mb(server);
         first = s == warm ? last : first;
