@@ -1,10 +1,11 @@
 #!/bin/sh
+# shellcheck disable=SC2154 # serve sets $a_at, $a_pin, $a_process and the like
 # The main job as a user runs it: serve-cloud in one process, chat in another, TLS between them; the text is the one of the
 # model alone behind the same codec, whatever happens to the connection, the cloud or the client.
 . test/lib.sh
 out=$SCRATCH/out err=$SCRATCH/err model=test/models/tiny
 servers=
-trap 'for s in $servers; do kill -9 $s 2>/dev/null; done' EXIT
+trap 'for each in $servers; do kill -9 "$each" 2>/dev/null; done' EXIT
 pin=$("$SPLITINF" identity --home "$SCRATCH/client")
 prompt="Tell me a story about a fox."
 
@@ -32,7 +33,6 @@ serve() {
     eval "${box}_pin=$(sed 's/.* pin //' "$SCRATCH/$box.out")"
 }
 stop() { kill "$1" 2>/dev/null; wait "$1" 2>/dev/null; }
-# shellcheck disable=SC2154 # set by serve
 split() { "$SPLITINF" chat --model $model --home "$SCRATCH/client" --cloud "$a_at" --pin "$a_pin" --prompt "$prompt" "$@" </dev/null; }
 alone() { "$SPLITINF" chat --model $model --home "$SCRATCH/client" --local --codec f16 --prompt "$prompt" "$@" </dev/null; }
 
@@ -166,7 +166,6 @@ killed() {
 }
 check "a cloud that is killed and started again in mid-answer" killed
 second() {
-    # shellcheck disable=SC2154
     talk --cloud "$b_at" --pin "$b_pin" --cloud "$a_at" --pin "$a_pin" --patience 8 || return 1
     kill -9 "$b_process"
     wait "$b_process" 2>/dev/null
