@@ -12,7 +12,10 @@ enum {
 
 static const double FORGET = 0.96;     /* per measurement of a fit */
 static const double MIN_SPREAD = 0.25; /* variance of rows below which a slope says nothing new */
-static const double LOSS = 1.01;       /* speculation may cost this much of plain decoding */
+static const double FAR_MS = 5;        /* a link beside which the noise of this machine is small */
+static const double FADE = 0.99;       /* and the old one is believed less and less, until a wide window tells */
+static const double LOSS = 1.03;       /* far away a guess costs next to nothing, and it is good to be ready; */
+static const double NEAR_LOSS = 0.98;  /* near by speculation has to gain, or it is not worth the trouble */
 static const double CLEAR_LOSS = 1.2;  /* and when it costs so much more, a shorter block is enough */
 static const double BELIEF = 0.98;     /* forgetting of offers */
 static const double PRIOR = 1.0;       /* offers' worth of trust at the start */
@@ -27,6 +30,8 @@ void price_fit_add(struct price_fit *f, double rows, double ms) {
     if (spread > MIN_SPREAD) {
         double slope = (f->xy / f->w - mx * my) / spread, most = my / mx;
         f->slope = slope < 0 ? 0 : slope < most ? slope : most;
+    } else {
+        f->slope *= FADE;
     }
     f->fixed = my - f->slope * mx;
     if (f->fixed < 0)
@@ -54,7 +59,7 @@ static double trust(const struct price *p) {
 void price_plain(struct price *p, double ms) {
     /* Moves quickly at the start, and is not carried away by one token that something else held up. */
     double keep = p->seen < 8 ? p->seen / (p->seen + 1.0) : 7.0 / 8;
-    if (p->seen >= PLAIN_FIRST && ms > 2 * p->plain_ms)
+    if (p->seen > 2 && ms > 2 * p->plain_ms)
         ms = 2 * p->plain_ms;
     p->plain_ms = p->plain_ms * keep + ms * (1 - keep);
     p->plain_age = 0;
@@ -62,7 +67,8 @@ void price_plain(struct price *p, double ms) {
 }
 
 static void block_over(struct price *p) {
-    bool lost = p->block_ms > LOSS * p->plain_ms * p->block_n;
+    double most = p->link.fixed > FAR_MS ? LOSS : NEAR_LOSS;
+    bool lost = p->block_ms > most * p->plain_ms * p->block_n;
     p->block_ms = 0;
     p->block_n = 0;
     if (!lost) {
@@ -73,13 +79,18 @@ static void block_over(struct price *p) {
     p->off_next = 2 * p->off_left < OFF_MOST ? 2 * p->off_left : OFF_MOST;
 }
 
+/* Is it known what plain decoding costs? */
+static bool settled(const struct price *p) {
+    return p->seen >= PLAIN_FIRST || (p->seen > 0 && p->link.fixed > FAR_MS);
+}
+
 void price_token(struct price *p, double ms) {
     p->plain_age++;
     if (p->off_left > 0) {
         p->off_left--;
         return;
     }
-    if (p->seen < PLAIN_FIRST)
+    if (!settled(p))
         return;
     if (!p->tried) { /* the first token with speculation warms up */
         p->tried = true;
@@ -93,7 +104,7 @@ void price_token(struct price *p, double ms) {
 }
 
 bool price_on(const struct price *p) {
-    return p->seen >= PLAIN_FIRST && p->off_left == 0;
+    return p->off_left == 0;
 }
 
 bool price_probe(const struct price *p) {
@@ -111,7 +122,7 @@ static double row_cost(const struct price *p) {
 
 double price_least(const struct price *p) {
     double save = saved(p);
-    return save > 0 ? row_cost(p) / save / trust(p) : 2;
+    return save > 0 && settled(p) ? row_cost(p) / save / trust(p) : 2;
 }
 
 int price_cap(const struct price *p, int max_nodes) {

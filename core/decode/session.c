@@ -231,9 +231,12 @@ static int launch(struct session *s, const uint32_t *tokens, int n, struct err *
     f->first = s->next_id;
     f->n = n;
     f->missing = s->split ? n : 0;
+    f->alone = s->n_flights == 0;
+    f->compute_ms = 0;
     memset(f->got, 0, (size_t)n * sizeof *f->got);
     if (session_launch(s, tokens, n, f->x, e) != 0)
         return -1;
+    f->sent_ms = clock_ms();
     s->n_flights++;
     return 0;
 }
@@ -263,6 +266,8 @@ static int sort_in(struct session *s, const struct middle_result *r, struct err 
             return session_middle_failed(s, e);
         }
         f->got[at] = true;
+        if (i == 0)
+            f->compute_ms += r->compute_ms;
         f->missing--;
         memcpy(f->x + at * hidden, x, hidden * sizeof *f->x);
     }
@@ -290,11 +295,14 @@ static int land(struct session *s, struct flight **out, struct err *e) {
     struct stage *back = s->o.back;
     struct flight *f = *out = flight_at(s, 0);
     double t0 = clock_ms();
+    bool waited = f->missing > 0;
     while (f->missing > 0)
         if (session_gather(s, -1, e) < 0)
             return -1;
     double t1 = clock_ms();
     s->stats.middle_ms += t1 - t0;
+    if (s->split && f->alone && waited)
+        speculation_window(s, f->n, t1 - f->sent_ms, f->compute_ms);
     if (rows_of(s, f->first, f->n, e) != 0)
         return -1;
     const struct batch b = {.rows = s->rows, .n = f->n};

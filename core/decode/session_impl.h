@@ -10,10 +10,12 @@ struct speculation;
 
 /* A window between front and back. Its ids are consecutive. */
 struct flight {
-    uint32_t first; /* id of its first node */
-    int n, missing; /* rows; of them still in the middle */
-    bool *got;      /* [max_rows] */
-    float *x;       /* [max_rows][hidden]: what left the front, then row by row what came from the middle */
+    uint32_t first;             /* id of its first node */
+    int n, missing;             /* rows; of them still in the middle */
+    bool alone;                 /* nothing was in flight before it */
+    double sent_ms, compute_ms; /* of the pass so far */
+    bool *got;                  /* [max_rows] */
+    float *x;                   /* [max_rows][hidden]: what left the front, then row by row what came from the middle */
 };
 
 /* What the middle has to be told before the next pass. */

@@ -382,6 +382,11 @@ bool speculation_wanted(struct session *s) {
     return p->o.mode != SESSION_AUTO || price_on(&p->price);
 }
 
+void speculation_window(struct session *s, int rows, double elapsed_ms, double compute_ms) {
+    if (s->spec)
+        price_window(&s->spec->price, rows, elapsed_ms, compute_ms);
+}
+
 void speculation_plain(struct session *s, double ms) {
     if (!s->spec || s->spec->o.mode != SESSION_AUTO)
         return;
