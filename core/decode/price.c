@@ -13,7 +13,7 @@ enum {
 static const double FORGET = 0.96;     /* per measurement of a fit */
 static const double MIN_SPREAD = 0.25; /* variance of rows below which a slope says nothing new */
 static const double FAR_MS = 5;        /* a link beside which the noise of this machine is small */
-static const double FADE = 0.99;       /* and the old one is believed less and less, until a wide window tells */
+static const double FADE = 0.97;       /* and the old one is believed less and less, until a wide window tells */
 static const double LOSS = 1.03;       /* far away a guess costs next to nothing, and it is good to be ready; */
 static const double NEAR_LOSS = 0.98;  /* near by speculation has to gain, or it is not worth the trouble */
 static const double CLEAR_LOSS = 1.2;  /* and when it costs so much more, a shorter block is enough */
