@@ -64,6 +64,38 @@ verify_alone() {
 }
 check "verify starts a cloud of its own" verify_alone
 
+pin_alone() { "$SPLITINF" verify --model $model --home "$SCRATCH/client" --pin "$a_pin" --tokens 2 >"$out" 2>"$err"; [ $? = 2 ] && has "$err" "--cloud" && [ ! -s "$out" ]; }
+check "verify with a pin and no cloud is no verification" pin_alone
+echo "Once upon a time there was a fox" >"$SCRATCH/one"
+small="--prompts $SCRATCH/one --tokens 1 --audit 2" # its text is longer than the windows of the cloud w
+audit_small() {
+    # shellcheck disable=SC2086,SC2154 # words; set by serve
+    serve w --model $model --listen 127.0.0.1:0 --max-rows 4 &&
+        "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$w_at" --pin "$w_pin" $small >"$out" 2>"$err" &&
+        has "$out" "audit   4 positions" "every bit" "audit   layer"
+}
+check "an audit of a cloud that takes small windows only" audit_small
+audit_stopped() {
+    sessions=$(grep -c "session event=created" "$SCRATCH/w.err")
+    # shellcheck disable=SC2086
+    "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$w_at" --pin "$w_pin" $small --link-rtt 400 --json \
+        >"$out" 2>"$err" </dev/null &
+    client=$!
+    n=0
+    until [ "$(grep -c "session event=created" "$SCRATCH/w.err")" -ge $((sessions + 2)) ]; do # the second is that of the audit
+        n=$((n + 1))
+        [ $n -lt 1200 ] && kill -0 $client 2>/dev/null || { cat "$err" >&2; return 1; }
+        sleep 0.05
+    done
+    sleep 0.3
+    kill -INT $client
+    wait $client
+    status=$?
+    stop "$w_process"
+    [ $status = 130 ] && [ ! -s "$out" ] || { echo "status $status" >&2; cat "$out" "$err" >&2; return 1; }
+}
+check "Ctrl-C in an audit accuses nobody" audit_stopped
+
 # Who may not, and what does not fit together.
 refused() { # STATUS TEXT COMMAND...
     want=$1 text=$2
@@ -184,5 +216,18 @@ check "Ctrl-C ends the wait for a cloud" interrupted
 
 no_content() { ! grep -rhiE 'fox|emma|story' "$SCRATCH"/a.err "$SCRATCH"/b.err >&2; }
 check "no word of the conversation is in a log" no_content
+mixed() {
+    serve q --model $model --listen 127.0.0.1:0 --quant q8 && refused 1 "quant" "$SPLITINF" chat --model $model \
+        --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --prompt "$prompt" || return 1
+    "$SPLITINF" chat --model $model --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --middle-quant q8 --prompt "$prompt" \
+        --quiet --max-tokens 40 </dev/null >"$out" && alone --quiet --max-tokens 40 --middle-quant q8 >"$SCRATCH/alone" &&
+        [ -s "$out" ] && cmp "$out" "$SCRATCH/alone" &&
+        "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --middle-quant q8 --tokens 4 \
+            --audit 3 >"$out" 2>"$err" && has "$out" "bit for bit"
+    rc=$?
+    stop "$q_process"
+    return $rc
+}
+check "a cloud with quantised weights, and full ones at home" mixed
 leaves() { kill "$a_process"; wait "$a_process"; }
 check "SIGTERM ends a cloud with status 0" leaves
