@@ -33,9 +33,10 @@ struct speculation {
     struct draft_node *tree; /* [max_nodes]; parents first */
     struct guess *guess;     /* [max_nodes]: of the same nodes */
     int n;
-    int *map;    /* [max_nodes]: scratch of compactions */
-    float *x;    /* [max_nodes + 1][hidden]: rows that came from the middle, by place */
-    int *places; /* [max_nodes + 1]: free ones */
+    int *map;         /* [max_nodes]: scratch of compactions */
+    uint32_t *doomed; /* [max_nodes + 1]: scratch of cancels */
+    float *x;         /* [max_nodes + 1][hidden]: rows that came from the middle, by place */
+    int *places;      /* [max_nodes + 1]: free ones */
     int n_places;
     float *pass;      /* [max_nodes + 1][hidden]: rows of one pass */
     uint32_t *tokens; /* [max_nodes + 1]: of one window */
@@ -80,12 +81,13 @@ int speculation_create(struct session *s, struct err *e) {
     p->tree = calloc(n, sizeof *p->tree);
     p->guess = calloc(n, sizeof *p->guess);
     p->map = calloc(n, sizeof *p->map);
+    p->doomed = calloc(n, sizeof *p->doomed);
     p->places = calloc(n, sizeof *p->places);
     p->tokens = calloc(n, sizeof *p->tokens);
     p->x = malloc(n * hidden * sizeof *p->x);
     p->pass = malloc(n * hidden * sizeof *p->pass);
     p->logits = malloc(BACK_ROWS * vocab * sizeof *p->logits);
-    if (!p->tree || !p->guess || !p->map || !p->places || !p->tokens || !p->x || !p->pass || !p->logits)
+    if (!p->tree || !p->guess || !p->map || !p->doomed || !p->places || !p->tokens || !p->x || !p->pass || !p->logits)
         return err_set(e, ERR_MEMORY, "out of memory for %d guesses", p->max_nodes);
     forget(p);
     return 0;
@@ -99,6 +101,7 @@ void speculation_free(struct session *s) {
     wipe_free(p->tree, n * sizeof *p->tree);
     free(p->guess);
     free(p->map);
+    free(p->doomed);
     free(p->places);
     wipe_free(p->tokens, n * sizeof *p->tokens);
     wipe_free(p->x, rows);
@@ -118,28 +121,29 @@ void speculation_forget(struct session *s) {
 
 /* ---- the tree ---- */
 
-static void cancel(struct session *s, uint32_t id) {
-    struct err why = {0};
-    kv_table_cancel(s->table, id);
-    if (s->debt == SOUND && s->o.middle->ops->cancel(s->o.middle, id, &why) != 0)
-        session_middle_failed(s, &why); /* the next call that needs the middle finds out */
-}
-
-/* Cancels every branch but that of node keep (-1: all). The nodes stay in the arrays. */
-static void cancel_others(struct session *s, int keep) {
+/* Cancels every branch but that of node keep (-1: all), and a head that is not committed. The nodes stay in the arrays.
+ */
+static int cancel_branches(struct session *s, int keep, struct err *e) {
     struct speculation *p = s->spec;
+    int n = 0;
+    if (p->has_head)
+        p->doomed[n++] = p->head.id;
     for (int i = 0; i < p->n; i++)
         if (p->tree[i].parent < 0 && i != keep)
-            cancel(s, p->guess[i].id);
+            p->doomed[n++] = p->guess[i].id;
+    kv_table_cancel(s->table, p->doomed, n);
+    for (int i = 0; i < n && s->debt == SOUND; i++)
+        if (s->o.middle->ops->cancel(s->o.middle, p->doomed[i], e) != 0)
+            return session_middle_failed(s, e);
+    return 0;
 }
 
 void speculation_drop(struct session *s) {
     struct speculation *p = s->spec;
+    struct err ignored = {0}; /* the middle's debt says it */
     if (!p || (p->n == 0 && !p->has_head))
         return;
-    cancel_others(s, -1);
-    if (p->has_head)
-        cancel(s, p->head.id);
+    (void)cancel_branches(s, -1, &ignored);
     speculation_forget(s);
 }
 
@@ -173,7 +177,6 @@ static int find_child(const struct speculation *p, uint32_t token) {
 static void descend(struct session *s, int at) {
     struct speculation *p = s->spec;
     int n = 0;
-    cancel_others(s, at);
     p->head = p->guess[at];
     p->has_head = true;
     for (int i = 0; i < p->n; i++) {
@@ -400,11 +403,13 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     int at = find_child(p, token), from, rows = 0;
     bool hit = at >= 0;
     learn(s, token);
+    if (cancel_branches(s, at, e) != 0)
+        return -1;
     if (hit) {
         descend(s, at);
         s->stats.hits++;
     } else {
-        speculation_drop(s);
+        speculation_forget(s);
         p->head = (struct guess){.pos = s->n};
         s->stats.steps++;
     }

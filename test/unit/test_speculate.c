@@ -4,6 +4,7 @@
 #include "core/decode/session_impl.h"
 #include "core/decode/speculate.h"
 #include "core/model/local_middle.h"
+#include "test/unit/model_rig.h"
 #include "test/unit/oracle.h"
 #include "test/unit/shaky.h"
 #include "test/unit/toy.h"
@@ -14,7 +15,7 @@
 
 enum { ROWS = 16, PROMPT = 20 };
 
-struct rig {
+struct toy_rig {
     struct stage front, mid, back;
     struct middle *inner;
     struct shaky shaky;
@@ -23,12 +24,12 @@ struct rig {
 };
 
 /* The last two arguments may be 0: as usual. */
-static void rig_up(struct rig *r, enum session_mode mode, const struct oracle *o, int nodes, int rows) {
+static void rig_up(struct toy_rig *r, enum session_mode mode, const struct oracle *o, int nodes, int rows) {
     struct err e = {0};
     rows = rows ? rows : ROWS;
-    *r = (struct rig){.front = {&toy_ops, &toy_config, {.lo = 0, .hi = 2, .embed = true}},
-                      .mid = {&toy_ops, &toy_config, {.lo = 2, .hi = TOY_LAYERS - 1}},
-                      .back = {&toy_ops, &toy_config, {.lo = TOY_LAYERS - 1, .hi = TOY_LAYERS, .head = true}}};
+    *r = (struct toy_rig){.front = {&toy_ops, &toy_config, {.lo = 0, .hi = 2, .embed = true}},
+                          .mid = {&toy_ops, &toy_config, {.lo = 2, .hi = TOY_LAYERS - 1}},
+                          .back = {&toy_ops, &toy_config, {.lo = TOY_LAYERS - 1, .hi = TOY_LAYERS, .head = true}}};
     r->oracle = *o;
     r->oracle.vocab = TOY_VOCAB;
     cr_assert_eq(local_middle_create(&r->inner, &r->mid, DT_F16, TOY_CTX, session_live(rows, 2), rows, NULL, NULL, &e),
@@ -46,7 +47,7 @@ static void rig_up(struct rig *r, enum session_mode mode, const struct oracle *o
     cr_assert_eq(session_create(&r->s, &so, &e), 0, "%s", e.msg);
 }
 
-static void rig_down(struct rig *r) {
+static void rig_down(struct toy_rig *r) {
     session_free(r->s);
     shaky_free(&r->shaky);
     r->inner->ops->free(r->inner);
@@ -145,7 +146,7 @@ Test(speculate, every_mode_tells_the_same) {
         for (int m = 0; m < 3; m++)
             for (int a = 0; a < 4; a++)
                 for (int how = 0; how < 4; how++) {
-                    struct rig r;
+                    struct toy_rig r;
                     const struct oracle o = {.kind = how % 2 ? ORACLE_BRAGS : ORACLE_HONEST,
                                              .truth = truth,
                                              .n_truth = PROMPT + ANSWER,
@@ -173,7 +174,7 @@ Test(speculate, drafters_that_harm) {
     for (int kind = ORACLE_REPEATS; kind < N_ORACLE_KINDS; kind++)
         for (int m = 1; m < 3; m++)
             for (int nodes = 1; nodes <= SESSION_MAX_NODES; nodes = nodes * 7 - 1) {
-                struct rig r;
+                struct toy_rig r;
                 struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .seed = (uint32_t)nodes};
                 o.kind = (enum oracle_kind)kind;
                 rig_up(&r, modes[m], &o, nodes, nodes == 1 ? 2 : 0);
@@ -185,7 +186,7 @@ Test(speculate, drafters_that_harm) {
 
 /* ---- how many round trips ---- */
 
-static const struct session_stats *run_plain(struct rig *r, enum session_mode mode, double accuracy, int nodes,
+static const struct session_stats *run_plain(struct toy_rig *r, enum session_mode mode, double accuracy, int nodes,
                                              double delay_ms, const uint32_t *truth) {
     struct err e = {0};
     const struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = accuracy};
@@ -198,7 +199,7 @@ static const struct session_stats *run_plain(struct rig *r, enum session_mode mo
 
 Test(speculate, round_trips) {
     uint32_t truth[TOY_CTX];
-    struct rig r;
+    struct toy_rig r;
     tell(0, truth);
     for (int nodes = 1; nodes <= 12; nodes++) {
         const struct session_stats *st = run_plain(&r, SESSION_STOP_AND_WAIT, 1, nodes, 0, truth);
@@ -225,7 +226,7 @@ Test(speculate, ten_thousand_tokens_lose_no_slot) {
     uint32_t truth[TOY_CTX];
     tell(2, truth);
     for (int m = 1; m < 3; m++) {
-        struct rig r;
+        struct toy_rig r;
         struct err e = {0};
         struct oracle o = {
             .kind = ORACLE_BRAGS, .truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 0.8, .width = 3};
@@ -254,7 +255,7 @@ static void fail_everywhere(enum session_mode mode, bool late, int loses, bool p
     bool failed = true;
     tell(1, truth);
     for (int at = 0; failed; at += step) {
-        struct rig r;
+        struct toy_rig r;
         struct oracle o = {
             .kind = ORACLE_BRAGS, .truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 0.8, .width = 2};
         o.seed = (uint32_t)at;
@@ -291,7 +292,7 @@ Test(speculate, stopped_while_it_waits) {
     uint32_t truth[TOY_CTX];
     tell(0, truth);
     for (int at = 0; at < 60; at++) {
-        struct rig r;
+        struct toy_rig r;
         struct err e = {0};
         const struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 0.9};
         rig_up(&r, SESSION_STOP_AND_WAIT, &o, 6, 0);
@@ -314,7 +315,7 @@ Test(speculate, stopped_while_it_waits) {
 
 Test(speculate, modes_change_between_tokens) {
     uint32_t truth[TOY_CTX], seed = 3;
-    struct rig r;
+    struct toy_rig r;
     struct err e = {0};
     tell(0, truth);
     const struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 0.8, .width = 2};
@@ -333,7 +334,7 @@ Test(speculate, the_context_fills_up) {
     uint32_t t[TOY_CTX];
     toy_fill(t, TOY_CTX, 77);
     for (int m = 0; m < 3; m++) {
-        struct rig r;
+        struct toy_rig r;
         struct err e = {0};
         const struct oracle o = {.kind = ORACLE_DEEP, .truth = t, .n_truth = TOY_CTX};
         rig_up(&r, modes[m], &o, 0, 0);
@@ -348,4 +349,71 @@ Test(speculate, the_context_fills_up) {
         check_clean(r.s);
         rig_down(&r);
     }
+}
+
+/* ---- a real model ---- */
+
+/* Tokens, and logits bit by bit, of plain decoding: local, late and in pieces. */
+Test(speculate, the_tiny_model) {
+    enum { CTX = 256, WINDOW = 32, SAID = 48 };
+    const struct rig_opts ro = {.front = 2, .back = 2, .max_rows = WINDOW, .ctx = CTX, .kv_type = DT_F16};
+    struct rig r;
+    struct err e = {0};
+    rig_open(&r, "test/models/tiny", &ro);
+    size_t vocab = (size_t)r.config->vocab;
+    uint32_t truth[CTX];
+    float *want = malloc(SAID * vocab * sizeof *want);
+    cr_assert_not_null(want);
+    for (int k = 0; k < N_DRAWS; k++) {
+        struct sample_params p;
+        draw(k, &p);
+        for (uint32_t i = 0; i < PROMPT; i++)
+            truth[i] = (i * 37 + (uint32_t)k) % 300 + 5;
+        cr_assert_eq(session_feed(r.session, truth, PROMPT, NULL, NULL, &e), 0, "%s", e.msg);
+        for (int i = 0; i < SAID; i++) {
+            cr_assert_eq(session_sample(r.session, &p, (uint32_t)i, &truth[PROMPT + i], &e), 0);
+            cr_assert_eq(session_advance(r.session, truth[PROMPT + i], &e), 0, "%s", e.msg);
+            memcpy(want + (size_t)i * vocab, session_logits(r.session), vocab * sizeof *want);
+        }
+        for (int m = 1; m < 3; m++) {
+            struct middle *inner;
+            struct shaky shaky;
+            struct session *s;
+            struct oracle o = {.truth = truth,
+                               .n_truth = PROMPT + SAID,
+                               .vocab = (uint32_t)vocab,
+                               .accuracy = 0.8,
+                               .width = 3,
+                               .seed = (uint32_t)(k + m)};
+            cr_assert_eq(local_middle_create(&inner, r.middle_stage, DT_F16, CTX, session_live(WINDOW, 1), WINDOW, NULL,
+                                             NULL, &e),
+                         0);
+            shaky_init(&shaky, inner, r.config->hidden);
+            shaky.pieces = k == 1;
+            shaky.delay_ms = m == 2 ? 12 : 0;
+            const struct session_opts so = {.front = r.front,
+                                            .back = r.back,
+                                            .middle = &shaky.base,
+                                            .kv_type = DT_F16,
+                                            .max_ctx = CTX,
+                                            .max_rows = WINDOW,
+                                            .prefill_windows = 1,
+                                            .speculation = {.mode = modes[m], .drafter = oracle_drafter(&o)}};
+            cr_assert_eq(session_create(&s, &so, &e), 0, "%s", e.msg);
+            cr_assert_eq(session_feed(s, truth, PROMPT, NULL, NULL, &e), 0, "%s", e.msg);
+            for (int i = 0; i < SAID; i++) {
+                uint32_t token;
+                cr_assert_eq(session_sample(s, &p, (uint32_t)i, &token, &e), 0);
+                cr_assert_eq(token, truth[PROMPT + i], "draw %d, mode %d, token %d", k, m, i);
+                cr_assert_eq(session_advance(s, token, &e), 0, "%s", e.msg);
+                cr_assert_arr_eq(session_logits(s), want + (size_t)i * vocab, vocab * sizeof *want);
+            }
+            cr_assert_gt(session_stats(s)->hits, SAID / 4, "mode %d", m);
+            session_free(s);
+            shaky_free(&shaky);
+            inner->ops->free(inner);
+        }
+    }
+    free(want);
+    rig_close(&r);
 }
