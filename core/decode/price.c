@@ -12,6 +12,7 @@ enum {
 
 static const double FORGET = 0.96;     /* per measurement of a fit */
 static const double MIN_SPREAD = 0.25; /* variance of rows below which a slope says nothing new */
+static const double AWAY_MS = 0.5;     /* a link that takes so long leads to another machine */
 static const double FAR_MS = 5;        /* a link beside which the noise of this machine is small */
 static const double FADE = 0.97;       /* and the old one is believed less and less, until a wide window tells */
 static const double LOSS = 1.03;       /* far away a guess costs next to nothing, and it is good to be ready; */
@@ -135,6 +136,16 @@ bool price_pays(const struct price *p, double sum, int n) {
      * hides. */
     double pass = p->compute.fixed > p->link.fixed ? p->compute.fixed - p->link.fixed : 0;
     return trust(p) * sum * saved(p) > n * row_cost(p) + p->front.fixed + pass;
+}
+
+bool price_away(const struct price *p) {
+    return p->link.fixed >= AWAY_MS;
+}
+
+double price_together(const struct price *p) {
+    if (!price_away(p) || p->compute.fixed <= 0)
+        return 0; /* here one pass after the other is all there is */
+    return (p->link.slope + p->compute.slope) / p->compute.fixed / trust(p);
 }
 
 double price_back_least(const struct price *p) {

@@ -18,7 +18,7 @@ struct price_fit {
 void price_fit_add(struct price_fit *f, double rows, double ms);
 
 struct price {
-    struct price_fit link;    /* a window there and back, less its pass */
+    struct price_fit link;    /* a window there and back, less its pass; next to nothing: the middle is here */
     struct price_fit compute; /* the pass of the middle */
     struct price_fit front;
     struct price_fit back; /* with the head */
@@ -53,6 +53,11 @@ double price_least(const struct price *p);
 int price_cap(const struct price *p, int max_nodes);
 /* Is it worth a window of its own to send nodes with these path probabilities in sum? */
 bool price_pays(const struct price *p, double sum, int n);
+/* Is the middle on another machine, which computes while this one does? */
+bool price_away(const struct price *p);
+/* The smallest path probability with which a guess goes in one window with the token: the token's result is later by
+ * its row, and its own earlier by a pass. Others follow in a window behind. */
+double price_together(const struct price *p);
 /* The smallest path probability for which a row more in a pass of the back layers pays. */
 double price_back_least(const struct price *p);
 

@@ -12,9 +12,6 @@ enum {
     BACK_ROWS = 4, /* nodes of the likeliest path that go through back layers and head in one pass */
     OFFERED = 16,  /* candidates that are held against the truth at each position */
 };
-/* A link that takes so long is one to another machine: what it has brought can be had without computing it. */
-static const double AWAY_MS = 0.5;
-
 /* What the session knows of a node of the tree, beside what the drafter does. */
 struct guess {
     uint32_t id, pos;
@@ -244,15 +241,28 @@ static void grow(struct session *s, bool miss) {
     s->stats.draft_ms += clock_ms() - t0;
 }
 
+/* Rows of the next window, of `left` that are to go. The first one, which brings the head, is not held up by guesses
+ * that are wanted later if at all: they stand behind the likely ones. */
+static int rows_of_next(const struct session *s, bool first, int from, int left) {
+    const struct speculation *p = s->spec;
+    int n = left < s->o.max_rows ? left : s->o.max_rows, likely = 1;
+    if (!first || p->o.mode != SESSION_AUTO)
+        return n;
+    double least = price_together(&p->price);
+    while (likely < n && (double)p->tree[from + likely - 1].path >= least)
+        likely++;
+    return likely;
+}
+
 /* Sends the head when it is new, and the nodes from `from` on, in as many windows as it takes. *rows: of the first. */
 static int send(struct session *s, bool with_head, int from, int *rows, double *at_ms, struct err *e) {
     struct speculation *p = s->spec;
     int all = p->n - from + with_head, at = from - with_head;
-    *rows = all < s->o.max_rows ? all : s->o.max_rows;
+    *rows = rows_of_next(s, with_head, from, all);
     s->stats.nodes_sent += (uint64_t)(p->n - from);
     s->stats.windows += all > with_head;
     for (int left = all; left > 0;) {
-        int n = left < s->o.max_rows ? left : s->o.max_rows;
+        int n = rows_of_next(s, with_head && left == all, from, left);
         double front = s->stats.front_ms;
         for (int i = 0; i < n; i++, at++) {
             struct guess *g = at < from ? &p->head : &p->guess[at];
@@ -295,7 +305,7 @@ static int take_what_came(struct session *s, struct err *e) {
     bool waits = false;
     for (int i = 0; i < p->n; i++)
         waits = waits || (p->tree[i].parent < 0 && p->guess[i].state == SENT);
-    if (!waits || p->price.link.fixed < AWAY_MS)
+    if (!waits || !price_away(&p->price))
         return 0;
     int rc;
     while ((rc = session_gather(s, 0, e)) > 0)
