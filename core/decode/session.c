@@ -1,8 +1,8 @@
-#include "core/decode/session.h"
-
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/wipe.h"
+#include "core/decode/session_impl.h"
+#include "core/decode/speculate.h"
 #include "core/model/kv.h"
 
 #include <stdlib.h>
@@ -12,45 +12,6 @@
 enum { SPARE_LIVE = 256 };
 /* How often the middle may come back without one more position committed, before its error is the caller's. */
 enum { MAX_VAIN = 8 };
-
-/* A window between front and back. Its ids are consecutive. */
-struct flight {
-    uint32_t first; /* id of its first node */
-    int n, missing; /* rows; of them still in the middle */
-    bool *got;      /* [max_rows] */
-    float *x;       /* [max_rows][hidden]: what left the front, then row by row what came from the middle */
-};
-
-/* What the middle has to be told before the next pass. */
-enum debt { SOUND, REWIND, RECOVER };
-
-struct session {
-    struct session_opts o;
-    const struct model_config *config;
-    bool split; /* front, middle and back are three parts; else front holds everything */
-    struct slot_pool *pool;
-    struct kv_table *table; /* of the trusted layers; front and back share slots */
-    struct kv *front_kv, *back_kv;
-    uint32_t *tokens; /* [max_ctx]: n that the context has; during a call also those that are about to come */
-    uint32_t *ids;    /* [max_ctx]: node ids of the first `done` */
-    uint32_t n, done; /* done: positions committed on both sides of the middle; < n after it lost some */
-    uint32_t sent;    /* positions committed or in flight; >= done */
-    uint32_t next_id, last_sent; /* last_sent: id of the node at position sent - 1 */
-    bool have_logits;            /* logits belong to position n - 1 */
-    enum debt debt;
-    int vain;                      /* recoveries since something was gained */
-    uint32_t most_done, most_kept; /* what counts as a gain: more than these */
-    float *logits;                 /* [vocab] */
-    struct flight *flights;        /* [depth], a ring */
-    int depth, first_flight, n_flights;
-    struct node *nodes; /* [max_rows] */
-    uint32_t *new_ids;  /* [max_rows] */
-    uint32_t *got_ids;  /* [max_rows]: of one result */
-    float *got_x;       /* [max_rows][hidden] */
-    struct row *rows;   /* [max_rows] */
-    struct sampler *sampler;
-    struct session_stats stats;
-};
 
 uint32_t session_live(int max_rows, int prefill_windows) {
     return (uint32_t)max_rows * (uint32_t)(prefill_windows > 0 ? prefill_windows : SESSION_WINDOWS) + SPARE_LIVE;
@@ -112,7 +73,7 @@ int session_create(struct session **out, const struct session_opts *o, struct er
         kv_table_create(&s->table, s->pool, o->max_ctx, max_live, e) != 0 ||
         o->front->ops->kv_create(o->front, n_slots, o->kv_type, &s->front_kv, e) != 0 ||
         (s->split && o->back->ops->kv_create(o->back, n_slots, o->kv_type, &s->back_kv, e) != 0) ||
-        sampler_create(&s->sampler, c->vocab, e) != 0)
+        sampler_create(&s->sampler, c->vocab, e) != 0 || speculation_create(s, e) != 0)
         goto fail;
     *out = s;
     return 0;
@@ -125,6 +86,7 @@ void session_free(struct session *s) {
     if (!s)
         return;
     size_t window = (size_t)s->o.max_rows * (size_t)s->config->hidden * sizeof(float);
+    speculation_free(s);
     kv_table_free(s->table);
     slot_pool_free(s->pool);
     if (s->front_kv)
@@ -150,8 +112,7 @@ void session_free(struct session *s) {
 
 /* ---- what failed, and the way back ---- */
 
-/* Every failure of the middle goes through here. It returns -1. */
-static int middle_failed(struct session *s, const struct err *e) {
+int session_middle_failed(struct session *s, const struct err *e) {
     if (e->kind == ERR_PEER || e->kind == ERR_IO || e->kind == ERR_CRYPTO)
         s->debt = RECOVER;
     else if (s->debt == SOUND)
@@ -165,6 +126,7 @@ static void rewind_here(struct session *s, uint32_t len) {
     s->sent = s->done;
     s->last_sent = s->done ? s->ids[s->done - 1] : NODE_NONE;
     s->n_flights = 0;
+    speculation_forget(s);
     kv_table_rewind(s->table, s->done, s->last_sent);
 }
 
@@ -245,32 +207,42 @@ static int rows_of(struct session *s, uint32_t first, int n, struct err *e) {
     return kv_table_rows(s->table, s->new_ids, n, s->rows, e);
 }
 
-/* Computes s->nodes[0..n) with their tokens up to the middle and sends them on. They are live then on both sides. */
-static int launch(struct session *s, const uint32_t *tokens, int n, struct err *e) {
+int session_launch(struct session *s, const uint32_t *tokens, int n, float *x, struct err *e) {
     struct stage *front = s->o.front;
-    struct flight *f = flight_at(s, s->n_flights);
-    f->first = s->next_id;
-    f->n = n;
-    f->missing = s->split ? n : 0;
+    uint32_t first = s->next_id;
     if (kv_table_add(s->table, s->nodes, n, NULL, e) < 0)
         return -1;
     s->next_id += (uint32_t)n;
-    if (rows_of(s, f->first, n, e) != 0)
+    if (rows_of(s, first, n, e) != 0)
         return -1;
     const struct batch b = {.rows = s->rows, .n = n};
     double t0 = clock_ms();
-    if (front->ops->embed(front, tokens, n, f->x, e) != 0 ||
-        front->ops->layers(front, s->front_kv, &b, front->part.lo, front->part.hi, f->x, e) != 0)
+    if (front->ops->embed(front, tokens, n, x, e) != 0 ||
+        front->ops->layers(front, s->front_kv, &b, front->part.lo, front->part.hi, x, e) != 0)
         return -1;
     double t1 = clock_ms();
     s->stats.front_ms += t1 - t0;
     if (s->split) {
         const struct window w = {.nodes = s->nodes, .n = n};
-        memset(f->got, 0, (size_t)n * sizeof *f->got);
-        if (s->o.middle->ops->submit(s->o.middle, &w, f->x, e) != 0)
-            return middle_failed(s, e);
+        if (s->o.middle->ops->submit(s->o.middle, &w, x, e) != 0)
+            return session_middle_failed(s, e);
         s->stats.middle_ms += clock_ms() - t1;
     }
+    return 0;
+}
+
+/* A window of the context. */
+static int launch(struct session *s, const uint32_t *tokens, int n, struct err *e) {
+    struct flight *f = flight_at(s, s->n_flights);
+    f->first = s->next_id;
+    f->n = n;
+    f->missing = s->split ? n : 0;
+    f->alone = s->n_flights == 0;
+    f->compute_ms = 0;
+    memset(f->got, 0, (size_t)n * sizeof *f->got);
+    if (session_launch(s, tokens, n, f->x, e) != 0)
+        return -1;
+    f->sent_ms = clock_ms();
     s->n_flights++;
     return 0;
 }
@@ -284,31 +256,43 @@ static struct flight *flight_of(struct session *s, uint32_t id) {
     return NULL;
 }
 
-/* Takes one result, which may be a part of a window, to where it belongs. */
-static int gather(struct session *s, struct err *e) {
+/* Takes what one result brought to where it belongs. */
+static int sort_in(struct session *s, const struct middle_result *r, struct err *e) {
     size_t hidden = (size_t)s->config->hidden;
-    struct middle_result r = {.ids = s->got_ids, .x = s->got_x, .cap = s->o.max_rows};
-    int rc = s->o.middle->ops->collect(s->o.middle, &r, -1, e);
-    if (rc == 0)
-        err_set(e, ERR_PEER, "the middle layers returned %d of %d positions",
-                flight_at(s, 0)->n - flight_at(s, 0)->missing, flight_at(s, 0)->n);
-    if (rc <= 0)
-        return middle_failed(s, e);
-    s->stats.cloud_ms += r.compute_ms;
-    for (int i = 0; i < r.n; i++) {
-        struct flight *f = flight_of(s, r.ids[i]);
-        if (!f && r.ids[i] < s->next_id)
-            continue; /* was on its way when it was cancelled, or when the link was lost */
-        uint32_t at = f ? r.ids[i] - f->first : 0;
+    s->stats.cloud_ms += r->compute_ms;
+    for (int i = 0; i < r->n; i++) {
+        const float *x = r->x + (size_t)i * hidden;
+        struct flight *f = flight_of(s, r->ids[i]);
+        int guess = f ? 0 : speculation_take(s, r->ids[i], x);
+        if (guess > 0 || (!f && guess == 0 && r->ids[i] < s->next_id))
+            continue; /* if no guess: was on its way when it was cancelled, or when the link was lost */
+        uint32_t at = f ? r->ids[i] - f->first : 0;
         if (!f || f->got[at]) {
             err_set(e, ERR_PEER, "the middle layers returned a node that was not asked for, or one twice");
-            return middle_failed(s, e);
+            return session_middle_failed(s, e);
         }
         f->got[at] = true;
+        if (i == 0)
+            f->compute_ms += r->compute_ms;
         f->missing--;
-        memcpy(f->x + at * hidden, r.x + (size_t)i * hidden, hidden * sizeof *f->x);
+        memcpy(f->x + at * hidden, x, hidden * sizeof *f->x);
     }
     return 0;
+}
+
+int session_gather(struct session *s, int timeout_ms, struct err *e) {
+    struct middle_result r = {.ids = s->got_ids, .x = s->got_x, .cap = s->o.max_rows};
+    int rc = s->o.middle->ops->collect(s->o.middle, &r, timeout_ms, e);
+    if (rc == 0 && timeout_ms >= 0)
+        return 0;
+    if (rc == 0 && s->n_flights > 0)
+        err_set(e, ERR_PEER, "the middle layers returned %d of %d positions",
+                flight_at(s, 0)->n - flight_at(s, 0)->missing, flight_at(s, 0)->n);
+    else if (rc == 0)
+        err_set(e, ERR_PEER, "the middle layers did not return a position that they were sent");
+    if (rc <= 0)
+        return session_middle_failed(s, e);
+    return sort_in(s, &r, e) == 0 ? 1 : -1;
 }
 
 /* Waits for the oldest window and runs the back layers over it: f->x is what the head takes. It is no flight any more,
@@ -317,11 +301,14 @@ static int land(struct session *s, struct flight **out, struct err *e) {
     struct stage *back = s->o.back;
     struct flight *f = *out = flight_at(s, 0);
     double t0 = clock_ms();
+    bool waited = f->missing > 0;
     while (f->missing > 0)
-        if (gather(s, e) != 0)
+        if (session_gather(s, -1, e) < 0)
             return -1;
     double t1 = clock_ms();
     s->stats.middle_ms += t1 - t0;
+    if (s->split && f->alone && waited)
+        speculation_window(s, f->n, t1 - f->sent_ms, f->compute_ms);
     if (rows_of(s, f->first, f->n, e) != 0)
         return -1;
     const struct batch b = {.rows = s->rows, .n = f->n};
@@ -333,7 +320,7 @@ static int land(struct session *s, struct flight **out, struct err *e) {
     return 0;
 }
 
-static int head(struct session *s, const float *x, int n, float *logits, struct err *e) {
+int session_head(struct session *s, const float *x, int n, float *logits, struct err *e) {
     double t0 = clock_ms();
     int rc = s->o.back->ops->head(s->o.back, x, n, logits, e);
     s->stats.head_ms += clock_ms() - t0;
@@ -357,28 +344,31 @@ static int send_next(struct session *s, uint32_t upto, struct err *e) {
     return 0;
 }
 
-/* Commits the oldest window. What is committed here stays when the middle cannot be told: it is what recover is told.
- */
-static int commit_next(struct session *s, uint32_t upto, struct err *e) {
-    struct flight *f;
-    if (land(s, &f, e) != 0)
+int session_commit(struct session *s, const uint32_t *ids, int n, bool logits, struct err *e) {
+    if (kv_table_commit(s->table, ids, n, e) != 0)
         return -1;
-    if (kv_table_commit(s->table, s->new_ids, f->n, e) != 0)
-        return -1;
-    memcpy(s->ids + s->done, s->new_ids, (size_t)f->n * sizeof *s->ids);
-    s->done += (uint32_t)f->n;
+    memcpy(s->ids + s->done, ids, (size_t)n * sizeof *s->ids);
+    s->done += (uint32_t)n;
     if (s->done > s->n) {
         s->n = s->done;
-        s->have_logits = false;
+        s->have_logits = logits;
     }
     if (s->done > s->most_done) {
         s->most_done = s->done;
         s->vain = 0;
     }
-    if (s->split && s->o.middle->ops->commit(s->o.middle, s->new_ids, f->n, e) != 0)
-        return middle_failed(s, e);
+    if (s->split && s->o.middle->ops->commit(s->o.middle, ids, n, e) != 0)
+        return session_middle_failed(s, e);
+    return 0;
+}
+
+/* Commits the oldest window. */
+static int commit_next(struct session *s, uint32_t upto, struct err *e) {
+    struct flight *f;
+    if (land(s, &f, e) != 0 || session_commit(s, s->new_ids, f->n, false, e) != 0)
+        return -1;
     if (s->done == upto && !s->have_logits) {
-        if (head(s, f->x + (size_t)(f->n - 1) * (size_t)s->config->hidden, 1, s->logits, e) != 0)
+        if (session_head(s, f->x + (size_t)(f->n - 1) * (size_t)s->config->hidden, 1, s->logits, e) != 0)
             return -1;
         s->have_logits = true;
     }
@@ -407,6 +397,7 @@ static int pump(struct session *s, uint32_t upto, int (*progress)(void *ctx, uin
 /* pump, until it is through or nothing helps. */
 static int catch_up(struct session *s, uint32_t upto, int (*progress)(void *ctx, uint32_t done, uint32_t all),
                     void *ctx, struct err *e) {
+    speculation_drop(s);
     for (;;) {
         struct err why = {0};
         if (settle(s, e) != 0)
@@ -435,6 +426,7 @@ int session_feed(struct session *s, const uint32_t *tokens, uint32_t n,
     if (same == n && !(s->n == n && s->have_logits))
         same--; /* the last token's logits have to be computed again */
     begin(s);
+    speculation_drop(s);
     if (same < s->n) {
         if (s->debt == RECOVER && settle(s, e) != 0) /* first: while what is there can still be compared */
             return -1;
@@ -464,19 +456,36 @@ int session_sample(struct session *s, const struct sample_params *p, uint32_t n_
     return 0;
 }
 
+/* With guesses where they are wanted, and plainly where not, or when the middle failed on the way. */
+static int advance(struct session *s, uint32_t token, struct err *e) {
+    double t0 = clock_ms();
+    uint32_t n = s->n, recoveries = s->stats.recoveries;
+    struct err why = {0};
+    s->tokens[n] = token;
+    if (speculation_wanted(s)) {
+        if (speculation_advance(s, token, &why) == 0)
+            return 0;
+        if (!try_again(s, &why, e))
+            return -1;
+    }
+    s->stats.steps++;
+    if (catch_up(s, n + 1, NULL, NULL, e) != 0)
+        return -1;
+    if (s->stats.recoveries == recoveries)
+        speculation_plain(s, clock_ms() - t0);
+    return 0;
+}
+
 int session_advance(struct session *s, uint32_t token, struct err *e) {
     if (s->n == s->o.max_ctx)
         return err_set(e, ERR_USAGE, "the context of %u tokens is full", s->o.max_ctx);
     if (token >= (uint32_t)s->config->vocab)
         return err_set(e, ERR_USAGE, "token %u is outside the model's vocabulary of %d", token, s->config->vocab);
     double t0 = clock_ms();
-    uint32_t n = s->n;
     begin(s);
-    s->tokens[n] = token;
-    if (catch_up(s, n + 1, NULL, NULL, e) != 0)
+    if (advance(s, token, e) != 0)
         return -1;
     s->stats.generated++;
-    s->stats.steps++;
     s->stats.decode_ms += clock_ms() - t0;
     return 0;
 }
@@ -499,7 +508,7 @@ static int run_tree(struct session *s, const uint32_t *tokens, const int *parent
             continue;
         kv_table_cancel(s->table, &s->nodes[i].id, 1);
         if (s->split && s->o.middle->ops->cancel(s->o.middle, s->nodes[i].id, e) != 0)
-            return middle_failed(s, e);
+            return session_middle_failed(s, e);
     }
     return 0;
 }
@@ -518,7 +527,7 @@ int session_try_tree(struct session *s, const uint32_t *tokens, const int *paren
         if (catch_up(s, s->n, NULL, NULL, e) != 0)
             return -1;
         if (run_tree(s, tokens, parents, n, &x, &why) == 0)
-            return head(s, x, n, logits, e);
+            return session_head(s, x, n, logits, e);
         if (!try_again(s, &why, e))
             return -1;
     }

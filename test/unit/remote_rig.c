@@ -99,7 +99,8 @@ void remote_rig_connect(struct remote_rig *r) {
                                    .kv_type = DT_F16,
                                    .max_ctx = TOY_CTX,
                                    .max_rows = RIG_ROWS,
-                                   .prefill_windows = r->windows};
+                                   .prefill_windows = r->windows,
+                                   .speculation = r->speculation};
     struct session_opts so = o;
     cr_assert_eq(remote_middle_create(&r->middle, &r->o, &e), 0, "%s", e.msg);
     so.middle = r->middle;

@@ -32,6 +32,7 @@ struct remote_rig {
     char address[RIG_CLOUDS][40];
     struct remote_opts o;
     int windows;
+    struct session_speculation speculation;
     struct middle *middle;
     struct session *session;
     int events[RIG_EVENTS];

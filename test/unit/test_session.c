@@ -169,7 +169,13 @@ static void rig_up_with(struct rig *r, int front, int back, int windows) {
     cr_assert_eq(local_middle_create(&r->flaky.inner, &r->mid, DT_F16, TOY_CTX, session_live(ROWS, windows), ROWS, NULL,
                                      NULL, &e),
                  0);
-    struct session_opts o = {&r->front, &r->back, &r->flaky.base, DT_F16, TOY_CTX, ROWS, windows};
+    const struct session_opts o = {.front = &r->front,
+                                   .back = &r->back,
+                                   .middle = &r->flaky.base,
+                                   .kv_type = DT_F16,
+                                   .max_ctx = TOY_CTX,
+                                   .max_rows = ROWS,
+                                   .prefill_windows = windows};
     cr_assert_eq(session_create(&r->s, &o, &e), 0, "%s", e.msg);
 }
 
