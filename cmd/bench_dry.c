@@ -26,7 +26,8 @@
  * A drafter is new for each answer: it knows the prompt, the answer so far and, where there is one, the store. A store
  * is primed from answers to other prompts only: the prompts that are measured are dealt into folds, and for each fold
  * everything in the priming files with one of its prompts is left out. */
-enum { MAX_SIZES = 16, MAX_NODES = 512, CTX = 1 << 14 };
+enum { MAX_SIZES = 16, MAX_NODES = 512 };
+enum { ALL = 1u << DRAFT_SUFFIX | 1u << DRAFT_NGRAM | 1u << DRAFT_STORE /* those that need no model */ };
 static const size_t STORE_BYTES = (size_t)64 << 20;
 
 struct row {
@@ -39,6 +40,7 @@ struct row {
 struct dry {
     const struct bench_dry_opts *o;
     struct traces replay, prime;
+    uint32_t vocab;
     int sizes[MAX_SIZES], n_sizes;
     int folds;
     int every; /* one answer in so many is measured */
@@ -61,7 +63,7 @@ const struct opt bench_dry_options[] = {
     {"answers", "N", "measure at most so many answers, spread over the file; 0: all", OPT_INT, AT(answers), .def = "0",
      .min = 0, .max = 1 << 20},
     {"folds", "N", "parts into which the prompts are dealt, each measured with a store that the other parts primed",
-     OPT_INT, AT(folds), .def = "8", .min = 2, .max = 1000},
+     OPT_INT, AT(folds), .def = "20", .min = 2, .max = 1000},
     {0},
 };
 #undef AT
@@ -100,12 +102,12 @@ static uint32_t follow(const struct draft_node *tree, int n, const struct trace 
     return a;
 }
 
-static int measure_answer(const struct trace *t, struct draft_store *store, unsigned sources, struct row *row,
+static int measure_answer(const struct dry *b, const struct trace *t, struct draft_store *store, unsigned sources, struct row *row,
                           struct err *e) {
     struct draft_node tree[MAX_NODES];
     struct drafter *d;
     uint32_t at = t->n_prompt;
-    struct drafter_opts o = {.vocab = 32768, .max_ctx = t->n, .sources = sources, .store = store};
+    struct drafter_opts o = {.vocab = b->vocab, .max_ctx = t->n, .sources = sources, .store = store};
     if (drafter_create(&d, &o, e) != 0)
         return -1;
     drafter_sync(d, t->tokens, at);
@@ -153,7 +155,7 @@ static int fold_of(const struct dry *d, const struct trace *t) {
 }
 
 static bool measured(const struct dry *d, int i) {
-    return (getenv("EVEN") ? !(d->replay.at[i].prompt_hash >> 40 & 1) : 1) && i % d->every == 0 && d->replay.at[i].n > d->replay.at[i].n_prompt;
+    return i % d->every == 0 && d->replay.at[i].n > d->replay.at[i].n_prompt;
 }
 
 static bool is_replayed(const struct dry *d, uint64_t hash) {
@@ -172,12 +174,11 @@ static int prime(const struct dry *d, int fold, const bool *held, struct draft_s
         if (held[i] && fold_of(d, t) == fold)
             continue;
         if (i % 8 == 7 && i > d->prime.n / 2) {
-            struct drafter_opts o = {.vocab = 32768, .max_ctx = t->n, .sources = 7, .store = s};
+            struct drafter_opts o = {.vocab = d->vocab, .max_ctx = t->n, .sources = ALL, .store = s};
             if (drafter_create(&dr, &o, e) != 0)
                 goto out;
             for (uint32_t n = t->n_prompt; n <= t->n; n++)
                 drafter_sync(dr, t->tokens, n);
-            extern void drafter_teach(struct drafter *);
             drafter_teach(dr);
             drafter_free(dr);
             dr = NULL;
@@ -204,14 +205,14 @@ static int measure_drafts(struct dry *d, const char *source, unsigned sources, b
     for (int k = 0; k < d->n_sizes; k++)
         row_new(d, "auto", source, d->sizes[k]);
     for (int f = 0; f < d->folds; f++) {
-        if (with_store && (draft_store_create(&store, NGRAM_MAX_VOCAB, STORE_BYTES, e) != 0 ||
+        if (with_store && (draft_store_create(&store, &(struct draft_store_opts){.vocab = d->vocab, .table_bytes = STORE_BYTES}, e) != 0 ||
                            prime(d, f, held, store, e) != 0))
             goto out;
         for (int i = 0; i < d->replay.n; i++) {
             if (!measured(d, i) || fold_of(d, &d->replay.at[i]) != f)
                 continue;
             for (int k = 0; k < d->n_sizes; k++)
-                if (measure_answer(&d->replay.at[i], store, sources, &rows[k], e) != 0)
+                if (measure_answer(d, &d->replay.at[i], store, sources, &rows[k], e) != 0)
                     goto out;
             if (tick(d, e) != 0)
                 goto out;
@@ -223,6 +224,42 @@ static int measure_drafts(struct dry *d, const char *source, unsigned sources, b
 out:
     draft_store_close(store);
     return rc;
+}
+
+static int print_json(const struct dry *d, struct err *e) {
+    struct utsname u = {0};
+    yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    yyjson_mut_val *o = yyjson_mut_obj(doc);
+    yyjson_mut_doc_set_root(doc, o);
+    yyjson_mut_val *m = yyjson_mut_obj_add_obj(doc, o, "machine");
+    uname(&u);
+    yyjson_mut_obj_add_strcpy(doc, m, "system", u.sysname);
+    yyjson_mut_obj_add_strcpy(doc, m, "arch", u.machine);
+    yyjson_mut_obj_add_int(doc, m, "processors", sysconf(_SC_NPROCESSORS_ONLN));
+    yyjson_mut_val *rows = yyjson_mut_obj_add_arr(doc, o, "rows");
+    for (int i = 0; i < d->n_rows; i++) {
+        static const char *const absent[] = {"rtt_ms",        "mbit",        "codec",    "category",  "tok_s",
+                                             "predicted_tok_s", "bytes_up", "bytes_down"};
+        const struct row *r = &d->rows[i];
+        yyjson_mut_val *x = yyjson_mut_arr_add_obj(doc, rows);
+        yyjson_mut_obj_add_str(doc, x, "mode", r->mode);
+        yyjson_mut_obj_add_str(doc, x, "source", r->source);
+        yyjson_mut_obj_add_int(doc, x, "nodes", r->nodes);
+        yyjson_mut_obj_add_int(doc, x, "tokens", r->tokens);
+        yyjson_mut_obj_add_int(doc, x, "steps", r->steps);
+        yyjson_mut_obj_add_real(doc, x, "tokens_per_round_trip", (double)r->tokens / (double)r->steps);
+        yyjson_mut_obj_add_real(doc, x, "miss_rate", (double)r->steps / (double)r->tokens);
+        yyjson_mut_obj_add_real(doc, x, "overhead_ms", r->draft_ms / (double)r->steps);
+        for (size_t k = 0; k < sizeof absent / sizeof *absent; k++)
+            yyjson_mut_obj_add_null(doc, x, absent[k]);
+    }
+    char *text = yyjson_mut_write(doc, 0, NULL);
+    yyjson_mut_doc_free(doc);
+    if (!text)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    puts(text);
+    free(text);
+    return 0;
 }
 
 static void print_table(const struct dry *d) {
@@ -244,6 +281,7 @@ int bench_dry(const struct bench_dry_opts *o, struct err *e) {
     if (parse_sizes(&d, e) != 0 || tokenizer_open(&tok, o->tokenizer, e) != 0 ||
         traces_read(&d.replay, o->replay, tok, e) != 0)
         goto out;
+    d.vocab = tokenizer_n(tok);
     for (int i = 0; i < o->prime.n; i++)
         if (traces_read(&d.prime, o->prime.p[i], tok, e) != 0)
             goto out;
@@ -265,6 +303,10 @@ int bench_dry(const struct bench_dry_opts *o, struct err *e) {
     for (int i = 0; i < d.replay.n; i++)
         n_measured += measured(&d, i);
     d.all = (uint64_t)n_measured * (o->prime.n ? 5 : 3);
+    if (n_measured == 0) {
+        err_set(e, ERR_USAGE, "--replay %s: no answer in it", o->replay);
+        goto out;
+    }
     progress_start(&d.progress, "replaying", "answers");
     for (int k = 0; k < 3; k++) {
         struct row *r = row_new(&d, "reference", names[k], 5 * (orders[k] - 1));
@@ -272,17 +314,18 @@ int bench_dry(const struct bench_dry_opts *o, struct err *e) {
             if (measured(&d, i))
                 measure_reference(&d.replay.at[i], orders[k], r);
     }
-    if (!getenv("ONLY") && (measure_drafts(&d, "suffix", 1u << DRAFT_SUFFIX, false, held, e) != 0 ||
+    if ((measure_drafts(&d, "suffix", 1u << DRAFT_SUFFIX, false, held, e) != 0 ||
         measure_drafts(&d, "ngram", 1u << DRAFT_NGRAM, false, held, e) != 0))
         goto out;
     if (measure_drafts(&d, "suffix+ngram", 1u << DRAFT_SUFFIX | 1u << DRAFT_NGRAM, false, held, e) != 0)
         goto out;
-    if (d.prime.n > 0 && ((!getenv("ONLY") && measure_drafts(&d, "store", 1u << DRAFT_STORE, true, held, e) != 0) ||
-                          measure_drafts(&d, "all", 7, true, held, e) != 0))
+    if (d.prime.n > 0 && (measure_drafts(&d, "store", 1u << DRAFT_STORE, true, held, e) != 0 ||
+                          measure_drafts(&d, "all", ALL, true, held, e) != 0))
         goto out;
     progress_end(&d.progress, 0);
-    print_table(&d);
-    rc = 0;
+    rc = o->json ? print_json(&d, e) : 0;
+    if (!o->json)
+        print_table(&d);
 out:
     free(held);
     traces_free(&d.replay);

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-/* A share forgets what is older than about so many contexts, and is never quite 0 or 1. */
-static const float MEMORY = 2000.0f, SHARE_MIN = 0.002f, SHARE_MAX = 0.995f;
+/* A share starts as if it had seen so many contexts, and is never quite 0 or 1. */
+static const float START_N = 40.0f, SHARE_MIN = 0.002f, SHARE_MAX = 0.995f;
 
 int blend_bucket(uint32_t total, int n) {
     int seen = 0, kinds = n <= 1 ? 0 : n == 2 ? 1 : n <= 4 ? 2 : 3;
@@ -14,18 +14,9 @@ int blend_bucket(uint32_t total, int n) {
     return seen * 4 + kinds;
 }
 
-/* How far an expert is to be trusted depends on what it saw, and on whether those before it would say the same. */
 static struct blend_share *share_of(struct blend_shares *w, const struct blend_view *v, const struct blend_room *room) {
-    int agree = 0;
-    if (room->top >= 0) {
-        const struct ngram_succ *best = v->s;
-        for (int i = 1; i < v->n; i++)
-            if (v->s[i].count > best->count)
-                best = &v->s[i];
-        agree = room->cand[room->top].token == best->token ? 2 : 1;
-        if (agree == 1 && room->cand[room->top].p * room->scale < 0.15f) agree = 0;
-    }
-    return &w->at[v->expert][v->bucket + 32 * agree];
+    (void)room;
+    return &w->at[v->expert][v->bucket];
 }
 
 static float share_value(const struct blend_share *s) {
@@ -120,7 +111,7 @@ int blend_mix(const struct blend_shares *w, const struct blend_view *v, int n_vi
 }
 
 void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
-                 uint32_t truth, float floor) {
+                 uint32_t truth, float floor, float memory) {
     float p = floor;
     room_clear(room);
     for (int i = 0; i < n_views; i++) {
@@ -136,7 +127,7 @@ void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views
         mix_in(room, &v[i], x, sum);
         s->hit += x * q / mixed;
         s->n += 1;
-        if (s->n > MEMORY) {
+        if (s->n > memory) {
             s->hit *= 0.5f;
             s->n *= 0.5f;
         }
@@ -144,11 +135,17 @@ void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views
     }
 }
 
+void blend_start_with(struct blend_shares *w, bool store) {
+    for (int x = 0; x < BLEND_EXPERTS; x++)
+        for (int b = 0; b < BLEND_BUCKETS; b++)
+            w->at[x][b] = (struct blend_share){START_N * (float)blend_start[store][x][b] / 255, START_N};
+}
+
 void blend_sanitise(struct blend_shares *w) {
     for (int e = 0; e < BLEND_EXPERTS; e++) {
         for (int b = 0; b < BLEND_BUCKETS; b++) {
             struct blend_share *s = &w->at[e][b];
-            if (!(s->n >= 1 && s->n <= 2 * MEMORY && s->hit >= 0 && s->hit <= s->n))
+            if (!(s->n >= 1 && s->n <= 2 * BLEND_MEMORY && s->hit >= 0 && s->hit <= s->n))
                 *s = (struct blend_share){.hit = 1, .n = 5};
         }
     }

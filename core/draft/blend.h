@@ -8,7 +8,7 @@
 #include "core/draft/draft.h"
 #include "core/draft/ngram.h"
 
-enum { BLEND_EXPERTS = 24, BLEND_BUCKETS = 96, BLEND_CANDIDATES = 512, BLEND_HASH = 2048 };
+enum { BLEND_EXPERTS = 24, BLEND_BUCKETS = 32, BLEND_CANDIDATES = 1500, BLEND_HASH = 2048 };
 
 /* A share is hit / n: n counts what it was learned from. */
 struct blend_share {
@@ -20,6 +20,7 @@ struct blend_shares {
 
 /* What shares start from, in 1/255: without a store, and with one. */
 extern const uint8_t blend_start[2][BLEND_EXPERTS][BLEND_BUCKETS];
+void blend_start_with(struct blend_shares *w, bool store);
 
 /* What one expert says in one context: successors with weights (any scale). */
 struct blend_view {
@@ -48,9 +49,11 @@ int blend_bucket(uint32_t total, int n);
 /* Candidates by falling p, at most cap, their sum at most 1. Views stand in the order of experts. */
 int blend_mix(const struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
               struct draft_candidate *out, int cap);
-/* truth came: shares move towards what would have been right. floor: the probability of a token that nobody offered. */
+/* truth came: shares move towards what would have been right. floor: the probability of a token that nobody offered;
+ * memory: a share forgets what is older than about so many contexts. */
+enum { BLEND_MEMORY = 2000 };
 void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
-                 uint32_t truth, float floor);
+                 uint32_t truth, float floor, float memory);
 
 /* Any content becomes usable: shares from a file are not trusted. */
 void blend_sanitise(struct blend_shares *w);

@@ -3,6 +3,8 @@
 #ifndef CORE_DRAFT_CONTEXT_H
 #define CORE_DRAFT_CONTEXT_H
 
+#include "core/draft/ngram.h"
+
 #include <stdint.h>
 
 enum { CONTEXT_REACH = 6 }; /* tokens that a context reaches back */
@@ -27,6 +29,11 @@ struct contexts {
 
 /* The contexts of what follows tail[0..n); only the last CONTEXT_REACH count. */
 void contexts_of(struct contexts *c, const uint32_t *tail, uint32_t n);
+/* token stands behind the contexts c, of which those in wanted are counted, from the most specific down. Where it was known
+ * there, the less specific ones learn nothing: they are asked in other surroundings than these (Kneser and Ney
+ * 1995; Moffat 1990, update exclusion). keep: see ngram_add. */
+void contexts_count(const struct ngram_table *t, const struct contexts *c, unsigned wanted, uint32_t token,
+                    uint32_t unit, unsigned keep);
 /* Lines that the successors of a context may spread over. */
 int context_lines(enum context_kind k);
 

@@ -7,10 +7,7 @@
 #include <string.h>
 
 /* Session counts are in fixed point, so that they can fade. */
-enum { UNIT = 64, SESSION_KEEP = 200, ADAPT_MAX = 64, MAX_VIEWS = 2 * N_CONTEXTS + 3, MAX_SUCC = 1024 };
-
-/* A start counts as much as so many contexts of the session's own. */
-static const float START_N = 40;
+enum { UNIT = 64, DISCOUNT = 40, SESSION_KEEP = 240, ADAPT_MAX = 64, MAX_VIEWS = 2 * N_CONTEXTS + 3, MAX_SUCC = 4096 };
 
 enum { /* experts, from the weakest to the most specific; stored shares depend on the order */
     EXPERT_STORE = 0,
@@ -34,17 +31,12 @@ static bool uses(const struct drafter *d, enum draft_source s) {
     return d->o.sources & 1u << s;
 }
 
-static void shares_start(struct blend_shares *w, bool with_store) {
-    for (int x = 0; x < BLEND_EXPERTS; x++)
-        for (int b = 0; b < BLEND_BUCKETS; b++)
-            w->at[x][b] = (struct blend_share){START_N * (float)blend_start[with_store][x][b] / 255, START_N};
-}
-
 int drafter_create(struct drafter **out, const struct drafter_opts *o, struct err *e) {
     struct drafter *d = calloc(1, sizeof *d);
     if (!d)
         return err_set(e, ERR_MEMORY, "out of memory for a drafter");
     d->o = *o;
+    d->memory = BLEND_MEMORY;
     if (d->o.sources == 0)
         d->o.sources = (1u << N_DRAFT_SOURCES) - 1;
     if (!o->store)
@@ -69,10 +61,10 @@ int drafter_create(struct drafter **out, const struct drafter_opts *o, struct er
     if ((uses(d, DRAFT_SUFFIX) && suffix_create(&d->suffix, o->max_ctx, e) != 0) ||
         (uses(d, DRAFT_RECYCLE) && recycle_create(&d->recycle, o->vocab, e) != 0))
         goto fail;
-    shares_start(&d->shares, uses(d, DRAFT_STORE));
-    if (o->store && draft_store_shares(o->store))
-        d->shares = *draft_store_shares(o->store);
-    blend_sanitise(&d->shares);
+    if (uses(d, DRAFT_STORE))
+        draft_store_shares(o->store, &d->shares);
+    else
+        blend_start_with(&d->shares, false);
     *out = d;
     return 0;
 fail:
@@ -105,10 +97,9 @@ static void view_add(struct drafter *d, struct blend_view *v, int *n_views, int 
         total += d->succ[*used + i].count;
     v[(*n_views)++] = (struct blend_view){.s = d->succ + *used, .n = n, .expert = expert,
         .bucket = blend_bucket((total + unit / 2) / unit, n), .source = source};
-    for (int i = 0; i < n; i++) { /* absolute discount, in units of 1/64 */
-        uint32_t c = d->succ[*used + i].count * (64 / unit) ;
-        d->succ[*used + i].count = c > 40 ? c - 24 : c * 16 / 40;
-        if (d->succ[*used + i].count == 0) d->succ[*used + i].count = 1;
+    for (int i = 0; i < n; i++) { /* what was seen once weighs less than half of what was seen twice */
+        uint32_t c = d->succ[*used + i].count * (UNIT / unit);
+        d->succ[*used + i].count = c > UNIT ? c - DISCOUNT : c * (UNIT - DISCOUNT) / UNIT + 1;
     }
     *used += n;
 }
@@ -160,13 +151,11 @@ static void add(struct drafter *d, uint32_t token, bool adapt) {
     if (adapt) {
         struct blend_view v[MAX_VIEWS];
         int n = look(d, d->tokens, d->n, m, v);
-        blend_learn(&d->shares, v, n, &d->room, token, 1.0f / (float)d->o.vocab);
+        blend_learn(&d->shares, v, n, &d->room, token, 1.0f / (float)d->o.vocab, d->memory);
     }
     struct contexts c;
     contexts_of(&c, d->tokens, d->n);
-    for (int k = 0; k < N_CONTEXTS; k++)
-        if (c.have & session_contexts & 1u << k)
-            ngram_add(&d->session, c.hash[k], context_lines(k), token, UNIT, k == 0 ? 256 : SESSION_KEEP);
+    contexts_count(&d->session, &c, session_contexts, token, UNIT, SESSION_KEEP);
     if (d->suffix)
         suffix_add(d->suffix, token);
     d->tokens[d->n++] = token;
@@ -207,8 +196,8 @@ int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct dra
 void drafter_outcome(struct drafter *d, const struct draft_candidate *offered, int n, uint32_t truth) {
     (void)d, (void)offered, (void)n, (void)truth;
 }
-void drafter_teach(struct drafter *d);
+
 void drafter_teach(struct drafter *d) {
-    if (d->o.store)
+    if (uses(d, DRAFT_STORE))
         draft_store_keep_shares(d->o.store, &d->shares);
 }

@@ -36,7 +36,7 @@ struct drafter {
     struct blend_room room;
     struct ngram_succ *succ; /* room for what the views point to */
     struct frontier_item *frontier;
-    float tune[8]; /* calibration by offered probability */
+    float memory;
 };
 
 #endif

@@ -29,7 +29,7 @@ int main(int argc, char **argv) {
         struct draft_store *store = NULL;
         struct blend_shares shares;
         bool first = true;
-        if (with && draft_store_create(&store, tokenizer_n(tok), (size_t)64 << 20, &e) != 0)
+        if (with && draft_store_create(&store, &(struct draft_store_opts){.vocab = tokenizer_n(tok), .table_bytes = (size_t)64 << 20}, &e) != 0)
             return fprintf(stderr, "%s\n", e.msg), 1;
         for (int i = 0; i < t.n; i++) {
             const struct trace *a = &t.at[i];
@@ -40,6 +40,7 @@ int main(int argc, char **argv) {
                 continue;
             if (drafter_create(&d, &o, &e) != 0)
                 return fprintf(stderr, "%s\n", e.msg), 1;
+            d->memory = 1e9f;
             if (!first)
                 d->shares = shares;
             for (uint32_t n = a->n_prompt; n <= a->n; n++)
