@@ -62,7 +62,7 @@ Test(draft, suffixes_are_those_of_a_plain_search) {
 /* counts */
 
 Test(draft, counts_are_those_of_a_plain_list_until_lines_are_full) {
-    enum { CONTEXTS = 200, KINDS = 6 };
+    enum { CONTEXTS = 200, KINDS = 4 };
     struct ngram_table t = {.bits = NGRAM_MIN_BITS}, large = {.bits = NGRAM_MIN_BITS + 3};
     static uint32_t want[CONTEXTS][KINDS];
     uint32_t seed = 3;
@@ -195,7 +195,8 @@ Test(draft, of_what_is_offered_at_p_as_many_come_true) {
         if (n_bin[b] > 300)
             cr_expect_float_eq(offered[b] / n_bin[b], came[b] / n_bin[b], 0.06, "at %.2f: %.3f came", offered[b] / n_bin[b],
                                came[b] / n_bin[b]);
-    cr_expect(got > 0.93 * best, "the first guess is right %.3f of what is possible", got / best);
+    /* What was seen lately weighs more, which costs something where nothing ever changes. */
+    cr_expect(got > 0.85 * best, "the first guess is right %.3f of what is possible", got / best);
     drafter_free(d);
 }
 
@@ -242,7 +243,7 @@ Test(draft, logits_are_recycled) {
     drafter_sync(d, t, 2);
     int n = drafter_next(d, NULL, 0, c, 50);
     check_candidates(c, n, 50);
-    cr_assert_eq(n, 5 + 1 > n ? n : n); 
+    cr_assert_eq(n, 6, "%d: that one, and the five of logit 9; what comes next is below 1/65535", n);
     cr_assert_eq(c[0].token, 33);
     cr_assert_eq(c[0].source, DRAFT_RECYCLE);
     drafter_sync(d, t, 1);
