@@ -1,4 +1,5 @@
 /* The bench command: its options; bench_kernels and bench_model measure. */
+#include "cmd/bench_dry.h"
 #include "cmd/bench_kernels.h"
 #include "cmd/bench_model.h"
 #include "cmd/command.h"
@@ -9,6 +10,7 @@ struct bench_opts {
     bool kernels;
     int rows, cols;
     struct bench_model_opts model;
+    struct bench_dry_opts dry;
     struct engine_opts engine;
     struct common_opts common;
 };
@@ -39,12 +41,14 @@ static const struct opt model_options[] = {
 static const char *const synopsis[] = {
     "bench --kernels [--rows N] [--cols N] [--threads N] [OPTION]...",
     "bench --model M [--prefill N] [--tokens N] [--repeat N] [OPTION]...",
+    "bench --dry --replay FILE --tokenizer FILE|DIR [--prime FILE]... [--nodes N,N...]",
     NULL,
 };
 
 static const struct opt_group groups[] = {
     {"The kernels", kernel_options, 0},
     {"A model's prompt and answer speed, on this machine alone", model_options, offsetof(struct bench_opts, model)},
+    {"Drafts on recorded answers", bench_dry_options, offsetof(struct bench_opts, dry)},
     {"Model", engine_options, offsetof(struct bench_opts, engine)},
     {"Context", engine_context_options, offsetof(struct bench_opts, engine)},
     {"Common", common_options, offsetof(struct bench_opts, common)},
@@ -53,10 +57,10 @@ static const struct opt_group groups[] = {
 static const struct opt_table table = {
     .command = "bench",
     .synopsis = synopsis,
-    .about = "Measures this machine: the kernels against its limits, or a model.",
+    .about = "Measures this machine: the kernels against its limits, a model, or how well drafts guess.",
     .groups = groups,
     .n_groups = sizeof groups / sizeof *groups,
-    .no_args = "say what to measure with --kernels or --model M",
+    .no_args = "say what to measure with --kernels, --model M or --dry",
 };
 
 static int run(void *values, const struct opt_result *given, struct err *e) {
@@ -65,8 +69,14 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
     term_setup("bench", o->common.quiet, o->common.verbose);
     if (o->kernels)
         return bench_kernels(o->engine.threads, engine_isa_name(o->engine.isa), o->rows, o->cols, o->common.json, e);
+    if (o->dry.dry) {
+        interrupt_setup();
+        o->dry.json = o->common.json;
+        int rc = bench_dry(&o->dry, e);
+        return rc != 0 && interrupt_asked() ? interrupt_status() : rc;
+    }
     if (!o->engine.model)
-        return err_set(e, ERR_USAGE, "say what to measure: --kernels, or a model with --model M");
+        return err_set(e, ERR_USAGE, "say what to measure: --kernels, a model with --model M, or drafts with --dry");
     interrupt_setup();
     interrupt_insist(true);
     o->model.json = o->common.json;

@@ -1,0 +1,61 @@
+/* core/draft/blend.h - one distribution out of many: experts stand in a row from the weakest to the most specific, and
+ * each that has something to say takes a share of the probability from those before it (Jelinek and Mercer 1980,
+ * deleted interpolation; the shares are learned online by expectation maximisation). How large the share is depends on
+ * the expert and on how much it has seen: that is what makes the result calibrated. Knows no table and no text. */
+#ifndef CORE_DRAFT_BLEND_H
+#define CORE_DRAFT_BLEND_H
+
+#include "core/draft/draft.h"
+#include "core/draft/ngram.h"
+
+enum { BLEND_EXPERTS = 24, BLEND_BUCKETS = 32, BLEND_CANDIDATES = 1500, BLEND_HASH = 2048 };
+
+/* A share is hit / n: n counts what it was learned from. */
+struct blend_share {
+    float hit, n;
+};
+struct blend_shares {
+    struct blend_share at[BLEND_EXPERTS][BLEND_BUCKETS];
+};
+
+/* What shares start from, in 1/255: without a store, and with one. */
+extern const uint8_t blend_start[2][BLEND_EXPERTS][BLEND_BUCKETS];
+void blend_start_with(struct blend_shares *w, bool store);
+
+/* What one expert says in one context: successors with weights (any scale). */
+struct blend_view {
+    const struct ngram_succ *s;
+    int n;
+    int expert, bucket;
+    enum draft_source source;
+};
+
+/* Where candidates are gathered; large, so it is kept. Zero-initialise. */
+struct blend_room {
+    struct blend_cand {
+        uint32_t token;
+        float p, best; /* best: the largest part of p, from source */
+        uint8_t source;
+    } cand[BLEND_CANDIDATES];
+    uint16_t hash[BLEND_HASH]; /* 1 + index into cand */
+    int n;
+    float scale; /* what p and best have to be multiplied by */
+    int top;     /* the most probable candidate so far; -1: none */
+};
+
+/* The bucket of an expert that saw total occurrences (in units) of n different successors. */
+int blend_bucket(uint32_t total, int n);
+
+/* Candidates by falling p, at most cap, their sum at most 1. Views stand in the order of experts. */
+int blend_mix(const struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
+              struct draft_candidate *out, int cap);
+/* truth came: shares move towards what would have been right. floor: the probability of a token that nobody offered;
+ * memory: a share forgets what is older than about so many contexts. */
+enum { BLEND_MEMORY = 2000 };
+void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
+                 uint32_t truth, float floor, float memory);
+
+/* Any content becomes usable: shares from a file are not trusted. */
+void blend_sanitise(struct blend_shares *w);
+
+#endif

@@ -1,0 +1,42 @@
+/* core/draft/drafter.h - the inside of a drafter, for draft.c and tree.c only. */
+#ifndef CORE_DRAFT_DRAFTER_H
+#define CORE_DRAFT_DRAFTER_H
+
+#include "core/draft/blend.h"
+#include "core/draft/context.h"
+#include "core/draft/draft.h"
+#include "core/draft/recycle.h"
+#include "core/draft/suffix.h"
+
+enum {
+    DRAFT_DEPTH = 64,     /* tokens of root and path together */
+    DRAFT_CHILDREN = 32,  /* of one node */
+    DRAFT_TREE = 1024,    /* nodes */
+    DRAFT_FRONTIER = 8192
+};
+
+/* Something to do next while a tree grows: take a candidate into it, or look for the children of a node. */
+struct frontier_item {
+    float path;
+    float p;
+    uint32_t token;
+    int32_t node; /* the parent of the candidate, or the node to expand */
+    uint8_t source;
+    uint8_t expand;
+};
+
+struct drafter {
+    struct drafter_opts o;
+    uint32_t *tokens; /* committed */
+    uint32_t n;
+    struct ngram_table session, pool;
+    struct suffix *suffix;
+    struct recycle *recycle;
+    struct blend_shares shares;
+    struct blend_room room;
+    struct ngram_succ *succ; /* room for what the views point to */
+    struct frontier_item *frontier;
+    float memory;
+};
+
+#endif
