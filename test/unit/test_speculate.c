@@ -406,7 +406,8 @@ Test(speculate, the_tiny_model) {
                 cr_assert_eq(session_sample(s, &p, (uint32_t)i, &token, &e), 0);
                 cr_assert_eq(token, truth[PROMPT + i], "draw %d, mode %d, token %d", k, m, i);
                 cr_assert_eq(session_advance(s, token, &e), 0, "%s", e.msg);
-                cr_assert_arr_eq(session_logits(s), want + (size_t)i * vocab, vocab * sizeof *want);
+                cr_assert_arr_eq(session_logits(s), want + (size_t)i * vocab, vocab * sizeof *want, "draw %d, mode %d, token %d",
+                                 k, m, i);
             }
             cr_assert_gt(session_stats(s)->hits, SAID / 4, "mode %d", m);
             session_free(s);
