@@ -5,7 +5,7 @@ enum {
     BLOCK = 24,        /* tokens after which speculation is held against plain decoding */
     OFF_FIRST = 128,   /* tokens that it stays off after a loss; doubles up to */
     OFF_MOST = 2048,   /* this */
-    PROBE_EVERY = 256, /* tokens after which one is sent plainly, when nothing else measured that */
+    PROBE_EVERY = 256, /* tokens after which one is sent plainly, when nothing else measured that and it matters */
     FIRST_CAP = 8,     /* nodes of the first tree; then GROWTH times the largest measured */
     GROWTH = 4,
 };
@@ -18,6 +18,7 @@ static const double FADE = 0.97;       /* and the old one is believed less and l
 static const double LOSS = 1.03;       /* far away a guess costs next to nothing, and it is good to be ready; */
 static const double NEAR_LOSS = 0.98;  /* near by speculation has to gain, or it is not worth the trouble */
 static const double CLEAR_LOSS = 1.2;  /* and when it costs so much more, a shorter block is enough */
+static const double CLEAR_GAIN = 0.7;  /* below this share of plain decoding's time there is no need to look again */
 static const double BELIEF = 0.98;     /* forgetting of offers */
 static const double PRIOR = 1.0;       /* offers' worth of trust at the start */
 
@@ -69,6 +70,7 @@ void price_plain(struct price *p, double ms) {
 
 static void block_over(struct price *p) {
     double most = p->link.fixed > FAR_MS ? LOSS : NEAR_LOSS;
+    p->share = p->block_ms / (p->plain_ms * p->block_n);
     bool lost = p->block_ms > most * p->plain_ms * p->block_n;
     p->block_ms = 0;
     p->block_n = 0;
@@ -109,7 +111,7 @@ bool price_on(const struct price *p) {
 }
 
 bool price_probe(const struct price *p) {
-    return p->plain_age >= PROBE_EVERY;
+    return p->plain_age >= PROBE_EVERY && p->share > CLEAR_GAIN;
 }
 
 /* What a hit saves against a miss, and what one more row costs. */

@@ -27,6 +27,7 @@ struct price {
     int plain_age;         /* tokens since that was measured */
     double block_ms;       /* of the last tokens with speculation, */
     int block_n;           /* so many */
+    double share;          /* what the last such block took of plain decoding's time */
     int off_left;          /* tokens until it is tried again; 0: it is on */
     int off_next;          /* and how long it will be off the next time */
     int seen;              /* plain tokens at the start */

@@ -40,6 +40,8 @@ struct session_drafter {
     int (*grow)(void *ctx, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap, float least);
 };
 
+struct session_drafter session_drafter_of(struct drafter *d); /* borrows d */
+
 struct session_speculation {
     enum session_mode mode;
     const struct session_drafter *drafter; /* copied; NULL: sequential whatever the mode */

@@ -228,10 +228,13 @@ Test(speculate, ten_thousand_tokens_lose_no_slot) {
     for (int m = 1; m < 3; m++) {
         struct toy_rig r;
         struct err e = {0};
-        struct oracle o = {
-            .kind = ORACLE_BRAGS, .truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 0.8, .width = 3};
+        struct oracle o = {.kind = ORACLE_BRAGS,
+                           .truth = truth,
+                           .n_truth = PROMPT + ANSWER,
+                           .accuracy = m == 1 ? 0.8 : 0.97,
+                           .width = 3};
         rig_up(&r, modes[m], &o, 0, 0);
-        r.shaky.delay_ms = 0.05;
+        r.shaky.delay_ms = m == 1 ? 0 : 6; /* guesses have to pay in auto, whatever this machine is doing */
         for (int round = 0; round < 10000 / ANSWER; round++) {
             r.oracle.seed = (uint32_t)round;
             cr_assert_eq(session_feed(r.s, truth, PROMPT + (uint32_t)round % 5, NULL, NULL, &e), 0, "%s", e.msg);
@@ -406,7 +409,8 @@ Test(speculate, the_tiny_model) {
                 cr_assert_eq(session_sample(s, &p, (uint32_t)i, &token, &e), 0);
                 cr_assert_eq(token, truth[PROMPT + i], "draw %d, mode %d, token %d", k, m, i);
                 cr_assert_eq(session_advance(s, token, &e), 0, "%s", e.msg);
-                cr_assert_arr_eq(session_logits(s), want + (size_t)i * vocab, vocab * sizeof *want);
+                cr_assert_arr_eq(session_logits(s), want + (size_t)i * vocab, vocab * sizeof *want,
+                                 "draw %d, mode %d, token %d", k, m, i);
             }
             cr_assert_gt(session_stats(s)->hits, SAID / 4, "mode %d", m);
             session_free(s);
