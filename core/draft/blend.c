@@ -14,21 +14,9 @@ int blend_bucket(uint32_t total, int n) {
     return seen * 4 + kinds;
 }
 
-static struct blend_share *share_of(struct blend_shares *w, const struct blend_view *v, const struct blend_room *room) {
-    (void)room;
-    return &w->at[v->expert][v->bucket];
-}
-
 static float share_value(const struct blend_share *s) {
     float x = s->hit / s->n;
     return x < SHARE_MIN ? SHARE_MIN : x > SHARE_MAX ? SHARE_MAX : x;
-}
-
-static float weight_sum(const struct blend_view *v) {
-    float sum = 0;
-    for (int i = 0; i < v->n; i++)
-        sum += (float)v->s[i].count;
-    return sum;
 }
 
 static struct blend_cand *cand_at(struct blend_room *r, uint32_t token) {
@@ -47,41 +35,23 @@ static struct blend_cand *cand_at(struct blend_room *r, uint32_t token) {
     }
 }
 
-/* The cap largest of the candidates, by falling p; equal ones by token, so that the order is always the same. */
-static int pick(const struct blend_room *r, struct draft_candidate *out, int cap) {
-    int n = 0;
-    for (int i = 0; i < r->n; i++) {
-        const struct blend_cand *c = &r->cand[i];
-        int at = n;
-        if (n == cap) {
-            const struct draft_candidate *last = &out[n - 1];
-            if (c->p < last->p || (c->p == last->p && c->token > last->token))
-                continue;
-            at--;
-        } else {
-            n++;
-        }
-        for (; at > 0 && (out[at - 1].p < c->p || (out[at - 1].p == c->p && out[at - 1].token > c->token)); at--)
-            out[at] = out[at - 1];
-        out[at] = (struct draft_candidate){.token = c->token, .p = c->p, .source = c->source};
-    }
-    return n;
-}
-
-static void room_clear(struct blend_room *room) {
+void blend_begin(struct blend_room *room) {
     memset(room->hash, 0, sizeof room->hash);
     room->n = 0;
-    room->scale = 1;
-    room->top = -1;
+    room->left = 1;
 }
 
-/* One more expert takes its share x from what was mixed so far. */
-static void mix_in(struct blend_room *room, const struct blend_view *v, float x, float sum) {
-    room->scale *= 1 - x;
-    float part = x / (sum * room->scale);
+void blend_add(const struct blend_shares *w, const struct blend_view *v, struct blend_room *room, float skip, bool sorted) {
+    float part = room->left * share_value(&w->at[v->expert][v->bucket]);
+    room->left -= part;
     for (int k = 0; k < v->n; k++) {
+        float p = part * (float)v->s[k].count / v->sum;
+        if (p < skip) {
+            if (sorted)
+                return;
+            continue;
+        }
         struct blend_cand *c = cand_at(room, v->s[k].token);
-        float p = part * (float)v->s[k].count;
         if (!c)
             continue;
         c->p += p;
@@ -89,42 +59,37 @@ static void mix_in(struct blend_room *room, const struct blend_view *v, float x,
             c->best = p;
             c->source = (uint8_t)v->source;
         }
-        if (room->top < 0 || c->p > room->cand[room->top].p)
-            room->top = (int)(c - room->cand);
     }
 }
 
-int blend_mix(const struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
-              struct draft_candidate *out, int cap) {
-    room_clear(room);
-    if (cap <= 0)
-        return 0;
-    for (int i = 0; i < n_views; i++) {
-        float sum = weight_sum(&v[i]);
-        if (sum > 0)
-            mix_in(room, &v[i], share_value(share_of((struct blend_shares *)w, &v[i], room)), sum);
+static bool is_before(const struct blend_cand *a, const struct draft_candidate *b) {
+    return a->p > b->p || (a->p == b->p && a->token < b->token); /* so that the order is always the same */
+}
+
+int blend_end(const struct blend_room *room, struct draft_candidate *out, int cap, float least) {
+    int n = 0;
+    for (int i = 0; cap > 0 && i < room->n; i++) {
+        const struct blend_cand *c = &room->cand[i];
+        if (c->p < least || (n == cap && !is_before(c, &out[n - 1])))
+            continue;
+        int at = n < cap ? n++ : n - 1;
+        for (; at > 0 && is_before(c, &out[at - 1]); at--)
+            out[at] = out[at - 1];
+        out[at] = (struct draft_candidate){.token = c->token, .p = c->p, .source = c->source};
     }
-    int n = pick(room, out, cap);
-    for (int i = 0; i < n; i++)
-        out[i].p *= room->scale;
     return n;
 }
 
-void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
-                 uint32_t truth, float floor, float memory) {
+void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views, uint32_t truth, float floor,
+                 float memory) {
     float p = floor;
-    room_clear(room);
     for (int i = 0; i < n_views; i++) {
-        float sum = weight_sum(&v[i]), q = 0;
-        if (!(sum > 0))
-            continue;
+        struct blend_share *s = &w->at[v[i].expert][v[i].bucket];
+        float q = 0, x = share_value(s);
         for (int k = 0; k < v[i].n; k++)
             if (v[i].s[k].token == truth)
-                q = (float)v[i].s[k].count / sum;
-        struct blend_share *s = share_of(w, &v[i], room);
-        float x = share_value(s);
+                q = (float)v[i].s[k].count / v[i].sum;
         float mixed = x * q + (1 - x) * p;
-        mix_in(room, &v[i], x, sum);
         s->hit += x * q / mixed;
         s->n += 1;
         if (s->n > memory) {
