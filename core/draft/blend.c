@@ -3,8 +3,9 @@
 #include <math.h>
 #include <string.h>
 
-/* A share starts as if it had seen so many contexts, and is never quite 0 or 1. */
-static const float START_N = 40.0f, SHARE_MIN = 0.002f, SHARE_MAX = 0.995f;
+/* What is offered is corrected by CAME_MAX at most. A share starts as if it had seen so many contexts, and is never
+ * quite 0 or 1. */
+static const float START_N = 40.0f, START_CAME = 150.0f, CAME_MAX = 3.0f, SHARE_MIN = 0.002f, SHARE_MAX = 0.995f;
 
 int blend_bucket(uint32_t total, int n) {
     int seen = 0, kinds = n <= 1 ? 0 : n == 2 ? 1 : n <= 4 ? 2 : 3;
@@ -41,7 +42,8 @@ void blend_begin(struct blend_room *room) {
     room->left = 1;
 }
 
-void blend_add(const struct blend_shares *w, const struct blend_view *v, struct blend_room *room, float skip, bool sorted) {
+void blend_add(const struct blend_shares *w, const struct blend_view *v, struct blend_room *room, float skip,
+               bool sorted) {
     float part = room->left * share_value(&w->at[v->expert][v->bucket]);
     room->left -= part;
     for (int k = 0; k < v->n; k++) {
@@ -100,10 +102,47 @@ void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views
     }
 }
 
+static int bin_of(float p) {
+    int e;
+    frexpf(p, &e); /* p = f * 2^e, f from 1/2 on */
+    return e > 0 ? 0 : -e < BLEND_BINS ? -e : BLEND_BINS - 1;
+}
+
+void blend_came(struct blend_shares *w, const struct draft_candidate *c, int n, uint32_t truth, float memory) {
+    for (int i = 0; i < n; i++) {
+        struct blend_share *s = &w->came[c[i].source][bin_of(c[i].p)];
+        s->hit += c[i].token == truth;
+        s->n += c[i].p;
+        if (s->n > memory) {
+            s->hit *= 0.5f;
+            s->n *= 0.5f;
+        }
+    }
+}
+
+void blend_calibrate(const struct blend_shares *w, struct draft_candidate *c, int n) {
+    float sum = 0;
+    for (int i = 0; i < n; i++) {
+        const struct blend_share *s = &w->came[c[i].source][bin_of(c[i].p)];
+        struct draft_candidate x = c[i];
+        int at = i;
+        x.p *= s->hit / s->n;
+        sum += x.p;
+        for (; at > 0 && c[at - 1].p < x.p; at--)
+            c[at] = c[at - 1];
+        c[at] = x;
+    }
+    for (int i = 0; sum > 1 && i < n; i++)
+        c[i].p /= sum;
+}
+
 void blend_start_with(struct blend_shares *w, bool store) {
     for (int x = 0; x < BLEND_EXPERTS; x++)
         for (int b = 0; b < BLEND_BUCKETS; b++)
             w->at[x][b] = (struct blend_share){START_N * (float)blend_start[store][x][b] / 255, START_N};
+    for (int i = 0; i < N_DRAFT_SOURCES; i++)
+        for (int b = 0; b < BLEND_BINS; b++)
+            w->came[i][b] = (struct blend_share){.hit = START_CAME, .n = START_CAME};
 }
 
 void blend_sanitise(struct blend_shares *w) {
@@ -112,6 +151,13 @@ void blend_sanitise(struct blend_shares *w) {
             struct blend_share *s = &w->at[e][b];
             if (!(s->n >= 1 && s->n <= 2 * BLEND_MEMORY && s->hit >= 0 && s->hit <= s->n))
                 *s = (struct blend_share){.hit = 1, .n = 5};
+        }
+    }
+    for (int i = 0; i < N_DRAFT_SOURCES; i++) {
+        for (int b = 0; b < BLEND_BINS; b++) {
+            struct blend_share *s = &w->came[i][b];
+            if (!(s->n >= 1 && s->n <= 2 * BLEND_MEMORY && s->hit >= s->n / CAME_MAX && s->hit <= s->n * CAME_MAX))
+                *s = (struct blend_share){.hit = START_CAME, .n = START_CAME};
         }
     }
 }

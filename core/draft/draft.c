@@ -10,12 +10,12 @@
 enum { UNIT = 64, DISCOUNT = 40, SESSION_KEEP = 240, ADAPT_MAX = 64, MAX_VIEWS = 2 * N_CONTEXTS + 3, MAX_SUCC = 4096 };
 
 enum { /* experts, from the weakest to the most specific; stored shares depend on the order */
-    EXPERT_STORE = 0,
-    EXPERT_SESSION = N_CONTEXTS,
-    EXPERT_RECYCLE = 2 * N_CONTEXTS,
-    EXPERT_POOL,
-    EXPERT_SUFFIX,
-    N_EXPERTS
+       EXPERT_STORE = 0,
+       EXPERT_SESSION = N_CONTEXTS,
+       EXPERT_RECYCLE = 2 * N_CONTEXTS,
+       EXPERT_POOL,
+       EXPERT_SUFFIX,
+       N_EXPERTS
 };
 _Static_assert((int)N_EXPERTS <= (int)BLEND_EXPERTS, "experts have shares");
 
@@ -104,7 +104,8 @@ static bool view_init(struct blend_view *v, struct ngram_succ *succ, int n, int 
     return n > 0;
 }
 
-static bool ask_store(struct drafter *d, const struct contexts *c, int k, struct ngram_succ *succ, struct blend_view *v) {
+static bool ask_store(struct drafter *d, const struct contexts *c, int k, struct ngram_succ *succ,
+                      struct blend_view *v) {
     if (!uses(d, DRAFT_STORE) || !(c->have & draft_store_contexts & 1u << k))
         return false;
     int lines = context_lines(k);
@@ -112,7 +113,8 @@ static bool ask_store(struct drafter *d, const struct contexts *c, int k, struct
     return view_init(v, succ, n, EXPERT_STORE + k, DRAFT_STORE, 1);
 }
 
-static bool ask_session(struct drafter *d, const struct contexts *c, int k, struct ngram_succ *succ, struct blend_view *v) {
+static bool ask_session(struct drafter *d, const struct contexts *c, int k, struct ngram_succ *succ,
+                        struct blend_view *v) {
     if (!uses(d, DRAFT_NGRAM) || !(c->have & session_contexts & 1u << k))
         return false;
     int lines = context_lines(k);
@@ -120,7 +122,8 @@ static bool ask_session(struct drafter *d, const struct contexts *c, int k, stru
     return view_init(v, succ, n, EXPERT_SESSION + k, DRAFT_NGRAM, UNIT);
 }
 
-static bool ask_recycle(struct drafter *d, const uint32_t *text, uint32_t n, struct ngram_succ *succ, struct blend_view *v) {
+static bool ask_recycle(struct drafter *d, const uint32_t *text, uint32_t n, struct ngram_succ *succ,
+                        struct blend_view *v) {
     int got = d->recycle && n > 0 ? recycle_get(d->recycle, text[n - 1], succ) : 0;
     if (got == 0)
         return false;
@@ -140,7 +143,8 @@ static bool ask_suffix(struct drafter *d, struct suffix_match m, struct ngram_su
     return true;
 }
 
-/* What each expert says about the token behind text[0..n), from the weakest on. m: the suffix automaton's part of text. */
+/* What each expert says about the token behind text[0..n), from the weakest on. m: the suffix automaton's part of text.
+ */
 static int ask_all(struct drafter *d, const struct contexts *c, const uint32_t *text, uint32_t n, struct suffix_match m,
                    struct blend_view *v) {
     struct ngram_succ *succ = d->succ;
@@ -160,7 +164,8 @@ static int ask_all(struct drafter *d, const struct contexts *c, const uint32_t *
 
 static int by_count(const void *a, const void *b) {
     const struct ngram_succ *x = a, *y = b;
-    return x->count != y->count ? (x->count < y->count) - (x->count > y->count) : (x->token > y->token) - (x->token < y->token);
+    return x->count != y->count ? (x->count < y->count) - (x->count > y->count)
+                                : (x->token > y->token) - (x->token < y->token);
 }
 
 static void flat_make(struct drafter *d, const struct contexts *c) {
@@ -173,7 +178,7 @@ static void flat_make(struct drafter *d, const struct contexts *c) {
     d->flat_ready = true;
 }
 
-int drafter_look(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap, float least) {
+static int look(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap, float least) {
     struct suffix_match m = d->suffix ? suffix_here(d->suffix) : (struct suffix_match){0, 0};
     struct blend_room *room = &d->room;
     struct blend_view v;
@@ -210,6 +215,12 @@ int drafter_look(struct drafter *d, const uint32_t *path, int n_path, struct dra
     return blend_end(room, c, cap, least);
 }
 
+int drafter_look(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap, float least) {
+    int n = look(d, path, n_path, c, cap, least / 2);
+    blend_calibrate(&d->shares, c, n);
+    return n;
+}
+
 int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap) {
     return drafter_look(d, path, n_path, c, cap, 0);
 }
@@ -229,6 +240,9 @@ static void add(struct drafter *d, uint32_t token, bool adapt) {
     d->flat_ready = false;
     if (adapt) {
         struct blend_view v[MAX_VIEWS];
+        struct draft_candidate offered[DRAFT_CHILDREN];
+        int k = look(d, NULL, 0, offered, DRAFT_CHILDREN, 0.002f);
+        blend_came(&d->shares, offered, k, token, d->memory);
         int n = ask_all(d, &c, d->tokens, d->n, m, v);
         blend_learn(&d->shares, v, n, token, 1.0f / (float)d->o.vocab, d->memory);
     }

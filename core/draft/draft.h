@@ -51,7 +51,8 @@ int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct dra
  * For calibration. */
 void drafter_outcome(struct drafter *d, const struct draft_candidate *offered, int n, uint32_t truth);
 
-/* What the session taught about how far to trust which source goes into the store, where the next drafter starts from it. */
+/* What the session taught about how far to trust which source goes into the store, where the next drafter starts from
+ * it. */
 void drafter_teach(struct drafter *d);
 
 /* A tree of guesses below the last committed token. Nodes stand parents first. */

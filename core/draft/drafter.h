@@ -9,9 +9,9 @@
 #include "core/draft/suffix.h"
 
 enum {
-    DRAFT_DEPTH = 64,     /* tokens of root and path together */
-    DRAFT_CHILDREN = 64,  /* of one node */
-    DRAFT_TREE = 1024,    /* nodes */
+    DRAFT_DEPTH = 64,    /* tokens of root and path together */
+    DRAFT_CHILDREN = 64, /* of one node */
+    DRAFT_TREE = 1024,   /* nodes */
     DRAFT_FRONTIER = 8192,
     DRAFT_FLAT = NGRAM_LINE * 32 /* successors of the empty context */
 };

@@ -1,7 +1,7 @@
 #include "core/draft/drafter.h"
 
-/* A heap with the largest path probability on top. Equal ones come in a fixed order: nodes to expand first (their children
- * may be as probable), then by node and token, so that the same knowledge always grows the same tree. */
+/* A heap with the largest path probability on top. Equal ones come in a fixed order: nodes to expand first (their
+ * children may be as probable), then by node and token, so that the same knowledge always grows the same tree. */
 static bool before(const struct frontier_item *a, const struct frontier_item *b) {
     if (a->path != b->path)
         return a->path > b->path;

@@ -193,8 +193,8 @@ Test(draft, of_what_is_offered_at_p_as_many_come_true) {
     }
     for (int b = 0; b < BINS; b++)
         if (n_bin[b] > 300)
-            cr_expect_float_eq(offered[b] / n_bin[b], came[b] / n_bin[b], 0.06, "at %.2f: %.3f came", offered[b] / n_bin[b],
-                               came[b] / n_bin[b]);
+            cr_expect_float_eq(offered[b] / n_bin[b], came[b] / n_bin[b], 0.06, "at %.2f: %.3f came",
+                               offered[b] / n_bin[b], came[b] / n_bin[b]);
     /* What was seen lately weighs more, which costs something where nothing ever changes. */
     cr_expect(got > 0.85 * best, "the first guess is right %.3f of what is possible", got / best);
     drafter_free(d);
