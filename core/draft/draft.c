@@ -230,26 +230,34 @@ static void restart(struct drafter *d) {
     if (d->suffix)
         suffix_clear(d->suffix);
     d->n = 0;
+    d->learned = 0;
     d->flat_ready = false;
 }
 
-static void add(struct drafter *d, uint32_t token, bool adapt) {
+/* token comes behind what is committed: how far whom to trust. Once for each position. */
+static void learn(struct drafter *d, const struct contexts *c, uint32_t token) {
     struct suffix_match m = d->suffix ? suffix_here(d->suffix) : (struct suffix_match){0, 0};
+    struct draft_candidate offered[DRAFT_CHILDREN];
+    struct blend_view v[MAX_VIEWS];
+    if (d->learned == d->n + 1)
+        return;
+    d->learned = d->n + 1;
+    int n = look(d, NULL, 0, offered, DRAFT_CHILDREN, 0);
+    blend_came(&d->shares, offered, n, token, d->memory);
+    n = ask_all(d, c, d->tokens, d->n, m, v);
+    blend_learn(&d->shares, v, n, token, 1.0f / (float)d->o.vocab, d->memory);
+}
+
+static void add(struct drafter *d, uint32_t token, bool adapt) {
     struct contexts c;
     contexts_of(&c, d->tokens, d->n);
-    d->flat_ready = false;
-    if (adapt) {
-        struct blend_view v[MAX_VIEWS];
-        struct draft_candidate offered[DRAFT_CHILDREN];
-        int k = look(d, NULL, 0, offered, DRAFT_CHILDREN, 0.002f);
-        blend_came(&d->shares, offered, k, token, d->memory);
-        int n = ask_all(d, &c, d->tokens, d->n, m, v);
-        blend_learn(&d->shares, v, n, token, 1.0f / (float)d->o.vocab, d->memory);
-    }
+    if (adapt)
+        learn(d, &c, token);
     contexts_count(&d->session, &c, session_contexts, token, UNIT, SESSION_KEEP);
     if (d->suffix)
         suffix_add(d->suffix, token);
     d->tokens[d->n++] = token;
+    d->flat_ready = false;
 }
 
 void drafter_sync(struct drafter *d, const uint32_t *tokens, uint32_t n) {
@@ -271,7 +279,10 @@ void drafter_logits(struct drafter *d, uint32_t token, const float *logits) {
 }
 
 void drafter_outcome(struct drafter *d, const struct draft_candidate *offered, int n, uint32_t truth) {
-    (void)d, (void)offered, (void)n, (void)truth;
+    struct contexts c;
+    (void)offered, (void)n; /* what the sources said is looked up again, uncorrected */
+    contexts_of(&c, d->tokens, d->n);
+    learn(d, &c, truth);
 }
 
 void drafter_teach(struct drafter *d) {

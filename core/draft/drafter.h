@@ -30,6 +30,7 @@ struct drafter {
     struct drafter_opts o;
     uint32_t *tokens; /* committed */
     uint32_t n;
+    uint32_t learned; /* 1 + the position whose outcome the shares have seen last */
     struct ngram_table session;
     /* What comes anywhere, which is the same all over a tree: by falling count. Store and session. */
     struct ngram_succ flat[2][DRAFT_FLAT];
@@ -42,7 +43,7 @@ struct drafter {
     struct blend_room room;
     struct ngram_succ *succ; /* room for what the views point to */
     struct frontier_item *frontier;
-    float memory;
+    float memory; /* see blend_learn */
 };
 
 /* drafter_next for a tree: only candidates of at least `least` matter, and their p may lack a twentieth of that. */
