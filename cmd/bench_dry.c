@@ -15,11 +15,11 @@
 #include <unistd.h>
 #include <yyjson.h>
 
-/* What is counted. An answer of T tokens stands behind its prompt; nothing of it is known but what was committed. A step
- * is one round trip, stop and wait: a window of at most `nodes` drafted tokens, a tree below the last committed one,
- * goes out; the path of the tree that the recorded answer follows (a tokens) and the token behind it are committed,
- * a + 1 in all, and the next step begins. So each window brings one token that was not drafted: it ends in a miss, or
- * below a leaf of the window. The first window goes out with the prompt; the answer's end is not guessed.
+/* What is counted. An answer of T tokens stands behind its prompt; nothing of it is known but what was committed. A
+ * step is one round trip, stop and wait: a window of at most `nodes` drafted tokens, a tree below the last committed
+ * one, goes out; the path of the tree that the recorded answer follows (a tokens) and the token behind it are
+ * committed, a + 1 in all, and the next step begins. So each window brings one token that was not drafted: it ends in a
+ * miss, or below a leaf of the window. The first window goes out with the prompt; the answer's end is not guessed.
  *
  *     tokens_per_round_trip = tokens / steps = E[accepted + 1]        miss_rate = steps / tokens
  *
@@ -57,7 +57,8 @@ const struct opt bench_dry_options[] = {
     {"replay", "FILE", "recorded answers: lines of {\"id\", \"prompt\", \"output\"}", OPT_STRING, AT(replay)},
     {"tokenizer", "FILE|DIR", "their tokenizer", OPT_STRING, AT(tokenizer)},
     {"prime", "FILE",
-     "answers or text that the store learns first; the prompts being measured are left out (may be given several times)",
+     "answers or text that the store learns first; the prompts being measured are left out (may be given several "
+     "times)",
      OPT_STRINGS, AT(prime)},
     {"nodes", "N,N...", "drafted tokens of a window", OPT_STRING, AT(nodes), .def = "4,8,16,32,64"},
     {"answers", "N", "measure at most so many answers, spread over the file; 0: all", OPT_INT, AT(answers), .def = "0",
@@ -102,8 +103,8 @@ static uint32_t follow(const struct draft_node *tree, int n, const struct trace 
     return a;
 }
 
-static int measure_answer(const struct dry *b, const struct trace *t, struct draft_store *store, unsigned sources, struct row *row,
-                          struct err *e) {
+static int measure_answer(const struct dry *b, const struct trace *t, struct draft_store *store, unsigned sources,
+                          struct row *row, struct err *e) {
     struct draft_node tree[MAX_NODES];
     struct drafter *d;
     uint32_t at = t->n_prompt;
@@ -165,7 +166,8 @@ static bool is_replayed(const struct dry *d, uint64_t hash) {
     return false;
 }
 
-/* The sample of answers that teaches the store how far to trust it: the last ones, before the store has learned them. */
+/* The sample of answers that teaches the store how far to trust it: the last ones, before the store has learned them.
+ */
 static int prime(const struct dry *d, int fold, const bool *held, struct draft_store *s, struct err *e) {
     struct drafter *dr = NULL;
     int rc = -1;
@@ -205,8 +207,10 @@ static int measure_drafts(struct dry *d, const char *source, unsigned sources, b
     for (int k = 0; k < d->n_sizes; k++)
         row_new(d, "auto", source, d->sizes[k]);
     for (int f = 0; f < d->folds; f++) {
-        if (with_store && (draft_store_create(&store, &(struct draft_store_opts){.vocab = d->vocab, .table_bytes = STORE_BYTES}, e) != 0 ||
-                           prime(d, f, held, store, e) != 0))
+        if (with_store &&
+            (draft_store_create(&store, &(struct draft_store_opts){.vocab = d->vocab, .table_bytes = STORE_BYTES}, e) !=
+                 0 ||
+             prime(d, f, held, store, e) != 0))
             goto out;
         for (int i = 0; i < d->replay.n; i++) {
             if (!measured(d, i) || fold_of(d, &d->replay.at[i]) != f)
@@ -238,7 +242,7 @@ static int print_json(const struct dry *d, struct err *e) {
     yyjson_mut_obj_add_int(doc, m, "processors", sysconf(_SC_NPROCESSORS_ONLN));
     yyjson_mut_val *rows = yyjson_mut_obj_add_arr(doc, o, "rows");
     for (int i = 0; i < d->n_rows; i++) {
-        static const char *const absent[] = {"rtt_ms",        "mbit",        "codec",    "category",  "tok_s",
+        static const char *const absent[] = {"rtt_ms",          "mbit",     "codec",     "category", "tok_s",
                                              "predicted_tok_s", "bytes_up", "bytes_down"};
         const struct row *r = &d->rows[i];
         yyjson_mut_val *x = yyjson_mut_arr_add_obj(doc, rows);
@@ -263,7 +267,8 @@ static int print_json(const struct dry *d, struct err *e) {
 }
 
 static void print_table(const struct dry *d) {
-    printf("%-12s %-14s %5s %9s %9s %12s %10s\n", "mode", "source", "nodes", "tokens", "steps", "tokens/trip", "ms/token");
+    printf("%-12s %-14s %5s %9s %9s %12s %10s\n", "mode", "source", "nodes", "tokens", "steps", "tokens/trip",
+           "ms/token");
     for (int i = 0; i < d->n_rows; i++) {
         const struct row *r = &d->rows[i];
         printf("%-12s %-14s %5d %9lld %9lld %12.3f %10.4f\n", r->mode, r->source, r->nodes, r->tokens, r->steps,
@@ -277,7 +282,8 @@ int bench_dry(const struct bench_dry_opts *o, struct err *e) {
     bool *held = NULL;
     int rc = -1;
     if (!o->replay || !o->tokenizer)
-        return err_set(e, ERR_USAGE, "--dry needs recorded answers (--replay FILE) and their tokenizer (--tokenizer FILE|DIR)");
+        return err_set(e, ERR_USAGE,
+                       "--dry needs recorded answers (--replay FILE) and their tokenizer (--tokenizer FILE|DIR)");
     if (parse_sizes(&d, e) != 0 || tokenizer_open(&tok, o->tokenizer, e) != 0 ||
         traces_read(&d.replay, o->replay, tok, e) != 0)
         goto out;
@@ -315,7 +321,7 @@ int bench_dry(const struct bench_dry_opts *o, struct err *e) {
                 measure_reference(&d.replay.at[i], orders[k], r);
     }
     if ((measure_drafts(&d, "suffix", 1u << DRAFT_SUFFIX, false, held, e) != 0 ||
-        measure_drafts(&d, "ngram", 1u << DRAFT_NGRAM, false, held, e) != 0))
+         measure_drafts(&d, "ngram", 1u << DRAFT_NGRAM, false, held, e) != 0))
         goto out;
     if (measure_drafts(&d, "suffix+ngram", 1u << DRAFT_SUFFIX | 1u << DRAFT_NGRAM, false, held, e) != 0)
         goto out;

@@ -30,8 +30,8 @@ static int append(struct traces *t, struct ids *ids, size_t n_prompt, uint64_t h
         return err_set(e, ERR_MEMORY, "out of memory for recorded answers");
     }
     t->at = at;
-    t->at[t->n++] = (struct trace){
-        .prompt_hash = hash, .tokens = ids->p, .n_prompt = (uint32_t)n_prompt, .n = (uint32_t)ids->n};
+    t->at[t->n++] =
+        (struct trace){.prompt_hash = hash, .tokens = ids->p, .n_prompt = (uint32_t)n_prompt, .n = (uint32_t)ids->n};
     return 0;
 }
 

@@ -3,8 +3,9 @@
 #include <math.h>
 #include <string.h>
 
-/* A share starts as if it had seen so many contexts, and is never quite 0 or 1. */
-static const float START_N = 40.0f, SHARE_MIN = 0.002f, SHARE_MAX = 0.995f;
+/* What is offered is corrected by CAME_MAX at most. A share starts as if it had seen so many contexts, and is never
+ * quite 0 or 1. */
+static const float START_N = 40.0f, START_CAME = 150.0f, CAME_MAX = 3.0f, SHARE_MIN = 0.002f, SHARE_MAX = 0.995f;
 
 int blend_bucket(uint32_t total, int n) {
     int seen = 0, kinds = n <= 1 ? 0 : n == 2 ? 1 : n <= 4 ? 2 : 3;
@@ -14,21 +15,9 @@ int blend_bucket(uint32_t total, int n) {
     return seen * 4 + kinds;
 }
 
-static struct blend_share *share_of(struct blend_shares *w, const struct blend_view *v, const struct blend_room *room) {
-    (void)room;
-    return &w->at[v->expert][v->bucket];
-}
-
 static float share_value(const struct blend_share *s) {
     float x = s->hit / s->n;
     return x < SHARE_MIN ? SHARE_MIN : x > SHARE_MAX ? SHARE_MAX : x;
-}
-
-static float weight_sum(const struct blend_view *v) {
-    float sum = 0;
-    for (int i = 0; i < v->n; i++)
-        sum += (float)v->s[i].count;
-    return sum;
 }
 
 static struct blend_cand *cand_at(struct blend_room *r, uint32_t token) {
@@ -47,41 +36,24 @@ static struct blend_cand *cand_at(struct blend_room *r, uint32_t token) {
     }
 }
 
-/* The cap largest of the candidates, by falling p; equal ones by token, so that the order is always the same. */
-static int pick(const struct blend_room *r, struct draft_candidate *out, int cap) {
-    int n = 0;
-    for (int i = 0; i < r->n; i++) {
-        const struct blend_cand *c = &r->cand[i];
-        int at = n;
-        if (n == cap) {
-            const struct draft_candidate *last = &out[n - 1];
-            if (c->p < last->p || (c->p == last->p && c->token > last->token))
-                continue;
-            at--;
-        } else {
-            n++;
-        }
-        for (; at > 0 && (out[at - 1].p < c->p || (out[at - 1].p == c->p && out[at - 1].token > c->token)); at--)
-            out[at] = out[at - 1];
-        out[at] = (struct draft_candidate){.token = c->token, .p = c->p, .source = c->source};
-    }
-    return n;
-}
-
-static void room_clear(struct blend_room *room) {
+void blend_begin(struct blend_room *room) {
     memset(room->hash, 0, sizeof room->hash);
     room->n = 0;
-    room->scale = 1;
-    room->top = -1;
+    room->left = 1;
 }
 
-/* One more expert takes its share x from what was mixed so far. */
-static void mix_in(struct blend_room *room, const struct blend_view *v, float x, float sum) {
-    room->scale *= 1 - x;
-    float part = x / (sum * room->scale);
+void blend_add(const struct blend_shares *w, const struct blend_view *v, struct blend_room *room, float skip,
+               bool sorted) {
+    float part = room->left * share_value(&w->at[v->expert][v->bucket]);
+    room->left -= part;
     for (int k = 0; k < v->n; k++) {
+        float p = part * (float)v->s[k].count / v->sum;
+        if (p < skip) {
+            if (sorted)
+                return;
+            continue;
+        }
         struct blend_cand *c = cand_at(room, v->s[k].token);
-        float p = part * (float)v->s[k].count;
         if (!c)
             continue;
         c->p += p;
@@ -89,42 +61,37 @@ static void mix_in(struct blend_room *room, const struct blend_view *v, float x,
             c->best = p;
             c->source = (uint8_t)v->source;
         }
-        if (room->top < 0 || c->p > room->cand[room->top].p)
-            room->top = (int)(c - room->cand);
     }
 }
 
-int blend_mix(const struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
-              struct draft_candidate *out, int cap) {
-    room_clear(room);
-    if (cap <= 0)
-        return 0;
-    for (int i = 0; i < n_views; i++) {
-        float sum = weight_sum(&v[i]);
-        if (sum > 0)
-            mix_in(room, &v[i], share_value(share_of((struct blend_shares *)w, &v[i], room)), sum);
+static bool is_before(const struct blend_cand *a, const struct draft_candidate *b) {
+    return a->p > b->p || (a->p == b->p && a->token < b->token); /* so that the order is always the same */
+}
+
+int blend_end(const struct blend_room *room, struct draft_candidate *out, int cap, float least) {
+    int n = 0;
+    for (int i = 0; cap > 0 && i < room->n; i++) {
+        const struct blend_cand *c = &room->cand[i];
+        if (c->p < least || (n == cap && !is_before(c, &out[n - 1])))
+            continue;
+        int at = n < cap ? n++ : n - 1;
+        for (; at > 0 && is_before(c, &out[at - 1]); at--)
+            out[at] = out[at - 1];
+        out[at] = (struct draft_candidate){.token = c->token, .p = c->p, .source = c->source};
     }
-    int n = pick(room, out, cap);
-    for (int i = 0; i < n; i++)
-        out[i].p *= room->scale;
     return n;
 }
 
-void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views, struct blend_room *room,
-                 uint32_t truth, float floor, float memory) {
+void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views, uint32_t truth, float floor,
+                 float memory) {
     float p = floor;
-    room_clear(room);
     for (int i = 0; i < n_views; i++) {
-        float sum = weight_sum(&v[i]), q = 0;
-        if (!(sum > 0))
-            continue;
+        struct blend_share *s = &w->at[v[i].expert][v[i].bucket];
+        float q = 0, x = share_value(s);
         for (int k = 0; k < v[i].n; k++)
             if (v[i].s[k].token == truth)
-                q = (float)v[i].s[k].count / sum;
-        struct blend_share *s = share_of(w, &v[i], room);
-        float x = share_value(s);
+                q = (float)v[i].s[k].count / v[i].sum;
         float mixed = x * q + (1 - x) * p;
-        mix_in(room, &v[i], x, sum);
         s->hit += x * q / mixed;
         s->n += 1;
         if (s->n > memory) {
@@ -135,10 +102,47 @@ void blend_learn(struct blend_shares *w, const struct blend_view *v, int n_views
     }
 }
 
+static int bin_of(float p) {
+    int e;
+    frexpf(p, &e); /* p = f * 2^e, f from 1/2 on */
+    return e > 0 ? 0 : -e < BLEND_BINS ? -e : BLEND_BINS - 1;
+}
+
+void blend_came(struct blend_shares *w, const struct draft_candidate *c, int n, uint32_t truth, float memory) {
+    for (int i = 0; i < n; i++) {
+        struct blend_share *s = &w->came[c[i].source][bin_of(c[i].p)];
+        s->hit += c[i].token == truth;
+        s->n += c[i].p;
+        if (s->n > memory) {
+            s->hit *= 0.5f;
+            s->n *= 0.5f;
+        }
+    }
+}
+
+void blend_calibrate(const struct blend_shares *w, struct draft_candidate *c, int n) {
+    float sum = 0;
+    for (int i = 0; i < n; i++) {
+        const struct blend_share *s = &w->came[c[i].source][bin_of(c[i].p)];
+        struct draft_candidate x = c[i];
+        int at = i;
+        x.p *= s->hit / s->n;
+        sum += x.p;
+        for (; at > 0 && c[at - 1].p < x.p; at--)
+            c[at] = c[at - 1];
+        c[at] = x;
+    }
+    for (int i = 0; sum > 1 && i < n; i++)
+        c[i].p /= sum;
+}
+
 void blend_start_with(struct blend_shares *w, bool store) {
     for (int x = 0; x < BLEND_EXPERTS; x++)
         for (int b = 0; b < BLEND_BUCKETS; b++)
             w->at[x][b] = (struct blend_share){START_N * (float)blend_start[store][x][b] / 255, START_N};
+    for (int i = 0; i < N_DRAFT_SOURCES; i++)
+        for (int b = 0; b < BLEND_BINS; b++)
+            w->came[i][b] = (struct blend_share){.hit = START_CAME, .n = START_CAME};
 }
 
 void blend_sanitise(struct blend_shares *w) {
@@ -147,6 +151,13 @@ void blend_sanitise(struct blend_shares *w) {
             struct blend_share *s = &w->at[e][b];
             if (!(s->n >= 1 && s->n <= 2 * BLEND_MEMORY && s->hit >= 0 && s->hit <= s->n))
                 *s = (struct blend_share){.hit = 1, .n = 5};
+        }
+    }
+    for (int i = 0; i < N_DRAFT_SOURCES; i++) {
+        for (int b = 0; b < BLEND_BINS; b++) {
+            struct blend_share *s = &w->came[i][b];
+            if (!(s->n >= 1 && s->n <= 2 * BLEND_MEMORY && s->hit >= s->n / CAME_MAX && s->hit <= s->n * CAME_MAX))
+                *s = (struct blend_share){.hit = START_CAME, .n = START_CAME};
         }
     }
 }

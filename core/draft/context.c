@@ -5,7 +5,7 @@
 static const struct {
     uint8_t n, back[CONTEXT_REACH]; /* how far back each of its tokens stands */
     uint8_t lines;
-        uint8_t aside; /* not in the row of ever longer contexts */
+    uint8_t aside; /* not in the row of ever longer contexts */
 } kinds[N_CONTEXTS] = {
     [CONTEXT_0] = {0, {0}, 32},
     [CONTEXT_SKIP2] = {1, {2}, 2, 1},

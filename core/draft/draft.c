@@ -10,12 +10,12 @@
 enum { UNIT = 64, DISCOUNT = 40, SESSION_KEEP = 240, ADAPT_MAX = 64, MAX_VIEWS = 2 * N_CONTEXTS + 3, MAX_SUCC = 4096 };
 
 enum { /* experts, from the weakest to the most specific; stored shares depend on the order */
-    EXPERT_STORE = 0,
-    EXPERT_SESSION = N_CONTEXTS,
-    EXPERT_RECYCLE = 2 * N_CONTEXTS,
-    EXPERT_POOL,
-    EXPERT_SUFFIX,
-    N_EXPERTS
+       EXPERT_STORE = 0,
+       EXPERT_SESSION = N_CONTEXTS,
+       EXPERT_RECYCLE = 2 * N_CONTEXTS,
+       EXPERT_POOL,
+       EXPERT_SUFFIX,
+       N_EXPERTS
 };
 _Static_assert((int)N_EXPERTS <= (int)BLEND_EXPERTS, "experts have shares");
 
@@ -88,55 +88,141 @@ void drafter_free(struct drafter *d) {
     wipe_free(d, sizeof *d);
 }
 
-static void view_add(struct drafter *d, struct blend_view *v, int *n_views, int n, int *used, int expert,
-                     enum draft_source source, uint32_t unit) {
-    if (n == 0)
-        return;
+/* v is what succ[0..n) say, which are counts in units. */
+static bool view_init(struct blend_view *v, struct ngram_succ *succ, int n, int expert, enum draft_source source,
+                      uint32_t unit) {
     uint32_t total = 0;
     for (int i = 0; i < n; i++)
-        total += d->succ[*used + i].count;
-    v[(*n_views)++] = (struct blend_view){.s = d->succ + *used, .n = n, .expert = expert,
-        .bucket = blend_bucket((total + unit / 2) / unit, n), .source = source};
+        total += succ[i].count;
+    *v = (struct blend_view){.s = succ, .n = n, .expert = expert, .source = source};
+    v->bucket = blend_bucket((total + unit / 2) / unit, n);
     for (int i = 0; i < n; i++) { /* what was seen once weighs less than half of what was seen twice */
-        uint32_t c = d->succ[*used + i].count * (UNIT / unit);
-        d->succ[*used + i].count = c > UNIT ? c - DISCOUNT : c * (UNIT - DISCOUNT) / UNIT + 1;
+        uint32_t c = succ[i].count * (UNIT / unit);
+        succ[i].count = c > UNIT ? c - DISCOUNT : c * (UNIT - DISCOUNT) / UNIT + 1;
+        v->sum += (float)succ[i].count;
     }
-    *used += n;
+    return n > 0;
 }
 
-/* What each expert says about the token behind text[0..n), of which the suffix automaton's part is m. */
-static int look(struct drafter *d, const uint32_t *text, uint32_t n, struct suffix_match m, struct blend_view *v) {
-    struct contexts c;
-    int n_views = 0, used = 0;
-    contexts_of(&c, text, n);
-    const struct ngram_table *store = uses(d, DRAFT_STORE) ? draft_store_table(d->o.store) : NULL;
-    for (int k = 0; k < N_CONTEXTS; k++)
-        if (store && c.have & draft_store_contexts & 1u << k)
-            ngram_prefetch(store, c.hash[k], context_lines(k));
+static bool ask_store(struct drafter *d, const struct contexts *c, int k, struct ngram_succ *succ,
+                      struct blend_view *v) {
+    if (!uses(d, DRAFT_STORE) || !(c->have & draft_store_contexts & 1u << k))
+        return false;
+    int lines = context_lines(k);
+    int n = ngram_find(draft_store_table(d->o.store), c->hash[k], lines, d->o.vocab, succ, NGRAM_LINE * lines);
+    return view_init(v, succ, n, EXPERT_STORE + k, DRAFT_STORE, 1);
+}
+
+static bool ask_session(struct drafter *d, const struct contexts *c, int k, struct ngram_succ *succ,
+                        struct blend_view *v) {
+    if (!uses(d, DRAFT_NGRAM) || !(c->have & session_contexts & 1u << k))
+        return false;
+    int lines = context_lines(k);
+    int n = ngram_find(&d->session, c->hash[k], lines, d->o.vocab, succ, NGRAM_LINE * lines);
+    return view_init(v, succ, n, EXPERT_SESSION + k, DRAFT_NGRAM, UNIT);
+}
+
+static bool ask_recycle(struct drafter *d, const uint32_t *text, uint32_t n, struct ngram_succ *succ,
+                        struct blend_view *v) {
+    int got = d->recycle && n > 0 ? recycle_get(d->recycle, text[n - 1], succ) : 0;
+    if (got == 0)
+        return false;
+    *v = (struct blend_view){.s = succ, .n = got, .expert = EXPERT_RECYCLE, .source = DRAFT_RECYCLE};
+    v->bucket = (int)(succ[0].count >> 11); /* how sure the target was */
+    for (int i = 0; i < got; i++)
+        v->sum += (float)succ[i].count;
+    return true;
+}
+
+static bool ask_suffix(struct drafter *d, struct suffix_match m, struct ngram_succ *succ, struct blend_view *v) {
+    if (!d->suffix || m.len == 0 || suffix_next(d->suffix, m) >= d->n)
+        return false;
+    *succ = (struct ngram_succ){d->tokens[suffix_next(d->suffix, m)], 1};
+    *v = (struct blend_view){.s = succ, .n = 1, .expert = EXPERT_SUFFIX, .source = DRAFT_SUFFIX, .sum = 1};
+    v->bucket = (int)(m.len < BLEND_BUCKETS ? m.len : BLEND_BUCKETS - 1);
+    return true;
+}
+
+/* What each expert says about the token behind text[0..n), from the weakest on. m: the suffix automaton's part of text.
+ */
+static int ask_all(struct drafter *d, const struct contexts *c, const uint32_t *text, uint32_t n, struct suffix_match m,
+                   struct blend_view *v) {
+    struct ngram_succ *succ = d->succ;
+    int k_views = 0;
     for (int k = 0; k < N_CONTEXTS; k++) {
-        int lines = context_lines(k);
-        if (store && c.have & draft_store_contexts & 1u << k)
-            view_add(d, v, &n_views,
-                     ngram_find(store, c.hash[k], lines, d->o.vocab, d->succ + used, NGRAM_LINE * lines), &used,
-                     EXPERT_STORE + k, DRAFT_STORE, 1);
-        if (uses(d, DRAFT_NGRAM) && c.have & session_contexts & 1u << k)
-            view_add(d, v, &n_views,
-                     ngram_find(&d->session, c.hash[k], lines, d->o.vocab, d->succ + used, NGRAM_LINE * lines), &used,
-                     EXPERT_SESSION + k, DRAFT_NGRAM, UNIT);
-        if (k == CONTEXT_1 && d->recycle && n > 0) {
-            int got = recycle_get(d->recycle, text[n - 1], d->succ + used);
-            if (got > 0) {
-                v[n_views++] = (struct blend_view){d->succ + used, got, EXPERT_RECYCLE,
-                    (int)(d->succ[used].count >> 11), DRAFT_RECYCLE};
-                used += got;
-            }
+        k_views += ask_store(d, c, k, succ, &v[k_views]);
+        succ += NGRAM_LINE * context_lines(k);
+        k_views += ask_session(d, c, k, succ, &v[k_views]);
+        succ += NGRAM_LINE * context_lines(k);
+        if (k == CONTEXT_1) {
+            k_views += ask_recycle(d, text, n, succ, &v[k_views]);
+            succ += RECYCLE_TOP;
         }
     }
-    if (d->suffix && m.len > 0 && suffix_next(d->suffix, m) < d->n) {
-        d->succ[used] = (struct ngram_succ){d->tokens[suffix_next(d->suffix, m)], 1};
-        v[n_views++] = (struct blend_view){d->succ + used, 1, EXPERT_SUFFIX, (int)(m.len < 31 ? m.len : 31), DRAFT_SUFFIX};
+    return k_views + ask_suffix(d, m, succ, &v[k_views]);
+}
+
+static int by_count(const void *a, const void *b) {
+    const struct ngram_succ *x = a, *y = b;
+    return x->count != y->count ? (x->count < y->count) - (x->count > y->count)
+                                : (x->token > y->token) - (x->token < y->token);
+}
+
+static void flat_make(struct drafter *d, const struct contexts *c) {
+    for (int i = 0; i < 2; i++) {
+        struct blend_view *v = &d->flat_view[i];
+        if (!(i == 0 ? ask_store : ask_session)(d, c, CONTEXT_0, d->flat[i], v))
+            v->n = 0;
+        qsort(d->flat[i], (size_t)v->n, sizeof *d->flat[i], by_count);
     }
-    return n_views;
+    d->flat_ready = true;
+}
+
+static int look(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap, float least) {
+    struct suffix_match m = d->suffix ? suffix_here(d->suffix) : (struct suffix_match){0, 0};
+    struct blend_room *room = &d->room;
+    struct blend_view v;
+    struct contexts x;
+    if (n_path < 0 || n_path > DRAFT_DEPTH)
+        return 0;
+    for (int i = 0; i < n_path; i++) {
+        d->tokens[d->n + (uint32_t)i] = path[i];
+        if (d->suffix)
+            m = suffix_step(d->suffix, m, path[i]);
+    }
+    uint32_t n = d->n + (uint32_t)n_path;
+    float skip = least / 20;
+    contexts_of(&x, d->tokens, n);
+    for (int k = N_CONTEXTS - 1; k > 0 && uses(d, DRAFT_STORE); k--)
+        if (x.have & draft_store_contexts & 1u << k)
+            ngram_prefetch(draft_store_table(d->o.store), x.hash[k], context_lines(k));
+    blend_begin(room);
+    if (ask_suffix(d, m, d->succ, &v))
+        blend_add(&d->shares, &v, room, skip, false);
+    for (int k = N_CONTEXTS - 1; k > 0 && room->left > skip; k--) {
+        if (k == CONTEXT_1 && ask_recycle(d, d->tokens, n, d->succ, &v))
+            blend_add(&d->shares, &v, room, skip, false);
+        if (ask_session(d, &x, k, d->succ, &v))
+            blend_add(&d->shares, &v, room, skip, false);
+        if (ask_store(d, &x, k, d->succ, &v))
+            blend_add(&d->shares, &v, room, skip, false);
+    }
+    if (!d->flat_ready)
+        flat_make(d, &x);
+    for (int i = 1; i >= 0 && room->left > skip; i--)
+        if (d->flat_view[i].n > 0)
+            blend_add(&d->shares, &d->flat_view[i], room, skip, true);
+    return blend_end(room, c, cap, least);
+}
+
+int drafter_look(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap, float least) {
+    int n = look(d, path, n_path, c, cap, least / 2);
+    blend_calibrate(&d->shares, c, n);
+    return n;
+}
+
+int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap) {
+    return drafter_look(d, path, n_path, c, cap, 0);
 }
 
 static void restart(struct drafter *d) {
@@ -144,21 +230,34 @@ static void restart(struct drafter *d) {
     if (d->suffix)
         suffix_clear(d->suffix);
     d->n = 0;
+    d->learned = 0;
+    d->flat_ready = false;
+}
+
+/* token comes behind what is committed: how far whom to trust. Once for each position. */
+static void learn(struct drafter *d, const struct contexts *c, uint32_t token) {
+    struct suffix_match m = d->suffix ? suffix_here(d->suffix) : (struct suffix_match){0, 0};
+    struct draft_candidate offered[DRAFT_CHILDREN];
+    struct blend_view v[MAX_VIEWS];
+    if (d->learned == d->n + 1)
+        return;
+    d->learned = d->n + 1;
+    int n = look(d, NULL, 0, offered, DRAFT_CHILDREN, 0);
+    blend_came(&d->shares, offered, n, token, d->memory);
+    n = ask_all(d, c, d->tokens, d->n, m, v);
+    blend_learn(&d->shares, v, n, token, 1.0f / (float)d->o.vocab, d->memory);
 }
 
 static void add(struct drafter *d, uint32_t token, bool adapt) {
-    struct suffix_match m = d->suffix ? suffix_here(d->suffix) : (struct suffix_match){0, 0};
-    if (adapt) {
-        struct blend_view v[MAX_VIEWS];
-        int n = look(d, d->tokens, d->n, m, v);
-        blend_learn(&d->shares, v, n, &d->room, token, 1.0f / (float)d->o.vocab, d->memory);
-    }
     struct contexts c;
     contexts_of(&c, d->tokens, d->n);
+    if (adapt)
+        learn(d, &c, token);
     contexts_count(&d->session, &c, session_contexts, token, UNIT, SESSION_KEEP);
     if (d->suffix)
         suffix_add(d->suffix, token);
     d->tokens[d->n++] = token;
+    d->flat_ready = false;
 }
 
 void drafter_sync(struct drafter *d, const uint32_t *tokens, uint32_t n) {
@@ -179,22 +278,11 @@ void drafter_logits(struct drafter *d, uint32_t token, const float *logits) {
         recycle_put(d->recycle, token, logits);
 }
 
-int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap) {
-    struct blend_view v[MAX_VIEWS];
-    struct suffix_match m = d->suffix ? suffix_here(d->suffix) : (struct suffix_match){0, 0};
-    if (n_path < 0 || n_path > DRAFT_DEPTH)
-        return 0;
-    for (int i = 0; i < n_path; i++) {
-        d->tokens[d->n + (uint32_t)i] = path[i];
-        if (d->suffix)
-            m = suffix_step(d->suffix, m, path[i]);
-    }
-    int n = look(d, d->tokens, d->n + (uint32_t)n_path, m, v);
-    return blend_mix(&d->shares, v, n, &d->room, c, cap);
-}
-
 void drafter_outcome(struct drafter *d, const struct draft_candidate *offered, int n, uint32_t truth) {
-    (void)d, (void)offered, (void)n, (void)truth;
+    struct contexts c;
+    (void)offered, (void)n; /* what the sources said is looked up again, uncorrected */
+    contexts_of(&c, d->tokens, d->n);
+    learn(d, &c, truth);
 }
 
 void drafter_teach(struct drafter *d) {

@@ -1,5 +1,6 @@
-/* core/draft/recycle.h - the successors that had the largest logits when a token was last computed (Luo et al. 2024, Token
- * Recycling, arXiv 2408.08696): a bigram model by the target itself, 8 successors for each token of the vocabulary. */
+/* core/draft/recycle.h - the successors that had the largest logits when a token was last computed (Luo et al. 2024,
+ * Token Recycling, arXiv 2408.08696): a bigram model by the target itself, 8 successors for each token of the
+ * vocabulary. */
 #ifndef CORE_DRAFT_RECYCLE_H
 #define CORE_DRAFT_RECYCLE_H
 

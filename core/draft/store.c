@@ -203,8 +203,8 @@ static int shorten(struct draft_store *s, struct err *e) {
     snprintf(temp, sizeof temp, "%s.new", s->log_path);
     int fd = open(temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600), rc = -1;
     n = m.n - from;
-    if (fd < 0 || write(fd, m.p, STORE_LOG_HEAD) != STORE_LOG_HEAD || (n > 0 && write(fd, m.p + from, n) != (ssize_t)n) ||
-        fsync(fd) != 0) {
+    if (fd < 0 || write(fd, m.p, STORE_LOG_HEAD) != STORE_LOG_HEAD ||
+        (n > 0 && write(fd, m.p + from, n) != (ssize_t)n) || fsync(fd) != 0) {
         err_sys(e, errno, "cannot write %s", temp);
         goto out;
     }

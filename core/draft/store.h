@@ -20,8 +20,8 @@ struct draft_store;
 
 struct draft_store_opts {
     uint32_t vocab;
-    uint64_t tokenizer;  /* tells tokenizers apart: a hash of the vocabulary */
-    size_t table_bytes;  /* bounds; 0: 256 MiB each */
+    uint64_t tokenizer; /* tells tokenizers apart: a hash of the vocabulary */
+    size_t table_bytes; /* bounds; 0: 256 MiB each */
     size_t log_bytes;
 };
 

@@ -40,7 +40,8 @@ uint32_t store_log_next(const uint8_t *p, size_t n, size_t *off, const uint8_t *
         return 0;
     const uint8_t *r = p + *off;
     uint32_t k = get_u32(r);
-    if (k == 0 || k > STORE_LOG_TOKENS || (n - *off - RECORD_HEAD) / 4 < k || get_u32(r + 4) != sum_of(k, r + RECORD_HEAD))
+    if (k == 0 || k > STORE_LOG_TOKENS || (n - *off - RECORD_HEAD) / 4 < k ||
+        get_u32(r + 4) != sum_of(k, r + RECORD_HEAD))
         return 0;
     *tokens = r + RECORD_HEAD;
     *off += RECORD_HEAD + 4 * (size_t)k;

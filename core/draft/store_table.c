@@ -106,7 +106,8 @@ fail:
     return -1;
 }
 
-int store_table_make(struct store_table *t, const char *path, const struct store_kind *k, unsigned bits, struct err *e) {
+int store_table_make(struct store_table *t, const char *path, const struct store_kind *k, unsigned bits,
+                     struct err *e) {
     return make(t, path, k, bits, NULL, e);
 }
 

@@ -1,6 +1,6 @@
-/* core/draft/suffix.h - the suffix automaton of a growing list of tokens: for any text, the longest of its suffixes that
- * occurred in the list, and what stood behind it there. Amortised constant time for each token (Blumer et al. 1985, The
- * smallest automaton recognizing the subwords of a text); memory is taken at creation. */
+/* core/draft/suffix.h - the suffix automaton of a growing list of tokens: for any text, the longest of its suffixes
+ * that occurred in the list, and what stood behind it there. Amortised constant time for each token (Blumer et al.
+ * 1985, The smallest automaton recognizing the subwords of a text); memory is taken at creation. */
 #ifndef CORE_DRAFT_SUFFIX_H
 #define CORE_DRAFT_SUFFIX_H
 

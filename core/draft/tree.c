@@ -1,7 +1,7 @@
 #include "core/draft/drafter.h"
 
-/* A heap with the largest path probability on top. Equal ones come in a fixed order: nodes to expand first (their children
- * may be as probable), then by node and token, so that the same knowledge always grows the same tree. */
+/* A heap with the largest path probability on top. Equal ones come in a fixed order: nodes to expand first (their
+ * children may be as probable), then by node and token, so that the same knowledge always grows the same tree. */
 static bool before(const struct frontier_item *a, const struct frontier_item *b) {
     if (a->path != b->path)
         return a->path > b->path;
@@ -56,11 +56,36 @@ static int path_to(const uint32_t *root, int n_root, const struct draft_node *tr
     return depth;
 }
 
+/* bound[0..*n): the cap best path probabilities seen, the smallest on top. */
+static void bound_push(float *bound, int *n, int cap, float path) {
+    int i;
+    if (*n < cap) {
+        for (i = (*n)++; i > 0 && path < bound[(i - 1) / 2]; i = (i - 1) / 2)
+            bound[i] = bound[(i - 1) / 2];
+        bound[i] = path;
+        return;
+    }
+    if (path <= bound[0])
+        return;
+    i = 0;
+    for (int c; (c = 2 * i + 1) < *n; i = c) {
+        if (c + 1 < *n && bound[c + 1] < bound[c])
+            c++;
+        if (path <= bound[c])
+            break;
+        bound[i] = bound[c];
+    }
+    bound[i] = path;
+}
+
 int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap,
                     float least) {
     struct draft_candidate c[DRAFT_CHILDREN];
     uint32_t path[DRAFT_DEPTH];
-    int n_frontier = 0, old = n;
+    int n_frontier = 0, n_bound = 0, old = n;
+    if (cap > DRAFT_TREE)
+        cap = DRAFT_TREE;
+    int room = cap - n;
     push(d, &n_frontier, (struct frontier_item){.path = 1, .node = -1, .expand = 1});
     for (int i = 0; i < old; i++)
         push(d, &n_frontier, (struct frontier_item){.path = tree[i].path, .node = i, .expand = 1});
@@ -73,12 +98,18 @@ int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct 
             push(d, &n_frontier, (struct frontier_item){.path = x.path, .node = n++, .expand = 1});
             continue;
         }
+        /* Nothing below this can come in: as many better candidates are known as there is room for. */
+        float floor = n_bound == room && d->bound[0] > least ? d->bound[0] : least;
+        if (x.path < floor)
+            continue;
         int depth = path_to(root, n_root, tree, x.node, path);
-        int k = depth < 0 ? 0 : drafter_next(d, path, depth, c, DRAFT_CHILDREN);
+        int k = depth < 0 ? 0 : drafter_look(d, path, depth, c, DRAFT_CHILDREN, floor / x.path);
         for (int i = 0; i < k; i++) {
             float p = x.path * c[i].p;
-            if (p >= least && p > 0 && !(x.node < old && is_child(tree, old, x.node, c[i].token)))
-                push(d, &n_frontier, (struct frontier_item){p, c[i].p, c[i].token, x.node, c[i].source, 0});
+            if (p < floor || !(p > 0) || (x.node < old && is_child(tree, old, x.node, c[i].token)))
+                continue;
+            push(d, &n_frontier, (struct frontier_item){p, c[i].p, c[i].token, x.node, c[i].source, 0});
+            bound_push(d->bound, &n_bound, room, p);
         }
     }
     return n;

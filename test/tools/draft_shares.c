@@ -29,13 +29,17 @@ int main(int argc, char **argv) {
         struct draft_store *store = NULL;
         struct blend_shares shares;
         bool first = true;
-        if (with && draft_store_create(&store, &(struct draft_store_opts){.vocab = tokenizer_n(tok), .table_bytes = (size_t)64 << 20}, &e) != 0)
+        if (with && draft_store_create(
+                        &store, &(struct draft_store_opts){.vocab = tokenizer_n(tok), .table_bytes = (size_t)64 << 20},
+                        &e) != 0)
             return fprintf(stderr, "%s\n", e.msg), 1;
         for (int i = 0; i < t.n; i++) {
             const struct trace *a = &t.at[i];
             struct drafter *d;
-            struct drafter_opts o = {.vocab = tokenizer_n(tok), .max_ctx = a->n, .store = store,
-                .sources = 1u << DRAFT_SUFFIX | 1u << DRAFT_NGRAM | 1u << DRAFT_STORE};
+            struct drafter_opts o = {.vocab = tokenizer_n(tok),
+                                     .max_ctx = a->n,
+                                     .store = store,
+                                     .sources = 1u << DRAFT_SUFFIX | 1u << DRAFT_NGRAM | 1u << DRAFT_STORE};
             if (atoi(argv[2]) < 2 && (int)(a->prompt_hash >> 40 & 1) != atoi(argv[2]))
                 continue;
             if (drafter_create(&d, &o, &e) != 0)
@@ -55,7 +59,8 @@ int main(int argc, char **argv) {
         for (int x = 0; !first && x < BLEND_EXPERTS; x++) {
             printf("        {");
             for (int b = 0; b < BLEND_BUCKETS; b++)
-                printf("%d%s", (int)(255 * shares.at[x][b].hit / shares.at[x][b].n), b + 1 < BLEND_BUCKETS ? ", " : "},\n");
+                printf("%d%s", (int)(255 * shares.at[x][b].hit / shares.at[x][b].n),
+                       b + 1 < BLEND_BUCKETS ? ", " : "},\n");
         }
         puts("    },");
         draft_store_close(store);

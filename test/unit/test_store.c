@@ -94,7 +94,8 @@ static double knows(const struct draft_store *s, uint32_t seed) {
         struct contexts c;
         struct ngram_succ found[NGRAM_LINE * 2];
         contexts_of(&c, t, i);
-        int n = ngram_find(draft_store_table(s), c.hash[CONTEXT_3], context_lines(CONTEXT_3), VOCAB, found, NGRAM_LINE * 2);
+        int n =
+            ngram_find(draft_store_table(s), c.hash[CONTEXT_3], context_lines(CONTEXT_3), VOCAB, found, NGRAM_LINE * 2);
         for (int k = 0; k < n; k++)
             hits += found[k].token == t[i];
     }
@@ -193,7 +194,8 @@ Test(store, a_table_cut_or_changed_is_made_again, .timeout = 120) {
         cr_assert_gt(knows(s, 2), 0.95);
         draft_store_close(s);
     }
-    for (off_t at = 0; at < (off_t)offsetof(struct store_head, applied); at++) { /* a bit of the header, anywhere in what is checked */
+    for (off_t at = 0; at < (off_t)offsetof(struct store_head, applied);
+         at++) { /* a bit of the header, anywhere in what is checked */
         unsigned char b;
         int fd = open(path_of("table"), O_RDWR);
         cr_assert_eq(pread(fd, &b, 1, at), 1);
