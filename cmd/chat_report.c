@@ -22,6 +22,9 @@ static void print_cloud(const struct chat *c) {
     fprintf(stderr, "cloud    %s, %s, pin %s\n", i.address, i.backend, pin);
     fprintf(stderr, "link     round trip %.1f ms; %s up, %s down in codec %s; %s\n", i.rtt_ms, up, down,
             codec_name(c->engine.codec), i.suite);
+    if (s->windows)
+        fprintf(stderr, "guesses  %llu sent, %llu came true; %.1f ms of guessing\n", (unsigned long long)s->nodes_sent,
+                (unsigned long long)s->hits, s->draft_ms);
     if (s->recoveries)
         fprintf(stderr, "lost     %u time%s the cloud, for %.1f s in all; %llu positions were computed again\n",
                 s->recoveries, s->recoveries == 1 ? "" : "s", i.lost_ms / 1e3, (unsigned long long)s->replayed_tokens);

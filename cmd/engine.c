@@ -28,6 +28,7 @@ static const char *const backend_choices[] = {"auto", "cpu", NULL};
 const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", "neon", NULL};
 static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
 static const char *const middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
+static const char *const mode_choices[] = {"auto", "sequential", "stop-and-wait", NULL};
 static const char *const kv_choices[] = {"f16", "f32", NULL};
 
 #define AT(field) .offset = offsetof(struct engine_opts, field)
@@ -49,6 +50,10 @@ const struct opt engine_options[] = {
 const struct opt engine_context_options[] = {
     {"ctx", "N", "positions of context; 0: what the model was made for, at most 4096", OPT_INT, AT(ctx), .def = "0",
      .min = 0, .max = CONFIG_MAX_CTX},
+    {"mode", "HOW",
+     "auto: guess the next tokens while the cloud is away, to hide the round trip; sequential: one token, one round "
+     "trip; the text is the same. Without a cloud auto is sequential",
+     OPT_CHOICE, AT(mode), .choices = mode_choices},
     {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
      OPT_CHOICE, AT(middle_quant), .choices = middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
@@ -70,6 +75,11 @@ const char *engine_isa_name(int choice) {
 int engine_cloud_windows(const struct engine *en) {
     int n = CLOUD_AHEAD / en->chunk;
     return n > SESSION_WINDOWS ? n : SESSION_WINDOWS;
+}
+
+enum session_mode engine_mode(const struct engine *en) {
+    static const enum session_mode modes[] = {SESSION_AUTO, SESSION_SEQUENTIAL, SESSION_STOP_AND_WAIT};
+    return en->o.mode == 0 && !tunnel_wanted(&en->o.tunnel) ? SESSION_SEQUENTIAL : modes[en->o.mode];
 }
 
 enum quant engine_quant(const struct engine *en, int part) {
@@ -293,13 +303,18 @@ int engine_load(struct engine *en, struct err *e) {
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
+    if (drafter_create(&en->drafter, &dr, e) != 0)
+        return -1;
+    const struct session_drafter drafter = session_drafter_of(en->drafter);
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = en->middle,
                                     .kv_type = kv,
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
-                                    .prefill_windows = windows};
+                                    .prefill_windows = windows,
+                                    .speculation = {.mode = engine_mode(en), .drafter = &drafter}};
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
@@ -311,6 +326,7 @@ int engine_load(struct engine *en, struct err *e) {
 
 void engine_close(struct engine *en) {
     session_free(en->session);
+    drafter_free(en->drafter);
     if (en->tunnel)
         tunnel_close(en->tunnel);
     else if (en->middle)

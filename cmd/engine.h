@@ -24,6 +24,7 @@ struct engine_opts {
     int isa;          /* engine_isa_name */
     int threads;      /* 0: all */
     int ctx;          /* 0: what the model was made for, at most 4096 */
+    int mode;         /* enum session_mode, through engine_mode */
     int chunk;        /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
     int quant;        /* enum quant */
     int middle_quant; /* 0: as quant, else 1 + enum quant */
@@ -57,6 +58,7 @@ struct engine {
     struct tunnel *tunnel; /* NULL: all on this machine */
     struct middle *middle; /* the tunnel's, or a local one */
     enum codec codec;      /* of the boundary */
+    struct drafter *drafter;
     struct session *session;
     double load_ms;
 };
@@ -73,6 +75,9 @@ int engine_load(struct engine *en, struct err *e);
 void engine_close(struct engine *en);
 /* Sets chunk anew, after ctx was changed between opening and loading. */
 void engine_settle_chunk(struct engine *en);
+
+/* How tokens are computed, from the choice of --mode. */
+enum session_mode engine_mode(const struct engine *en);
 
 /* Prefill windows in flight to a cloud: as many as hold 512 positions, so that a link of 100 Mbit/s and 80 ms is full.
  */

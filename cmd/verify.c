@@ -88,7 +88,7 @@ struct run {
 
 /* One text in one way of drawing. */
 struct comparison {
-    const char *draw;
+    const char *draw, *mode;
     int prompt, n_prompt;
     double local_tok_s, split_tok_s;
     int first; /* step of the first difference; -1: none */
@@ -102,11 +102,12 @@ struct verify {
     struct part middle;
     struct loopback *loop;
     struct tunnel *tunnel;
+    struct drafter *drafter;
     struct session *split;
     struct ids prompts[MAX_PROMPTS];
     int n_prompts;
     struct run local, remote;
-    struct comparison results[2 * MAX_PROMPTS];
+    struct comparison results[2 * MAX_PROMPTS * N_SESSION_MODES];
     int n_results, n_different;
     struct audit_report audit;
 };
@@ -245,13 +246,18 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     hello->codec = (uint8_t)en->codec;
     if (open_tunnel(v, &v->tunnel, hello, e) != 0)
         return -1;
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
+    if (drafter_create(&v->drafter, &dr, e) != 0)
+        return -1;
+    const struct session_drafter drafter = session_drafter_of(v->drafter);
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = tunnel_middle(v->tunnel),
                                     .kv_type = en->o.kv ? DT_F32 : DT_F16,
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
-                                    .prefill_windows = engine_cloud_windows(en)};
+                                    .prefill_windows = engine_cloud_windows(en),
+                                    .speculation = {.mode = SESSION_SEQUENTIAL, .drafter = &drafter}};
     return session_create(&v->split, &so, e);
 }
 
@@ -301,7 +307,7 @@ static void hold_against(struct verify *v, struct comparison *c) {
 }
 
 static void print_row(const struct comparison *c, int tokens) {
-    printf("%4d %7d  %-8s %7d %12.1f %12.1f   ", c->prompt, c->n_prompt, c->draw, tokens, c->local_tok_s,
+    printf("%4d %7d  %-8s %-13s %7d %12.1f %12.1f   ", c->prompt, c->n_prompt, c->draw, c->mode, tokens, c->local_tok_s,
            c->split_tok_s);
     if (c->first < 0)
         printf("equal\n");
@@ -323,18 +329,25 @@ static int compare_all(struct verify *v, struct err *e) {
     draws[1].top_p = 0.95F;
     draws[1].seed = v->o->seed;
     if (!v->o->common.json)
-        printf("text  tokens  draw      answer  alone tok/s  split tok/s   logits and tokens\n");
+        printf("text  tokens  draw     mode           answer  alone tok/s  split tok/s   logits and tokens\n");
     for (int i = 0; i < v->n_prompts; i++)
         for (int d = 0; d < 2; d++) {
-            struct comparison *c = &v->results[v->n_results];
-            *c = (struct comparison){.draw = names[d], .prompt = i + 1, .n_prompt = (int)v->prompts[i].n};
-            if (answer(v, v->en.session, &v->prompts[i], &draws[d], &v->local, e) != 0 ||
-                answer(v, v->split, &v->prompts[i], &draws[d], &v->remote, e) != 0)
+            if (answer(v, v->en.session, &v->prompts[i], &draws[d], &v->local, e) != 0)
                 return -1;
-            hold_against(v, c);
-            v->n_results++;
-            if (!v->o->common.json)
-                print_row(c, v->o->tokens);
+            for (int m = 0; m < N_SESSION_MODES; m++) {
+                struct comparison *c = &v->results[v->n_results];
+                *c = (struct comparison){.draw = names[d],
+                                         .mode = session_mode_name((enum session_mode)m),
+                                         .prompt = i + 1,
+                                         .n_prompt = (int)v->prompts[i].n};
+                session_set_mode(v->split, (enum session_mode)m);
+                if (answer(v, v->split, &v->prompts[i], &draws[d], &v->remote, e) != 0)
+                    return -1;
+                hold_against(v, c);
+                v->n_results++;
+                if (!v->o->common.json)
+                    print_row(c, v->o->tokens);
+            }
         }
     return 0;
 }
@@ -364,6 +377,7 @@ static int print_json(struct verify *v, const struct err *caught, struct err *e)
         const struct comparison *c = &v->results[i];
         yyjson_mut_val *r = yyjson_mut_arr_add_obj(d, rows);
         ok = r && yyjson_mut_obj_add_int(d, r, "text", c->prompt) && yyjson_mut_obj_add_str(d, r, "draw", c->draw) &&
+             yyjson_mut_obj_add_str(d, r, "mode", c->mode) &&
              yyjson_mut_obj_add_int(d, r, "prompt_tokens", c->n_prompt) &&
              yyjson_mut_obj_add_int(d, r, "tokens", v->o->tokens) &&
              yyjson_mut_obj_add_real(d, r, "local_tok_s", c->local_tok_s) &&
@@ -409,6 +423,7 @@ static void say_result(const struct verify *v) {
 
 static void close_verify(struct verify *v) {
     session_free(v->split);
+    drafter_free(v->drafter);
     tunnel_close(v->tunnel);
     loopback_stop(v->loop);
     engine_close(&v->en);
