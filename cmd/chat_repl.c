@@ -75,6 +75,8 @@ static void answer(struct repl *r) {
         say_how_it_ended(r);
     if (rc == 0 && r->unanswered.n && c->answer.reason != STOP_INTERRUPT && c->answer.reason != STOP_OUTPUT)
         term_note("the model answered nothing; /retry sends the message again");
+    if (rc != 0 && c->answer.text.n && !r->unanswered.n)
+        term_note("what was said of the answer is kept: /retry asks for another one");
     if (rc != 0 && r->unanswered.n)
         term_note("your message is kept: /retry sends it again (/drop forgets the oldest turn, /reset all of them)");
     if (rc == 0 && c->o->stats)

@@ -135,7 +135,7 @@ static struct addrinfo *resolve(const char *text, const char *host, const char *
     while (!l->done && !stopped && clock_ms() < w->until) {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        t.tv_nsec += SLICE_MS * 1000000;
+        t.tv_nsec += SLICE_MS * 1000000L;
         t.tv_sec += t.tv_nsec / 1000000000;
         t.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&l->changed, &l->lock, &t);
@@ -183,7 +183,7 @@ static int connect_one(const struct addrinfo *a, const struct address_wait *w, i
 
 int address_connect(const char *text, const struct address_wait *w, struct err *e) {
     char host[ADDRESS_HOST], port[PORT_TEXT];
-    uint16_t number;
+    uint16_t number = 0;
     if (address_parse(text, host, &number, e) != 0)
         return -1;
     snprintf(port, sizeof port, "%u", number);

@@ -55,7 +55,7 @@ static char through_address[LINKS][32];
 static struct link *links[LINKS];
 static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
 
-static void die(const char *what, const struct err *e) {
+static _Noreturn void die(const char *what, const struct err *e) {
     fprintf(stderr, "split_load: %s: %s\n", what, e ? e->msg : strerror(errno));
     exit(2);
 }
@@ -342,7 +342,8 @@ int main(int argc, char **argv) {
 
     int warm = seconds > 20 ? 10 : seconds / 2;
     double first = 0, last = 0, most = 0;
-    for (int s = 1; s <= seconds; s++) {
+    /* On a slow machine longer, until there is something to judge by. */
+    for (int s = 1; s <= seconds || (counts->talks < (unsigned long)n && s < seconds + 300); s++) {
         usleep((useconds_t)1e6);
         last = resident_mb(server);
         first = s == warm ? last : first;

@@ -44,7 +44,7 @@ static size_t hidden;
 static float *noise;
 static atomic_bool stop, record, stop_prefill;
 
-static void die(const char *what, const struct err *e) {
+static _Noreturn void die(const char *what, const struct err *e) {
     fprintf(stderr, "split_speed: %s: %s\n", what, e->msg);
     exit(2);
 }
