@@ -253,7 +253,10 @@ static int print_json(const struct dry *d, struct err *e) {
         yyjson_mut_obj_add_int(doc, x, "steps", r->steps);
         yyjson_mut_obj_add_real(doc, x, "tokens_per_round_trip", (double)r->tokens / (double)r->steps);
         yyjson_mut_obj_add_real(doc, x, "miss_rate", (double)r->steps / (double)r->tokens);
-        yyjson_mut_obj_add_real(doc, x, "overhead_ms", r->draft_ms / (double)r->steps);
+        if (r->draft_ms > 0) /* drafting is all there is of it here */
+            yyjson_mut_obj_add_real(doc, x, "overhead_ms", r->draft_ms / (double)r->steps);
+        else
+            yyjson_mut_obj_add_null(doc, x, "overhead_ms");
         for (size_t k = 0; k < sizeof absent / sizeof *absent; k++)
             yyjson_mut_obj_add_null(doc, x, absent[k]);
     }
