@@ -26,7 +26,7 @@
  * A drafter is new for each answer: it knows the prompt, the answer so far and, where there is one, the store. A store
  * is primed from answers to other prompts only: the prompts that are measured are dealt into folds, and for each fold
  * everything in the priming files with one of its prompts is left out. */
-enum { MAX_SIZES = 16, MAX_NODES = 512 };
+enum { MAX_SIZES = 16, MAX_NODES = 512, TEACH_EVERY = 8, TEACH_MAX = 8192 };
 enum { ALL = 1u << DRAFT_SUFFIX | 1u << DRAFT_NGRAM | 1u << DRAFT_STORE /* those that need no model */ };
 static const size_t STORE_BYTES = (size_t)64 << 20;
 
@@ -175,7 +175,7 @@ static int prime(const struct dry *d, int fold, const bool *held, struct draft_s
         const struct trace *t = &d->prime.at[i];
         if (held[i] && fold_of(d, t) == fold)
             continue;
-        if (i % 8 == 7 && i > d->prime.n / 2) {
+        if (i % TEACH_EVERY == TEACH_EVERY - 1 && i > d->prime.n / 2 && t->n <= TEACH_MAX) {
             struct drafter_opts o = {.vocab = d->vocab, .max_ctx = t->n, .sources = ALL, .store = s};
             if (drafter_create(&dr, &o, e) != 0)
                 goto out;
@@ -253,7 +253,10 @@ static int print_json(const struct dry *d, struct err *e) {
         yyjson_mut_obj_add_int(doc, x, "steps", r->steps);
         yyjson_mut_obj_add_real(doc, x, "tokens_per_round_trip", (double)r->tokens / (double)r->steps);
         yyjson_mut_obj_add_real(doc, x, "miss_rate", (double)r->steps / (double)r->tokens);
-        yyjson_mut_obj_add_real(doc, x, "overhead_ms", r->draft_ms / (double)r->steps);
+        if (r->draft_ms > 0) /* drafting is all there is of it here */
+            yyjson_mut_obj_add_real(doc, x, "overhead_ms", r->draft_ms / (double)r->steps);
+        else
+            yyjson_mut_obj_add_null(doc, x, "overhead_ms");
         for (size_t k = 0; k < sizeof absent / sizeof *absent; k++)
             yyjson_mut_obj_add_null(doc, x, absent[k]);
     }

@@ -3,20 +3,15 @@
 #include <stdbool.h>
 
 static const struct {
-    uint8_t n, back[CONTEXT_REACH]; /* how far back each of its tokens stands */
-    uint8_t lines;
-    uint8_t aside; /* not in the row of ever longer contexts */
+    uint8_t n, lines;
+    uint8_t back[CONTEXT_REACH]; /* how far back each of its tokens stands */
 } kinds[N_CONTEXTS] = {
-    [CONTEXT_0] = {0, {0}, 32},
-    [CONTEXT_SKIP2] = {1, {2}, 2, 1},
-    [CONTEXT_1] = {1, {1}, 8},
-    [CONTEXT_SKIP13] = {2, {1, 3}, 1, 1},
-    [CONTEXT_2] = {2, {1, 2}, 4},
-    [CONTEXT_3] = {3, {1, 2, 3}, 2},
-    [CONTEXT_4] = {4, {1, 2, 3, 4}, 1},
-    [CONTEXT_5] = {5, {1, 2, 3, 4, 5}, 1},
-    [CONTEXT_6] = {6, {1, 2, 3, 4, 5, 6}, 1},
+    [CONTEXT_0] = {0, 32, {0}},         [CONTEXT_SKIP2] = {1, 2, {2}},         [CONTEXT_1] = {1, 8, {1}},
+    [CONTEXT_SKIP13] = {2, 1, {1, 3}},  [CONTEXT_2] = {2, 4, {1, 2}},          [CONTEXT_3] = {3, 2, {1, 2, 3}},
+    [CONTEXT_4] = {4, 1, {1, 2, 3, 4}}, [CONTEXT_5] = {5, 1, {1, 2, 3, 4, 5}}, [CONTEXT_6] = {6, 1, {1, 2, 3, 4, 5, 6}},
 };
+/* Not in the row of ever longer contexts. */
+static const unsigned aside = 1u << CONTEXT_SKIP2 | 1u << CONTEXT_SKIP13;
 
 int context_lines(enum context_kind k) {
     return kinds[k].lines;
@@ -40,9 +35,9 @@ void contexts_count(const struct ngram_table *t, const struct contexts *c, unsig
                     uint32_t unit, unsigned keep) {
     bool known = false;
     for (int k = N_CONTEXTS - 1; k >= 0; k--) {
-        if (!(c->have & wanted & 1u << k) || (known && !kinds[k].aside))
+        if (!(c->have & wanted & 1u << k) || (known && !(aside & 1u << k)))
             continue;
         uint32_t before = ngram_add(t, c->hash[k], kinds[k].lines, token, unit, k == CONTEXT_0 ? 256 : keep);
-        known |= !kinds[k].aside && before >= (unit > 1 ? unit * 5 / 8 : 2);
+        known |= !(aside & 1u << k) && before >= (unit > 1 ? unit * 5 / 8 : 2);
     }
 }

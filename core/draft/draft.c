@@ -7,7 +7,15 @@
 #include <string.h>
 
 /* Session counts are in fixed point, so that they can fade. */
-enum { UNIT = 64, DISCOUNT = 40, SESSION_KEEP = 240, ADAPT_MAX = 64, MAX_VIEWS = 2 * N_CONTEXTS + 3, MAX_SUCC = 4096 };
+enum {
+    UNIT = 64,
+    DISCOUNT = 40,
+    SESSION_KEEP = 240,
+    POOL_KEEP = 128,
+    ADAPT_MAX = 64,
+    MAX_VIEWS = 2 * N_CONTEXTS + 3,
+    MAX_SUCC = 4096
+};
 
 enum { /* experts, from the weakest to the most specific; stored shares depend on the order */
        EXPERT_STORE = 0,
@@ -21,6 +29,8 @@ _Static_assert((int)N_EXPERTS <= (int)BLEND_EXPERTS, "experts have shares");
 
 static const unsigned session_contexts = 1u << CONTEXT_0 | 1u << CONTEXT_1 | 1u << CONTEXT_2 | 1u << CONTEXT_3 |
                                          1u << CONTEXT_4 | 1u << CONTEXT_6 | 1u << CONTEXT_SKIP2 | 1u << CONTEXT_SKIP13;
+
+static const unsigned pool_contexts = 1u << CONTEXT_1 | 1u << CONTEXT_2 | 1u << CONTEXT_3;
 
 const char *draft_source_name(enum draft_source s) {
     static const char *const names[N_DRAFT_SOURCES] = {"suffix", "ngram", "store", "recycle", "pool"};
@@ -50,14 +60,18 @@ int drafter_create(struct drafter **out, const struct drafter_opts *o, struct er
         bits++;
     d->session.bits = bits;
     d->session.slots = aligned_alloc(64, ngram_bytes(bits));
+    d->pool.bits = NGRAM_MIN_BITS;
+    d->pool.slots = uses(d, DRAFT_POOL) ? aligned_alloc(64, ngram_bytes(NGRAM_MIN_BITS)) : NULL;
     d->tokens = calloc((size_t)o->max_ctx + DRAFT_DEPTH, sizeof *d->tokens);
     d->succ = calloc(MAX_SUCC, sizeof *d->succ);
     d->frontier = calloc(DRAFT_FRONTIER, sizeof *d->frontier);
-    if (!d->session.slots || !d->tokens || !d->succ || !d->frontier) {
+    if (!d->session.slots || (uses(d, DRAFT_POOL) && !d->pool.slots) || !d->tokens || !d->succ || !d->frontier) {
         err_set(e, ERR_MEMORY, "out of memory for drafts over %u positions", o->max_ctx);
         goto fail;
     }
     memset(d->session.slots, 0, ngram_bytes(bits));
+    if (d->pool.slots)
+        memset(d->pool.slots, 0, ngram_bytes(NGRAM_MIN_BITS));
     if ((uses(d, DRAFT_SUFFIX) && suffix_create(&d->suffix, o->max_ctx, e) != 0) ||
         (uses(d, DRAFT_RECYCLE) && recycle_create(&d->recycle, o->vocab, e) != 0))
         goto fail;
@@ -77,6 +91,8 @@ void drafter_free(struct drafter *d) {
         return;
     if (d->session.slots)
         wipe_free(d->session.slots, ngram_bytes(d->session.bits));
+    if (d->pool.slots)
+        wipe_free(d->pool.slots, ngram_bytes(d->pool.bits));
     if (d->tokens)
         wipe_free(d->tokens, ((size_t)d->o.max_ctx + DRAFT_DEPTH) * sizeof *d->tokens);
     if (d->succ)
@@ -134,6 +150,21 @@ static bool ask_recycle(struct drafter *d, const uint32_t *text, uint32_t n, str
     return true;
 }
 
+/* The longest context that the pool knows. */
+static bool ask_pool(struct drafter *d, const struct contexts *c, struct ngram_succ *succ, struct blend_view *v) {
+    for (int k = N_CONTEXTS - 1; d->pool_used && k > 0; k--) {
+        int lines = context_lines(k);
+        if (!(c->have & pool_contexts & 1u << k))
+            continue;
+        int n = ngram_find(&d->pool, c->hash[k], lines, d->o.vocab, succ, NGRAM_LINE * lines);
+        if (view_init(v, succ, n, EXPERT_POOL, DRAFT_POOL, UNIT)) {
+            v->bucket = v->bucket / 4 * 4 + (k == CONTEXT_1 ? 0 : k == CONTEXT_2 ? 1 : 2);
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool ask_suffix(struct drafter *d, struct suffix_match m, struct ngram_succ *succ, struct blend_view *v) {
     if (!d->suffix || m.len == 0 || suffix_next(d->suffix, m) >= d->n)
         return false;
@@ -159,13 +190,26 @@ static int ask_all(struct drafter *d, const struct contexts *c, const uint32_t *
             succ += RECYCLE_TOP;
         }
     }
+    k_views += ask_pool(d, c, succ, &v[k_views]);
+    succ += NGRAM_LINE * context_lines(CONTEXT_1);
     return k_views + ask_suffix(d, m, succ, &v[k_views]);
 }
 
-static int by_count(const void *a, const void *b) {
-    const struct ngram_succ *x = a, *y = b;
-    return x->count != y->count ? (x->count < y->count) - (x->count > y->count)
-                                : (x->token > y->token) - (x->token < y->token);
+static bool is_more(struct ngram_succ a, struct ngram_succ b) {
+    return a.count != b.count ? a.count > b.count : a.token < b.token;
+}
+
+/* Shell's sort: qsort may allocate. */
+static void sort_by_count(struct ngram_succ *s, int n) {
+    static const int gaps[] = {132, 57, 23, 10, 4, 1};
+    for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++) {
+        for (int i = gaps[g], at; i < n; i++) {
+            struct ngram_succ x = s[i];
+            for (at = i; at >= gaps[g] && is_more(x, s[at - gaps[g]]); at -= gaps[g])
+                s[at] = s[at - gaps[g]];
+            s[at] = x;
+        }
+    }
 }
 
 static void flat_make(struct drafter *d, const struct contexts *c) {
@@ -173,7 +217,7 @@ static void flat_make(struct drafter *d, const struct contexts *c) {
         struct blend_view *v = &d->flat_view[i];
         if (!(i == 0 ? ask_store : ask_session)(d, c, CONTEXT_0, d->flat[i], v))
             v->n = 0;
-        qsort(d->flat[i], (size_t)v->n, sizeof *d->flat[i], by_count);
+        sort_by_count(d->flat[i], v->n);
     }
     d->flat_ready = true;
 }
@@ -199,6 +243,8 @@ static int look(struct drafter *d, const uint32_t *path, int n_path, struct draf
     blend_begin(room);
     if (ask_suffix(d, m, d->succ, &v))
         blend_add(&d->shares, &v, room, skip, false);
+    if (ask_pool(d, &x, d->succ, &v))
+        blend_add(&d->shares, &v, room, skip, false);
     for (int k = N_CONTEXTS - 1; k > 0 && room->left > skip; k--) {
         if (k == CONTEXT_1 && ask_recycle(d, d->tokens, n, d->succ, &v))
             blend_add(&d->shares, &v, room, skip, false);
@@ -221,6 +267,15 @@ int drafter_look(struct drafter *d, const uint32_t *path, int n_path, struct dra
     return n;
 }
 
+void drafter_pool(struct drafter *d, const uint32_t *ngram, int n) {
+    for (int i = 1; uses(d, DRAFT_POOL) && i < n; i++) {
+        struct contexts c;
+        contexts_of(&c, ngram, (uint32_t)i);
+        contexts_count(&d->pool, &c, pool_contexts, ngram[i], UNIT, POOL_KEEP);
+        d->pool_used = true;
+    }
+}
+
 int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap) {
     return drafter_look(d, path, n_path, c, cap, 0);
 }
@@ -231,6 +286,9 @@ static void restart(struct drafter *d) {
         suffix_clear(d->suffix);
     d->n = 0;
     d->learned = 0;
+    if (d->pool_used)
+        memset(d->pool.slots, 0, ngram_bytes(d->pool.bits));
+    d->pool_used = false;
     d->flat_ready = false;
 }
 

@@ -45,10 +45,14 @@ void drafter_sync(struct drafter *d, const uint32_t *tokens, uint32_t n);
 /* logits [vocab] are those behind `token` (any computed node, accepted or not). */
 void drafter_logits(struct drafter *d, uint32_t token, const float *logits);
 
+/* An n-gram that a Jacobi or lookahead iteration came to: guesses of the target about guesses. */
+void drafter_pool(struct drafter *d, const uint32_t *ngram, int n);
+
 /* Candidates for what follows the context and path[0..n_path): at most cap, by falling p, their sum at most 1. */
 int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap);
 /* What came true after the context of the last sync, for calibration. drafter_sync does this by itself for tokens that
- * come in steps of at most 64 (a prompt teaches words, not how far to trust whom); either way a position counts once. */
+ * come in steps of at most 64 (a prompt teaches words, not how far to trust whom); either way a position counts once.
+ */
 void drafter_outcome(struct drafter *d, const struct draft_candidate *offered, int n, uint32_t truth);
 
 /* What the session taught about how far to trust which source goes into the store, where the next drafter starts from

@@ -1,6 +1,6 @@
 #include "core/draft/store_table.h"
 
-#include "core/base/file.h"
+#include "core/base/wipe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -143,6 +143,8 @@ out:
 }
 
 void store_table_close(struct store_table *t) {
+    if (t->map && t->inode == 0)
+        wipe(t->map, t->n); /* a file keeps what it holds */
     if (t->map)
         munmap(t->map, t->n);
     *t = (struct store_table){0};

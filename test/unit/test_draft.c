@@ -251,6 +251,21 @@ Test(draft, logits_are_recycled) {
     drafter_free(d);
 }
 
+Test(draft, the_pool_remembers_guesses) {
+    struct draft_candidate c[8];
+    uint32_t t[] = {3, 7}, ngram[] = {7, 21, 22, 23};
+    struct drafter *d = drafter_of(50, 100, 1u << DRAFT_POOL, NULL);
+    drafter_sync(d, t, 2);
+    cr_assert_eq(drafter_next(d, NULL, 0, c, 8), 0);
+    drafter_pool(d, ngram, 4);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(drafter_next(d, ngram + 1, i, c, 8), 1);
+        cr_assert_eq(c[0].token, ngram[i + 1]);
+        cr_assert_eq(c[0].source, DRAFT_POOL);
+    }
+    drafter_free(d);
+}
+
 /* tree */
 
 /* The same tree by exhaustive search: every path of known probability, by falling probability. */
