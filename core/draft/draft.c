@@ -182,16 +182,16 @@ static int ask_all(struct drafter *d, const struct contexts *c, const uint32_t *
     int k_views = 0;
     for (int k = 0; k < N_CONTEXTS; k++) {
         k_views += ask_store(d, c, k, succ, &v[k_views]);
-        succ += NGRAM_LINE * context_lines(k);
+        succ += (size_t)NGRAM_LINE * (size_t)context_lines(k);
         k_views += ask_session(d, c, k, succ, &v[k_views]);
-        succ += NGRAM_LINE * context_lines(k);
+        succ += (size_t)NGRAM_LINE * (size_t)context_lines(k);
         if (k == CONTEXT_1) {
             k_views += ask_recycle(d, text, n, succ, &v[k_views]);
             succ += RECYCLE_TOP;
         }
     }
     k_views += ask_pool(d, c, succ, &v[k_views]);
-    succ += NGRAM_LINE * context_lines(CONTEXT_1);
+    succ += (size_t)NGRAM_LINE * (size_t)context_lines(CONTEXT_1);
     return k_views + ask_suffix(d, m, succ, &v[k_views]);
 }
 

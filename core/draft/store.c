@@ -85,6 +85,8 @@ static int grow_if_full(struct draft_store *s, struct err *e) {
 static int count(struct draft_store *s, const uint8_t *log, const uint32_t *tokens, uint32_t n, struct err *e) {
     uint32_t tail[2 * CONTEXT_REACH];
     uint32_t n_tail = 0;
+    if (!log && !tokens)
+        return 0;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t token = log ? store_log_token(log, i) : tokens[i];
         struct contexts c;
