@@ -3,8 +3,9 @@
 #   make -j2                                   build/splitinf
 #   make MODE=debug -j2                        build-debug/splitinf, with AddressSanitizer and UBSan
 #   make build/test/unit/test_kv               one module's unit tests, a program of its own
-#   make unit replay fuzz objects              all unit tests in one runner; fuzz targets over their corpora; with
-#                                              libFuzzer (MODE=fuzz CC=clang); every object file and nothing linked
+#   make unit replay loads fuzz objects        all unit tests in one runner; fuzz targets over their corpora; what
+#                                              test/e2e needs of test/bench; with libFuzzer (MODE=fuzz CC=clang);
+#                                              every object file and nothing linked
 #
 #   MODE=release|debug|tsan|static|fuzz        BUILD=DIR where everything goes
 MODE ?= release
@@ -82,7 +83,7 @@ EDIT   := -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a
 SYSTEM := -lm -lpthread -Wl,--exclude-libs,libmbedtls.a:libmbedx509.a:libmbedcrypto.a
 link    = $(say) "  link $@"$(\n)$(Q)$(CC) $(CFLAGS) $(LINK) -o $@ $(filter %.o,$^) $(OURS) $(LIBS)
 
-.PHONY: all unit replay fuzz objects clean FORCE
+.PHONY: all unit replay loads fuzz objects clean FORCE
 .DELETE_ON_ERROR:
 all: $(BUILD)/splitinf
 unit: $(BUILD)/unit
@@ -156,6 +157,7 @@ $(BUILD)/test/tools/%: $(BUILD)/test/tools/%.o $(OURS)
 	$(link) $(SYSTEM)
 $(BUILD)/test/bench/%: $(BUILD)/test/bench/%.o $(OURS)
 	$(link) $(SYSTEM)
+loads: $(BUILD)/test/bench/split_load
 
 # For clang-tidy and editors.
 json_entry = {"directory":"$(CURDIR)","file":"$(1)","command":"$(subst ",\",$(CC) $(CFLAGS) $(FLAGS_$(1))) -c $(1)"}

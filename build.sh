@@ -199,7 +199,7 @@ test)
     esac
     need build vendored test
     [ "$mode" != release ] || build_release
-    compile "$mode" all unit replay
+    compile "$mode" all unit replay loads
     exec test/run.sh "$dir"
     ;;
 debug | tsan)

@@ -106,12 +106,12 @@ static int read_stdin(struct wbuf *w, struct err *e) {
 }
 
 static int add_first_messages(struct chat *c, const char *prompt, struct err *e) {
-    if (c->o->system && conversation_set_system(&c->conv, c->o->system, e) != 0)
+    if (c->system && conversation_set_system(&c->conv, c->system, e) != 0)
         return -1;
     return prompt ? conversation_add(&c->conv, "user", prompt, e) : 0;
 }
 
-/* The prompt stands in the process list as long as it stands in argv. */
+/* What stands in argv stands in the process list. */
 static void hide(const char *text) {
     if (text)
         wipe((char *)(uintptr_t)text, strlen(text));
@@ -210,6 +210,13 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
     }
     if (open_chat(c, e) != 0)
         goto out;
+    if (o->system) {
+        if (!(c->system = strdup(o->system))) {
+            err_set(e, ERR_MEMORY, "out of memory");
+            goto out;
+        }
+        hide(o->system);
+    }
     if (o->prompt)
         wbuf_str(&input, o->prompt);
     else if (!repl && read_stdin(&input, e) != 0) {
@@ -223,6 +230,7 @@ out:
     answer_free(&c->answer);
     conversation_free(&c->conv);
     engine_close(&c->engine);
+    wipe_free(c->system, c->system ? strlen(c->system) : 0);
     wipe_free(c, sizeof *c);
     return status;
 }

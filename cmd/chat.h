@@ -31,6 +31,7 @@ struct chat_opts {
 
 struct chat {
     struct chat_opts *o;
+    char *system; /* the system prompt of the options; theirs is wiped */
     bool seed_given;
     struct engine engine;
     struct prompt_source source;

@@ -75,6 +75,8 @@ static void answer(struct repl *r) {
         say_how_it_ended(r);
     if (rc == 0 && r->unanswered.n && c->answer.reason != STOP_INTERRUPT && c->answer.reason != STOP_OUTPUT)
         term_note("the model answered nothing; /retry sends the message again");
+    if (rc != 0 && c->answer.text.n && !r->unanswered.n)
+        term_note("what was said of the answer is kept: /retry asks for another one");
     if (rc != 0 && r->unanswered.n)
         term_note("your message is kept: /retry sends it again (/drop forgets the oldest turn, /reset all of them)");
     if (rc == 0 && c->o->stats)
@@ -99,8 +101,9 @@ static void do_reset(struct repl *r, const char *arg) {
     (void)arg;
     conversation_clear(&r->c->conv);
     wbuf_clear(&r->unanswered);
+    answer_free(&r->c->answer);
     session_reset(r->c->engine.session);
-    if (r->c->o->system && conversation_set_system(&r->c->conv, r->c->o->system, &e) != 0)
+    if (r->c->system && conversation_set_system(&r->c->conv, r->c->system, &e) != 0)
         term_error("%s", e.msg);
     else
         term_note("a new conversation");
@@ -363,7 +366,7 @@ int chat_repl(struct chat *c, struct err *e) {
     struct err lost = {0};
     char *history = NULL;
     int rc = -1;
-    if (c->o->system && conversation_set_system(&c->conv, c->o->system, e) != 0)
+    if (c->system && conversation_set_system(&c->conv, c->system, e) != 0)
         goto out;
     interrupt_insist(true);
     if (engine_load(&c->engine, e) != 0) {

@@ -27,6 +27,7 @@ enum { MAX_TEMPLATE_FILE = 1 << 20 };
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
 const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", "neon", NULL};
 static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
+static const char *const middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
 static const char *const kv_choices[] = {"f16", "f32", NULL};
 
 #define AT(field) .offset = offsetof(struct engine_opts, field)
@@ -48,6 +49,8 @@ const struct opt engine_options[] = {
 const struct opt engine_context_options[] = {
     {"ctx", "N", "positions of context; 0: what the model was made for, at most 4096", OPT_INT, AT(ctx), .def = "0",
      .min = 0, .max = CONFIG_MAX_CTX},
+    {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
+     OPT_CHOICE, AT(middle_quant), .choices = middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
      .min = 0, .max = 8192},
     {0},
@@ -67,6 +70,10 @@ const char *engine_isa_name(int choice) {
 int engine_cloud_windows(const struct engine *en) {
     int n = CLOUD_AHEAD / en->chunk;
     return n > SESSION_WINDOWS ? n : SESSION_WINDOWS;
+}
+
+enum quant engine_quant(const struct engine *en, int part) {
+    return (enum quant)(part == 1 && en->o.middle_quant ? en->o.middle_quant - 1 : en->o.quant);
 }
 
 const char *engine_backend_name(const struct engine *en) {
@@ -230,13 +237,13 @@ static int on_load(void *ctx, uint64_t done, uint64_t total) {
 
 static int load_stages(struct engine *en, const struct memory_plan *plan, struct err *e) {
     struct load_progress p = {.all = plan->file[0] + plan->file[1] + plan->file[2]};
-    const struct load_opts lo = {
-        .quant = (enum quant)en->o.quant, .max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
+    struct load_opts lo = {.max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
     int rc = 0;
     progress_start(&p.shown, "loading weights", NULL);
     for (int i = 0; i < 3 && rc == 0; i++) {
         if (i == 1 && en->tunnel)
             continue;
+        lo.quant = engine_quant(en, i);
         rc = en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e);
         p.before += plan->file[i];
     }
@@ -251,7 +258,7 @@ static int connect_middle(struct engine *en, uint32_t live, struct err *e) {
         return -1;
     hello.codec = (uint8_t)en->codec;
     hello.kv = (uint8_t)en->o.kv;
-    hello.quant = (uint8_t)en->o.quant;
+    hello.quant = (uint8_t)engine_quant(en, 1);
     hello.ctx = en->ctx;
     hello.live = live;
     if (tunnel_open(&en->tunnel, &en->o.tunnel, en->o.home, &hello, (uint32_t)en->chunk, e) != 0)
@@ -270,6 +277,7 @@ static int make_middle(struct engine *en, enum dtype kv, uint32_t live, struct e
 int engine_load(struct engine *en, struct err *e) {
     struct memory_plan plan;
     const struct part middle = en->parts[1];
+    const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
     bool remote = tunnel_wanted(&en->o.tunnel);
     int windows = remote ? engine_cloud_windows(en) : LOCAL_WINDOWS;
@@ -278,9 +286,10 @@ int engine_load(struct engine *en, struct err *e) {
     en->codec = tunnel_codec(&en->o.tunnel);
     if (remote && connect_middle(en, live, e) != 0)
         return -1;
-    if (memory_plan(&plan, en->weights, en->parts, (enum quant)en->o.quant, kv, (uint64_t)en->ctx + live, en->chunk,
-                    e) != 0 ||
-        check_memory(en, &plan, e) != 0 ||
+    if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
+        return -1;
+    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + en->beside;
+    if (check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;

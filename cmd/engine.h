@@ -20,14 +20,15 @@ struct engine_opts {
     const char *tokenizer;     /* NULL: the model's own */
     const char *chat_template; /* a file; NULL: the model's own */
     int front, back;
-    int backend;     /* index into the choices: auto, cpu */
-    int isa;         /* engine_isa_name */
-    int threads;     /* 0: all */
-    int ctx;         /* 0: what the model was made for, at most 4096 */
-    int chunk;       /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
-    int quant;       /* enum quant */
-    int kv;          /* 0: f16, 1: f32 */
-    uint64_t memory; /* bytes that may be used; 0: what the machine has free */
+    int backend;      /* index into the choices: auto, cpu */
+    int isa;          /* engine_isa_name */
+    int threads;      /* 0: all */
+    int ctx;          /* 0: what the model was made for, at most 4096 */
+    int chunk;        /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
+    int quant;        /* enum quant */
+    int middle_quant; /* 0: as quant, else 1 + enum quant */
+    int kv;           /* 0: f16, 1: f32 */
+    uint64_t memory;  /* bytes that may be used; 0: what the machine has free */
     struct tunnel_opts tunnel;
     const char *home; /* of the key and of remembered pins; not an option of its own here */
 };
@@ -49,6 +50,7 @@ struct engine {
     struct part parts[3]; /* front, middle, back */
     uint32_t ctx;
     int chunk;
+    uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
 
     struct backend *backend;
     struct stage *stages[3];
@@ -75,6 +77,9 @@ void engine_settle_chunk(struct engine *en);
 /* Prefill windows in flight to a cloud: as many as hold 512 positions, so that a link of 100 Mbit/s and 80 ms is full.
  */
 int engine_cloud_windows(const struct engine *en);
+
+/* How the weights of part 0, 1, 2 are re-encoded. */
+enum quant engine_quant(const struct engine *en, int part);
 
 /* What computes here, as WELCOME of a cloud names it: "cpu-avx512". */
 const char *engine_backend_name(const struct engine *en);

@@ -49,7 +49,7 @@ int loopback_start(struct loopback **out, const struct engine *en, const struct 
     *out = NULL;
     struct progress p;
     const struct load_opts lo = {
-        .quant = (enum quant)en->o.quant, .max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
+        .quant = engine_quant(en, 1), .max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
     struct loopback *l = calloc(1, sizeof *l);
     if (!l)
         return err_set(e, ERR_MEMORY, "out of memory");
@@ -78,7 +78,7 @@ int loopback_start(struct loopback **out, const struct engine *en, const struct 
     if (fingerprint_hello(en->weights, middle->lo, middle->hi, &co.batch.mine, e) != 0)
         goto fail;
     co.batch.mine.kv = (uint8_t)en->o.kv;
-    co.batch.mine.quant = (uint8_t)en->o.quant;
+    co.batch.mine.quant = (uint8_t)engine_quant(en, 1);
     if (cloud_create(&l->cloud, &co, e) != 0 || thread_start(&l->thread, serve, l, "a cloud in this process", e) != 0)
         goto fail;
     l->running = true;

@@ -34,16 +34,16 @@ static int add_layer(struct memory_plan *p, int part, struct weights *w, int lay
     return 0;
 }
 
-int memory_plan(struct memory_plan *p, struct weights *w, const struct part parts[3], enum quant quant,
+int memory_plan(struct memory_plan *p, struct weights *w, const struct part parts[3], const enum quant quant[3],
                 enum dtype kv_type, uint64_t slots, int max_rows, struct err *e) {
     const struct model_config *c = weights_config(w);
     *p = (struct memory_plan){0};
     for (int i = 0; i < 3; i++) {
         for (int l = parts[i].lo; l < parts[i].hi; l++)
-            if (add_layer(p, i, w, l, quant, e) != 0)
+            if (add_layer(p, i, w, l, quant[i], e) != 0)
                 return -1;
         const char *head = c->tied_head ? "model.embed_tokens.weight" : "lm_head.weight";
-        if (parts[i].head && add_matrix(p, i, w, head, quant, e) != 0)
+        if (parts[i].head && add_matrix(p, i, w, head, quant[i], e) != 0)
             return -1;
         /* An embedding is read where it lies in the file: the page cache's memory, not ours. */
         p->kv += slots * (uint64_t)(parts[i].hi - parts[i].lo) * config_kv_bytes(c, dtype_row_bytes(kv_type, 1));

@@ -13,7 +13,7 @@ struct memory_plan {
 };
 
 /* For the three parts on the CPU backend. slots: KV places per layer. Fails where loading would: a missing tensor. */
-int memory_plan(struct memory_plan *p, struct weights *w, const struct part parts[3], enum quant quant,
+int memory_plan(struct memory_plan *p, struct weights *w, const struct part parts[3], const enum quant quant[3],
                 enum dtype kv_type, uint64_t slots, int max_rows, struct err *e);
 
 /* Bytes that a program may still take: what the kernel calls available, and no more than the control group leaves.

@@ -219,7 +219,8 @@ static uint32_t max_ctx(const struct server *s) {
 static int plan_memory(struct server *s, uint64_t *file, struct err *e) {
     const struct engine *en = &s->en;
     struct memory_plan p;
-    if (memory_plan(&p, en->weights, en->parts, (enum quant)en->o.quant, kv_type(s), 1, s->o->max_rows, e) != 0)
+    const enum quant quant[3] = {QUANT_NONE, (enum quant)en->o.quant, QUANT_NONE};
+    if (memory_plan(&p, en->weights, en->parts, quant, kv_type(s), 1, s->o->max_rows, e) != 0)
         return -1;
     uint64_t limit = en->o.memory ? en->o.memory : memory_available();
     uint64_t fixed = p.weights + p.scratch, left = limit > fixed ? limit - fixed : 0;

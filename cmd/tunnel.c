@@ -4,6 +4,7 @@
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "net/address.h"
 #include "net/identity.h"
 #include "net/link.h"
 
@@ -106,31 +107,13 @@ static int on_stop(void *ctx) {
     return interrupt_asked();
 }
 
-/* Splits "HOST:PORT" at the last colon; brackets of IPv6 go. */
-static int split_address(const char *address, char *host, size_t cap, uint16_t *port, struct err *e) {
-    const char *colon = strrchr(address, ':');
-    size_t n = colon ? (size_t)(colon - address) : 0;
-    char *end = NULL;
-    long p = colon ? strtol(colon + 1, &end, 10) : 0;
-    if (n == 0 || n >= cap || p < 1 || p > 65535 || *end)
-        return err_set(e, ERR_USAGE, "--cloud %s is no HOST:PORT", address);
-    if (address[0] == '[' && n > 2 && address[n - 1] == ']') {
-        address++;
-        n -= 2;
-    }
-    memcpy(host, address, n);
-    host[n] = '\0';
-    *port = (uint16_t)p;
-    return 0;
-}
-
 static int open_link(struct tunnel *t, int i, const struct tunnel_opts *o, struct remote_cloud *c, struct err *e) {
-    char host[256];
+    char host[ADDRESS_HOST];
     struct link_opts lo = {.host = host, .rtt_ms = o->link_rtt, .mbit = o->link_mbit};
     if (o->link_rtt <= 0 && o->link_mbit <= 0)
         return 0;
     t->link_rtt = o->link_rtt;
-    if (split_address(c->address, host, sizeof host, &lo.port, e) != 0 || link_start(&t->links[i], &lo, e) != 0)
+    if (address_parse(c->address, host, &lo.port, e) != 0 || link_start(&t->links[i], &lo, e) != 0)
         return -1;
     snprintf(t->link_address[i], sizeof t->link_address[i], "127.0.0.1:%u", link_port(t->links[i]));
     c->address = t->link_address[i];

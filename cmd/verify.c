@@ -3,6 +3,7 @@
 #include "cmd/command.h"
 #include "cmd/interrupt.h"
 #include "cmd/json.h"
+#include "cmd/memory.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"
@@ -107,7 +108,7 @@ struct verify {
     struct run local, remote;
     struct comparison results[2 * MAX_PROMPTS];
     int n_results, n_different;
-    double audit_worst;
+    struct audit_report audit;
 };
 
 /* ---- prompts ---- */
@@ -197,9 +198,30 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
     if (fingerprint_hello(en->weights, v->middle.lo, v->middle.hi, hello, e) != 0)
         return -1;
     hello->kv = (uint8_t)en->o.kv;
-    hello->quant = (uint8_t)en->o.quant;
+    hello->quant = (uint8_t)engine_quant(en, 1);
     hello->ctx = en->ctx;
     hello->live = session_live(en->chunk, engine_cloud_windows(en));
+    return 0;
+}
+
+/* What the split side takes beside the model alone: KV of its own for the edge layers and, when the cloud is in this
+ * process, the middle layers once more. */
+static int count_memory(struct verify *v, struct err *e) {
+    struct engine *en = &v->en;
+    struct memory_plan p;
+    enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    int windows = engine_cloud_windows(en);
+    uint64_t slots = (uint64_t)en->ctx + session_live(en->chunk, windows);
+    const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
+    const struct part edges[3] = {en->parts[0], {0}, en->parts[2]}, middle[3] = {{0}, v->middle, {0}};
+    if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, e) != 0)
+        return -1;
+    en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows);
+    if (tunnel_wanted(&en->o.tunnel))
+        return 0;
+    if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
+        return -1;
+    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle);
     return 0;
 }
 
@@ -207,6 +229,8 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
 static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e) {
     struct engine *en = &v->en;
     struct tunnel_opts tunnel = en->o.tunnel;
+    if (count_memory(v, e) != 0)
+        return -1;
     en->o.tunnel.cloud.n = 0; /* this engine is the local side, behind the same codec */
     if (!en->o.tunnel.codec)
         en->o.tunnel.codec = 1 + CODEC_F16;
@@ -324,8 +348,7 @@ static int audit(struct verify *v, const struct wire_hello *hello, struct err *e
     n = n < v->en.chunk ? n : v->en.chunk;
     if (open_tunnel(v, &t, hello, e) != 0)
         return -1;
-    int rc =
-        verify_audit(&v->en, tunnel_middle(t), &v->middle, p->p, n, v->o->audit, v->o->common.json, &v->audit_worst, e);
+    int rc = verify_audit(&v->en, tunnel_middle(t), &v->middle, p->p, n, v->o->audit, v->o->common.json, &v->audit, e);
     tunnel_close(t);
     return rc;
 }
@@ -349,10 +372,13 @@ static int print_json(struct verify *v, const struct err *caught, struct err *e)
                            : yyjson_mut_obj_add_int(d, r, "first_difference", c->first + 1));
     }
     if (v->o->audit && ok)
-        ok = yyjson_mut_obj_add_int(d, o, "audited_layers", v->o->audit) &&
+        ok = yyjson_mut_obj_add_int(d, o, "audited_layers", v->audit.n_layers) &&
+             yyjson_mut_obj_add_int(d, o, "audit_positions", v->audit.n_rows) &&
+             yyjson_mut_obj_add_str(d, o, "audit_backend", v->audit.backend) &&
+             yyjson_mut_obj_add_real(d, o, "audit_tolerance", v->audit.tolerance) &&
              yyjson_mut_obj_add_bool(d, o, "audit_passed", !caught) &&
              (caught ? yyjson_mut_obj_add_str(d, o, "audit_error", caught->msg)
-                     : yyjson_mut_obj_add_real(d, o, "audit_largest_difference", v->audit_worst));
+                     : yyjson_mut_obj_add_real(d, o, "audit_largest_difference", v->audit.worst));
     char *text = ok ? yyjson_mut_write(d, YYJSON_WRITE_NEWLINE_AT_END, NULL) : NULL;
     yyjson_mut_doc_free(d);
     if (!text)
@@ -395,6 +421,16 @@ static void close_verify(struct verify *v) {
     wipe_free(v, sizeof *v);
 }
 
+/* Whoever names a pin means a cloud: to verify another one, in this process, would only look like an answer. */
+static int check_cloud(const struct tunnel_opts *t, struct err *e) {
+    if (tunnel_wanted(t))
+        return tunnel_check(t, e);
+    return t->pin.n || t->trust_first
+               ? err_set(e, ERR_USAGE, "%s goes with --cloud HOST:PORT; without that, verify starts a cloud of its own",
+                         t->pin.n ? "--pin" : "--trust-on-first-use")
+               : 0;
+}
+
 static int run(void *values, const struct opt_result *given, struct err *e) {
     struct verify_opts *o = values;
     struct verify *v = calloc(1, sizeof *v);
@@ -409,7 +445,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
         return err_set(e, ERR_MEMORY, "out of memory");
     v->o = o;
     o->engine.home = o->common.home;
-    if (tunnel_wanted(&o->engine.tunnel) && tunnel_check(&o->engine.tunnel, e) != 0)
+    if (check_cloud(&o->engine.tunnel, e) != 0)
         goto out;
     if (engine_open(&v->en, &o->engine, e) != 0)
         goto out;

@@ -4,12 +4,22 @@
 
 #include "cmd/engine.h"
 #include "cmd/loopback.h"
+#include "net/wire.h"
 
-/* Commits a cloud to what its layers computed for n tokens (a window from position 0), opens `rounds` layers chosen at
+struct audit_report {
+    char backend[WIRE_MAX_BACKEND + 1]; /* what the cloud says of itself, */
+    double tolerance;                   /* and what it is allowed for that: relative L2 of a row; 0: equal bits */
+    double worst;                       /* the largest of all rows */
+    int n_rows;                         /* positions of the window */
+    int n_layers;                       /* opened and found right */
+};
+
+/* Commits a cloud to what its layers computed for n tokens (a window from position 0; fewer when it takes no window of
+ * n), opens `rounds` layers chosen at
  * random and computes each of them from this machine's own weights. The three parts of en are loaded; m is a remote
  * middle in which nothing is in flight. Prints a line per layer to standard output unless quiet. -1 with ERR_PEER: the
- * cloud was caught. *worst: the largest relative L2 of a row. */
+ * cloud was caught; ERR_NONE: stopped. */
 int verify_audit(struct engine *en, struct middle *m, const struct part *middle, const uint32_t *tokens, int n,
-                 int rounds, bool quiet, double *worst, struct err *e);
+                 int rounds, bool quiet, struct audit_report *report, struct err *e);
 
 #endif

@@ -24,6 +24,7 @@ struct auditor {
     struct slot_pool *pool;
     struct kv_table *table;
     struct kv *kv;
+    double tolerance;
 };
 
 /* The front layers over a chain of tokens from position 0, in a KV of their own: sent is what goes up. */
@@ -51,9 +52,10 @@ static int commit(struct auditor *a, uint8_t root[WIRE_DIGEST], struct err *e) {
     const struct window w = {.nodes = a->nodes, .n = a->n};
     struct middle_result r = {.cap = a->n};
     int missing = a->n, rc = -1;
+    bool *came = calloc((size_t)a->n, sizeof *came);
     r.ids = malloc((size_t)a->n * sizeof *r.ids);
     r.x = malloc((size_t)a->n * a->hidden * sizeof *r.x);
-    if (!r.ids || !r.x) {
+    if (!came || !r.ids || !r.x) {
         err_set(e, ERR_MEMORY, "out of memory for an audit");
         goto out;
     }
@@ -61,16 +63,19 @@ static int commit(struct auditor *a, uint8_t root[WIRE_DIGEST], struct err *e) {
         goto out;
     while (missing > 0) {
         int got = a->m->ops->collect(a->m, &r, COLLECT_MS, e);
-        if (got <= 0 || r.n == 0) {
+        if (got < 0) /* the link, or Ctrl-C: nothing that the cloud could be blamed for */
+            goto out;
+        if (got == 0 || r.n == 0) {
             err_set(e, ERR_PEER, "the cloud returned %d of %d positions of an audit", a->n - missing, a->n);
             goto out;
         }
         for (int i = 0; i < r.n; i++) {
             uint32_t at = r.ids[i] - 1;
-            if (at >= (uint32_t)a->n) {
-                err_set(e, ERR_PEER, "the cloud returned a node that was not asked for");
+            if (at >= (uint32_t)a->n || came[at]) {
+                err_set(e, ERR_PEER, "the cloud returned a node that was not asked for, or one twice");
                 goto out;
             }
+            came[at] = true;
             memcpy(a->got + at * a->hidden, r.x + (size_t)i * a->hidden, a->hidden * sizeof *r.x);
         }
         missing -= r.n;
@@ -79,6 +84,7 @@ static int commit(struct auditor *a, uint8_t root[WIRE_DIGEST], struct err *e) {
     codec_boundary(&codec, a->sent, a->n, (int)a->hidden);
     rc = remote_middle_root(a->m, root, e);
 out:
+    free(came);
     free(r.ids);
     wipe_free(r.x, (size_t)a->n * a->hidden * sizeof *r.x);
     return rc;
@@ -86,13 +92,11 @@ out:
 
 /* One layer, chosen after the cloud has committed itself. */
 static int open_layer(struct auditor *a, const uint8_t root[WIRE_DIGEST], int layer, double *worst, struct err *e) {
-    struct remote_info info;
     struct wbuf payload = {0};
     struct wire_opening o;
-    remote_middle_info(a->m, &info);
     const struct audit_check c = {.weights = a->en->weights,
                                   .backend = a->en->backend,
-                                  .quant = (enum quant)a->en->o.quant,
+                                  .quant = engine_quant(a->en, 1),
                                   .kv_type = a->en->o.kv ? DT_F32 : DT_F16,
                                   .codec = a->en->codec,
                                   .lo = a->middle->lo,
@@ -102,7 +106,7 @@ static int open_layer(struct auditor *a, const uint8_t root[WIRE_DIGEST], int la
                                   .sent = a->sent,
                                   .got = a->got,
                                   .root = root,
-                                  .tolerance = audit_tolerance(info.backend, engine_backend_name(a->en))};
+                                  .tolerance = a->tolerance};
     int rc = remote_middle_challenge(a->m, (uint16_t)layer, &payload, OPEN_MS, e);
     if (rc == 0)
         rc = wire_get_opening(payload.p, payload.n, (uint32_t)a->hidden, &o, e);
@@ -123,12 +127,29 @@ static int random_layer(const struct part *p, int *layer, struct err *e) {
 }
 
 int verify_audit(struct engine *en, struct middle *m, const struct part *middle, const uint32_t *tokens, int n,
-                 int rounds, bool quiet, double *worst, struct err *e) {
-    struct auditor a = {.en = en, .m = m, .middle = middle, .n = n, .hidden = (size_t)en->config->hidden};
+                 int rounds, bool quiet, struct audit_report *report, struct err *e) {
+    struct remote_info info;
+    remote_middle_info(m, &info);
+    n = (uint32_t)n < info.max_rows ? n : (int)info.max_rows; /* a commitment is to one window */
+    struct auditor a = {.en = en,
+                        .m = m,
+                        .middle = middle,
+                        .n = n,
+                        .hidden = (size_t)en->config->hidden,
+                        .tolerance = audit_tolerance(info.backend, engine_backend_name(en))};
     uint8_t root[WIRE_DIGEST];
     size_t bytes = (size_t)n * a.hidden * sizeof(float);
     int rc = -1, layer = 0;
-    *worst = 0;
+    *report = (struct audit_report){.tolerance = a.tolerance};
+    snprintf(report->backend, sizeof report->backend, "%s", info.backend);
+    report->n_rows = n;
+    if (!quiet && a.tolerance > 0)
+        printf("audit   %d positions; the cloud says that it computes with %s, this machine with %s: a row may differ "
+               "by %.0e\n",
+               n, info.backend, engine_backend_name(en), a.tolerance);
+    else if (!quiet)
+        printf("audit   %d positions; the cloud says that it computes with %s: every bit has to be equal\n", n,
+               info.backend);
     a.nodes = malloc((size_t)n * sizeof *a.nodes);
     a.rows = malloc((size_t)n * sizeof *a.rows);
     a.ids = malloc((size_t)n * sizeof *a.ids);
@@ -147,9 +168,10 @@ int verify_audit(struct engine *en, struct middle *m, const struct part *middle,
         if (!quiet)
             printf("audit   layer %d of %d-%d is this machine's own; largest difference of a row %.1e\n", layer,
                    middle->lo, middle->hi - 1, w);
-        *worst = w > *worst ? w : *worst;
+        report->worst = w > report->worst ? w : report->worst;
+        report->n_layers++;
     }
-    rc = m->ops->rewind(m, 0, NODE_NONE, e);
+    rc = 0;
 out:
     kv_table_free(a.table);
     slot_pool_free(a.pool);

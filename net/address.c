@@ -9,15 +9,15 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { SLICE_MS = 50 };
+enum { SLICE_MS = 50, PORT_TEXT = 6 };
 
-int address_parse(const char *text, char host[ADDRESS_HOST], char port[ADDRESS_PORT], struct err *e) {
+bool address_split(const char *text, char host[ADDRESS_HOST], uint16_t *port) {
     const char *colon = strrchr(text, ':'), *at = text;
     size_t n = colon ? (size_t)(colon - text) : 0, digits = colon ? strspn(colon + 1, "0123456789") : 0;
     bool brackets = n >= 2 && text[0] == '[' && text[n - 1] == ']';
@@ -26,16 +26,22 @@ int address_parse(const char *text, char host[ADDRESS_HOST], char port[ADDRESS_P
         n -= 2;
     }
     unsigned long number = colon ? strtoul(colon + 1, NULL, 10) : 0;
-    if (n == 0 || n >= ADDRESS_HOST || (!brackets && memchr(at, ':', n)) || digits == 0 || digits >= ADDRESS_PORT ||
-        colon[1 + digits] || number == 0 || number > UINT16_MAX)
-        return err_set(e, ERR_USAGE,
-                       "'%.100s' is no address of a cloud; write HOST:PORT, such as gpu.example.org:7433 or "
-                       "[2001:db8::1]:7433",
-                       text);
+    if (n == 0 || n >= ADDRESS_HOST || (!brackets && memchr(at, ':', n)) || digits == 0 || digits > 5 ||
+        colon[1 + digits] || number > UINT16_MAX)
+        return false;
     memcpy(host, at, n);
     host[n] = '\0';
-    memcpy(port, colon + 1, digits + 1);
-    return 0;
+    *port = (uint16_t)number;
+    return true;
+}
+
+int address_parse(const char *text, char host[ADDRESS_HOST], uint16_t *port, struct err *e) {
+    if (address_split(text, host, port) && *port != 0)
+        return 0;
+    return err_set(e, ERR_USAGE,
+                   "'%.100s' is no address of a cloud; write HOST:PORT, such as gpu.example.org:7433 or "
+                   "[2001:db8::1]:7433",
+                   text);
 }
 
 static bool asked_to_stop(const struct address_wait *w) {
@@ -60,7 +66,7 @@ int address_poll(int fd, short events, const struct address_wait *w) {
 struct lookup {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    char host[ADDRESS_HOST], port[ADDRESS_PORT];
+    char host[ADDRESS_HOST], port[PORT_TEXT];
     struct addrinfo *list;
     int rc;
     bool done, abandoned;
@@ -129,7 +135,7 @@ static struct addrinfo *resolve(const char *text, const char *host, const char *
     while (!l->done && !stopped && clock_ms() < w->until) {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        t.tv_nsec += SLICE_MS * 1000000;
+        t.tv_nsec += SLICE_MS * 1000000L;
         t.tv_sec += t.tv_nsec / 1000000000;
         t.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&l->changed, &l->lock, &t);
@@ -176,9 +182,11 @@ static int connect_one(const struct addrinfo *a, const struct address_wait *w, i
 }
 
 int address_connect(const char *text, const struct address_wait *w, struct err *e) {
-    char host[ADDRESS_HOST], port[ADDRESS_PORT];
-    if (address_parse(text, host, port, e) != 0)
+    char host[ADDRESS_HOST], port[PORT_TEXT];
+    uint16_t number = 0;
+    if (address_parse(text, host, &number, e) != 0)
         return -1;
+    snprintf(port, sizeof port, "%u", number);
     struct addrinfo *list = resolve(text, host, port, w, e);
     if (!list)
         return -1;

@@ -5,12 +5,16 @@
 
 #include "core/base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
-enum { ADDRESS_HOST = 256, ADDRESS_PORT = 6 };
+enum { ADDRESS_HOST = 256 };
 
-/* host without brackets, port in digits, 1 to 65535. ERR_USAGE names the text and says what an address looks like. */
-int address_parse(const char *text, char host[ADDRESS_HOST], char port[ADDRESS_PORT], struct err *e);
+/* host without brackets; any port. False: text is no address. */
+bool address_split(const char *text, char host[ADDRESS_HOST], uint16_t *port);
+/* The same for where one can connect to: port 0 is none. ERR_USAGE names the text and says what an address looks like.
+ */
+int address_parse(const char *text, char host[ADDRESS_HOST], uint16_t *port, struct err *e);
 
 /* Asked at least every 100 ms while something is waited for; non-zero ends the wait. */
 struct address_wait {

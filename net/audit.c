@@ -38,7 +38,7 @@ int audit_root(uint8_t (*leaves)[WIRE_DIGEST], int n, uint8_t root[WIRE_DIGEST],
             struct digest d;
             digest_start(&d);
             digest_add(&d, &tag, 1);
-            digest_add(&d, leaves[i], 2 * WIRE_DIGEST);
+            digest_add(&d, leaves[i], (size_t)2 * WIRE_DIGEST);
             if (digest_end(&d, leaves[i / 2], e) != 0)
                 return -1;
         }

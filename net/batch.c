@@ -65,14 +65,11 @@ static bool look(void *ctx) {
     ports_collect(&b->ports);
     struct pass *p = &b->pass;
     bool any = false, all = false;
-    struct cloud_session *c = NULL;
     for (int i = 0; i < p->n; i++) {
         struct pass_row *r = &p->rows[i];
-        if (r->session != c) {
-            c = r->session;
-            submit_foresee(c, &b->server.scratch, &all);
-        }
-        if (r->dropped || !(all || kv_table_foreseen(c->table, r->node.id)))
+        if (i == 0 || r->session != r[-1].session)
+            submit_foresee(r->session, &b->server.scratch, &all);
+        if (r->dropped || !(all || kv_table_foreseen(r->session->table, r->node.id)))
             continue;
         r->dropped = true;
         any = true;

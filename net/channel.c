@@ -270,9 +270,8 @@ static int timers(struct channel *c) {
         char why[80];
         snprintf(why, sizeof why, "not a sign of it for %.1f s", (now - c->quiet_from) / 1000);
         die(c, ERR_IO, why);
-    } else if ((c->expecting || out_left(c) > 0) && c->asked == 0 && now - c->quiet_from >= tick * ASK_AT) {
-        ask(c, now);
-    } else if (now - c->said >= c->o.keep_ms) {
+    } else if (((c->expecting || out_left(c) > 0) && c->asked == 0 && now - c->quiet_from >= tick * ASK_AT) ||
+               now - c->said >= c->o.keep_ms) {
         ask(c, now);
     }
     double keep = c->said + c->o.keep_ms - now, wait = keep < tick ? keep : tick;

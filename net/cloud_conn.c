@@ -23,7 +23,8 @@ enum {
     MAX_OWN = 4096,      /* of PONG and ERROR that the peer does not read: no more is read from it */
     LAST_WORD_MS = 2000, /* for the last frame to leave, and for the peer to close behind it */
     MAX_DISCARD = 4 << 20,
-    KEEP = 65536, /* of an output buffer while there is nothing to send */
+    KEEP = 65536,   /* of an output buffer while there is nothing to send */
+    SIGN_MS = 1000, /* so often a peer from whom nothing is read is told that this side is there */
 };
 
 enum conn_state {
@@ -45,10 +46,11 @@ struct conn {
     char peer[INET6_ADDRSTRLEN + 16];
     char pin[PIN_TEXT];
     struct conn_address address;
-    double since, heard, sent; /* clock_ms: accepted; last byte in; last byte out, or nothing was to be sent */
-    double linger_until;
+    double since, heard, sent;      /* clock_ms: accepted; last byte in; last byte out, or nothing was to be sent */
+    double linger_until, due;       /* due: of the timer */
     bool known, refused_pin, hello; /* its pin is allowed; is not; it has said HELLO */
     bool paused;                    /* nothing is read from it for now, through no fault of its own */
+    uint32_t asked;                 /* PINGs that it has not answered yet */
 
     enum tls_status reading, writing; /* what the last read and write waited for */
     uint8_t head[WIRE_HEAD];
@@ -157,6 +159,7 @@ static void arm(struct conn *c, double ms) {
     long us = ms > 1 ? (long)(ms * 1e3) : 1000;
     struct timeval t = {.tv_sec = us / 1000000, .tv_usec = us % 1000000};
     event_add(c->timer, &t);
+    c->due = clock_ms() + ms;
 }
 
 /* At once. */
@@ -251,14 +254,18 @@ static void take_frame(struct conn *c) {
         snprintf(e.msg, sizeof e.msg, "the first message was %s (type %d), not HELLO", wire_type_name(c->type),
                  c->type);
         last_word(c, END_PROTOCOL, WIRE_E_PROTOCOL, e.msg);
-    } else if (c->type == WIRE_PING) {
+    } else if (c->type == WIRE_PING || (c->type == WIRE_PONG && c->asked > 0)) {
         if (wire_get_ping(c->frame.p, c->frame.n, &any, &e) != 0) {
             last_word(c, END_PROTOCOL, WIRE_E_PROTOCOL, e.msg);
             return;
         }
+        wbuf_clear(&c->frame);
+        if (c->type == WIRE_PONG) {
+            c->asked--;
+            return;
+        }
         c->env->counters.pings++;
         wire_put_ping(&c->own, true, any);
-        wbuf_clear(&c->frame);
     } else {
         if (!c->hello)
             arm(c, c->env->idle_ms);
@@ -438,6 +445,8 @@ static void settle(struct conn *c) {
             out = c->reading == TLS_WANT_WRITE;
             if (tls_pending(c->tls))
                 event_active(c->readable, EV_READ, 0); /* no socket will tell */
+        } else if (c->due > clock_ms() + SIGN_MS) {
+            arm(c, SIGN_MS);
         }
         /* fall through */
     case CONN_LAST:
@@ -479,16 +488,21 @@ static void on_ready(evutil_socket_t fd, short what, void *arg) {
 static void check_silence(struct conn *c, double now) {
     char text[120];
     uint32_t idle = c->env->idle_ms;
-    if (c->paused)
+    if (c->paused) {
         c->heard = now; /* it is not the peer who is silent */
+        if (c->own.n == 0) {
+            /* Its PINGs wait unread behind its windows, and a pass may take long: it must not take us for dead. */
+            wire_put_ping(&c->own, false, c->asked++);
+        }
+    }
     if (now - c->sent >= idle && c->step) {
         die(c, END_NOT_READING, "");
     } else if (now - c->heard >= idle) {
         snprintf(text, sizeof text, "nothing was said for %u ms; connect again to go on", idle);
         last_word(c, END_IDLE, WIRE_E_IDLE, text);
     } else {
-        double first = c->step && c->sent < c->heard ? c->sent : c->heard;
-        arm(c, first + idle - now);
+        double first = c->step && c->sent < c->heard ? c->sent : c->heard, wait = first + idle - now;
+        arm(c, c->paused && wait > SIGN_MS ? SIGN_MS : wait);
     }
 }
 

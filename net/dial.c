@@ -62,8 +62,9 @@ int dial_create(struct dial **out, const struct remote_opts *o, struct err *e) {
     for (int i = 0; i < d->n; i++) {
         const struct remote_cloud *c = &o->clouds[i];
         struct target *t = &d->targets[i];
-        char host[ADDRESS_HOST], port[ADDRESS_PORT];
-        if (address_parse(c->address, host, port, e) != 0)
+        char host[ADDRESS_HOST];
+        uint16_t port;
+        if (address_parse(c->address, host, &port, e) != 0)
             goto fail;
         snprintf(t->address, sizeof t->address, "%s", c->address);
         t->pin = c->pin;

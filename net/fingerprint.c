@@ -82,7 +82,7 @@ static int add_tensor(struct digest *d, const struct tensor *t, struct err *e) {
     if (digest_end(&nd, of_name, e) != 0)
         return -1;
     uint32_t word[SAMPLES];
-    for (int i = 0; i < SAMPLES; i++)
+    for (size_t i = 0; i < SAMPLES; i++)
         word[i] = (uint32_t)of_name[4 * i] | (uint32_t)of_name[4 * i + 1] << 8 | (uint32_t)of_name[4 * i + 2] << 16 |
                   (uint32_t)of_name[4 * i + 3] << 24;
 

@@ -1,36 +1,15 @@
 #include "net/listen.h"
 
+#include "net/address.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum { BACKLOG = 256 };
-
-/* Cuts "HOST:PORT" in two; brackets around an IPv6 address are taken off. */
-static int split(const char *address, char *host, size_t cap, char port[6], struct err *e) {
-    const char *colon = strrchr(address, ':'), *at = address;
-    size_t n = colon ? (size_t)(colon - address) : 0, digits = colon ? strspn(colon + 1, "0123456789") : 0;
-    bool brackets = n >= 2 && address[0] == '[' && address[n - 1] == ']';
-    if (brackets) {
-        at++;
-        n -= 2;
-    }
-    if (n == 0 || n >= cap || (!brackets && memchr(at, ':', n)) || digits == 0 || digits > 5 || colon[1 + digits] ||
-        strtoul(colon + 1, NULL, 10) > UINT16_MAX)
-        return err_set(e, ERR_USAGE,
-                       "'%.100s' is no address to listen on; write HOST:PORT, such as 0.0.0.0:7433 or "
-                       "[::]:7433",
-                       address);
-    memcpy(host, at, n);
-    host[n] = '\0';
-    memcpy(port, colon + 1, digits + 1);
-    return 0;
-}
 
 union address {
     struct sockaddr any;
@@ -59,12 +38,16 @@ static int bound_port(int fd, uint16_t *port) {
 }
 
 int listen_tcp(const char *address, uint16_t *port, struct err *e) {
-    char host[64], service[6];
+    char host[ADDRESS_HOST];
+    uint16_t wanted;
     union address a;
     int on = 1;
-    if (split(address, host, sizeof host, service, e) != 0)
-        return -1;
-    socklen_t n = parse_host(&a, host, (uint16_t)strtoul(service, NULL, 10));
+    if (!address_split(address, host, &wanted))
+        return err_set(e, ERR_USAGE,
+                       "'%.100s' is no address to listen on; write HOST:PORT, such as 0.0.0.0:7433 or "
+                       "[::]:7433",
+                       address);
+    socklen_t n = parse_host(&a, host, wanted);
     if (n == 0)
         return err_set(e, ERR_USAGE,
                        "listening on %s: '%s' is no IP address of this machine; 0.0.0.0 means all of them", address,

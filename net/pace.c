@@ -6,6 +6,9 @@ static const double SMOOTH = 0.25, LEARN = 0.2;
 /* A pass without decode rows makes those wait who come meanwhile. */
 static const double IDLE_PART = 0.75;
 enum { WORTH = 8, LEAST = 4, TRY_MORE = 8, TRY_NONE = 32 };
+/* A pass for prefill alone: its time, its least rows (fewer would read weights too often), and the first one's. */
+static const double ALONE_MS = 1000;
+enum { ALONE_LEAST = 16, ALONE_FIRST = 64 };
 
 static double at(const struct pace *p, int n) {
     int below = -1, above = -1;
@@ -95,4 +98,9 @@ int pace_prefill(struct pace *p, int n_decode, int room) {
     }
     p->credit_ms -= at(p, n_decode + n) - alone;
     return n;
+}
+
+int pace_alone(const struct pace *p, int room) {
+    bool known = at(p, 1) > 0;
+    return at_least(known ? fitting(p, 0, room, ALONE_MS) : 0, known ? ALONE_LEAST : ALONE_FIRST, room);
 }

@@ -23,5 +23,8 @@ double pace_ms(const struct pace *p, int n);
  * are active, but have nothing to compute just now. */
 #define PACE_SHARE 0.4
 int pace_prefill(struct pace *p, int n_decode, int room);
+/* How many prefill rows may make a pass of their own, at most `room`, when nobody decodes: as many as take about a
+ * second, for whoever connects or begins to decode meanwhile waits for its end. */
+int pace_alone(const struct pace *p, int room);
 
 #endif

@@ -115,8 +115,8 @@ int pass_choose(struct pass *p, struct sessions *s, double now_ms) {
     }
     p->n_decode = p->n;
     int room = p->max_rows - p->n;
-    if (prefills && active && room > 0)
-        room = pace_prefill(&p->pace, p->n_decode, room);
+    if (prefills && room > 0)
+        room = active ? pace_prefill(&p->pace, p->n_decode, room) : pace_alone(&p->pace, room);
     for (uint32_t i = 0; i < s->n && prefills && room > 0; i++) {
         struct cloud_session *c = s->all[i];
         if (!waits(c) || decodes(c))

@@ -165,12 +165,13 @@ static int rm_submit(struct middle *m, const struct window *w, const float *x, s
     if (enter(r, e) != 0)
         return -1;
     int rc = -1;
-    if (r->audit_next && (r->len != 0 || (uint32_t)w->n > r->welcome.max_rows)) {
-        err_set(e, ERR_USAGE, "a commitment is to an empty context and at most %u rows, not to %u and %d",
-                r->welcome.max_rows, r->len, w->n);
+    size_t row = r->row_bytes + NODE_BYTES, room = r->welcome.max_frame - SUBMIT_FIXED, most = room / row;
+    most = most < r->welcome.max_rows ? most : r->welcome.max_rows;
+    if (r->audit_next && (r->len != 0 || (size_t)w->n > most)) {
+        err_set(e, ERR_USAGE, "a commitment is to an empty context and at most %zu rows, not to %u and %d", most,
+                r->len, w->n);
         goto out;
     }
-    size_t row = r->row_bytes + NODE_BYTES, room = r->welcome.max_frame - SUBMIT_FIXED;
     if (lists_bytes(r) > room / 2 || lists_bytes(r) / 4 > WIRE_MAX_LIST || lists_bytes(r) + row > room)
         put_gathered(r);
     for (int at = 0; at < w->n;) {

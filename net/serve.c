@@ -159,7 +159,11 @@ static bool on_submit(struct server *v, struct port *p, struct frame *f) {
     }
     if (rc != 0) {
         port_done(p, f);
-        serve_fail(v, p, e.kind == ERR_PEER ? WIRE_E_PROTOCOL : WIRE_E_TOO_LARGE, e.msg);
+        serve_fail(v, p,
+                   e.kind == ERR_PEER     ? WIRE_E_PROTOCOL
+                   : e.kind == ERR_MEMORY ? WIRE_E_FULL
+                                          : WIRE_E_TOO_LARGE,
+                   e.msg);
         return true;
     }
     if (f->n_waiting > 0)
@@ -168,6 +172,20 @@ static bool on_submit(struct server *v, struct port *p, struct frame *f) {
         say_empty(p, c, f->submit.seq, v->hidden);
     port_done(p, f);
     return true;
+}
+
+/* The client gives up this connection, not its session. */
+static void on_error(struct server *v, struct port *p, const struct frame *f) {
+    struct err e = {0};
+    int code;
+    char text[WIRE_MAX_TEXT + 1];
+    if (wire_get_error(f->buf.p, f->buf.n, &code, text, &e) != 0) {
+        serve_fail(v, p, WIRE_E_PROTOCOL, e.msg);
+        return;
+    }
+    log_line(LOG_WARN, "session event=given-up id=%llu peer=%s code=%d", (unsigned long long)p->session->number,
+             p->name, code);
+    port_end(p);
 }
 
 static void on_challenge(struct server *v, struct port *p, const struct frame *f) {
@@ -215,6 +233,8 @@ bool serve_port(struct server *v, struct port *p, double now) {
             on_hello(v, p, f, now);
         } else if (f->type == WIRE_CHALLENGE && p->session) {
             on_challenge(v, p, f);
+        } else if (f->type == WIRE_ERROR && p->session) {
+            on_error(v, p, f);
         } else if (f->type == WIRE_BYE && p->session) {
             submit_forget(p->session, &v->scratch);
             sessions_end(&v->sessions, p->session, "ended");
@@ -230,13 +250,24 @@ bool serve_port(struct server *v, struct port *p, double now) {
     return true;
 }
 
-/* A connection that is gone leaves its session behind. */
+/* A BYE may stand behind a SUBMIT that has to wait. */
+static bool said_bye(const struct port *p) {
+    for (const struct frame *f = p->inbox.first; f; f = f->next)
+        if (f->type == WIRE_BYE)
+            return true;
+    return false;
+}
+
 void serve_gone(struct server *v, struct port *p, double now) {
     struct cloud_session *c = p->session;
     if (c) {
         submit_forget(c, &v->scratch);
-        sessions_log(c, "detached", NULL);
-        sessions_detach(&v->sessions, c, now);
+        if (said_bye(p)) {
+            sessions_end(&v->sessions, c, "ended");
+        } else {
+            sessions_log(c, "detached", NULL);
+            sessions_detach(&v->sessions, c, now);
+        }
     }
     port_drop(p);
 }

@@ -17,7 +17,7 @@ struct server {
 
 /* Looks at what came. Returns whether there is more that could be looked at now. */
 bool serve_port(struct server *v, struct port *p, double now);
-/* The connection is gone: its session stays behind. Frees p. */
+/* The connection is gone: its session stays behind, unless it said BYE. Frees p. */
 void serve_gone(struct server *v, struct port *p, double now);
 
 /* ERROR, and nothing more. p must not have a session (any more). */

@@ -29,8 +29,16 @@ void submit_scratch_free(struct submit_scratch *s) {
 }
 
 static int parse(struct cloud_session *c, struct frame *f, struct err *e) {
-    if (!f->parsed && wire_get_submit(f->buf.p, f->buf.n, c->row_bytes, &f->submit, e) != 0)
+    const struct wire_submit *v = &f->submit;
+    if (f->parsed)
+        return 0;
+    if (wire_get_submit(f->buf.p, f->buf.n, c->row_bytes, &f->submit, e) != 0)
         return -1;
+    /* Nobody has more in flight to speak of; and lists are looked at between the layers of a pass, where others wait.
+     */
+    if ((uint32_t)v->n_commit > c->live || (uint32_t)v->n_cancel > c->live)
+        return err_set(e, ERR_PEER, "SUBMIT %u commits %d nodes and cancels %d, and at most %u may be in flight",
+                       v->seq, v->n_commit, v->n_cancel, c->live);
     f->parsed = true;
     return 0;
 }
@@ -101,6 +109,9 @@ static int audit_begin(struct cloud_session *c, struct submit_scratch *s, struct
         if (wire_node(v->nodes, i).parent != (i ? wire_node(v->nodes, i - 1).id : NODE_NONE))
             return err_set(e, ERR_PEER, "SUBMIT %u: the nodes of an audit are not a chain", v->seq);
     size_t bytes = audit_store_bytes(v->n_nodes, s->n_leaves, s->hidden);
+    if (bytes > AUDIT_BYTES)
+        return err_set(e, ERR_USAGE, "an audit of %d nodes needs %.0f MB and all audits have %.0f MB: try fewer",
+                       v->n_nodes, (double)bytes / 1e6, (double)AUDIT_BYTES / 1e6);
     if (bytes > s->audit_bytes)
         return err_set(e, ERR_MEMORY, "an audit of %d nodes needs %.0f MB and %.0f MB are left: try fewer, or later",
                        v->n_nodes, (double)bytes / 1e6, (double)s->audit_bytes / 1e6);
@@ -126,8 +137,7 @@ int submit_apply(struct cloud_session *c, struct submit_scratch *s, struct frame
         kv_table_rewind(c->table, v->rewind_len, v->rewind_head);
     if (kv_table_commit(c->table, list(s, v->commit, v->n_commit), v->n_commit, e) != 0)
         return err_wrap(e, "SUBMIT %u", v->seq);
-    for (int i = 0; i < v->n_cancel; i++)
-        kv_table_cancel(c->table, wire_id(v->cancel, i));
+    kv_table_cancel(c->table, list(s, v->cancel, v->n_cancel), v->n_cancel);
     prune(c, s, finished);
     if (v->audit && audit_begin(c, s, f, e) != 0)
         return -1;

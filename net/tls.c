@@ -42,10 +42,15 @@ struct tls {
     int sock_errno;        /* of the last failure of the socket */
     unsigned char tail[7]; /* the last bytes that came: an alert in the clear has so many */
     uint64_t sent, received;
+    size_t barren;      /* bytes received since something could be read */
     struct err refusal; /* of the peer's key, set within mbedTLS */
 };
 
 static const char *const alpn = "splitinf/1";
+
+/* Warnings and ChangeCipherSpec mean nothing, and mbedTLS takes them off the socket within one call for as long as they
+ * come. Nobody may come with more than this and say nothing; a handshake needs a few kilobytes, a record 16. */
+enum { MAX_BARREN = 64 << 10 };
 
 static bool cpu_has_aes(void) {
 #if defined(__x86_64__)
@@ -158,6 +163,10 @@ void tls_config_free(struct tls_config *c) {
 static int socket_recv(void *ctx, unsigned char *buf, size_t n) {
     struct tls *t = ctx;
     ssize_t k;
+    if (t->barren > MAX_BARREN) {
+        err_set(&t->refusal, ERR_PEER, "the other side sends TLS records that say nothing");
+        return MBEDTLS_ERR_NET_RECV_FAILED;
+    }
     do
         k = recv(t->fd, buf, n, MSG_DONTWAIT);
     while (k < 0 && errno == EINTR);
@@ -168,6 +177,7 @@ static int socket_recv(void *ctx, unsigned char *buf, size_t n) {
         return MBEDTLS_ERR_NET_RECV_FAILED;
     }
     t->received += (uint64_t)k;
+    t->barren += (size_t)k;
     size_t n_new = (size_t)k < sizeof t->tail ? (size_t)k : sizeof t->tail;
     memmove(t->tail, t->tail + n_new, sizeof t->tail - n_new);
     memcpy(t->tail + sizeof t->tail - n_new, buf + k - n_new, n_new);
@@ -359,6 +369,7 @@ enum tls_status tls_read(struct tls *t, void *buf, size_t cap, size_t *n, struct
     while (rc == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET); /* of another implementation; not used */
     if (rc > 0) {
         t->heard = true;
+        t->barren = 0;
         *n = (size_t)rc;
         return TLS_DONE;
     }

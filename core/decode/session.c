@@ -56,6 +56,12 @@ uint32_t session_live(int max_rows, int prefill_windows) {
     return (uint32_t)max_rows * (uint32_t)(prefill_windows > 0 ? prefill_windows : SESSION_WINDOWS) + SPARE_LIVE;
 }
 
+uint64_t session_window_bytes(int hidden, int max_rows, int prefill_windows) {
+    uint64_t windows = (uint64_t)(prefill_windows > 0 ? prefill_windows : SESSION_WINDOWS);
+    /* Each window lies here, and in the middle's queue or on its way; and one result is being taken. */
+    return (2 * windows + 1) * (uint64_t)max_rows * (uint64_t)hidden * sizeof(float);
+}
+
 static int flights_create(struct session *s) {
     size_t rows = (size_t)s->o.max_rows, hidden = (size_t)s->config->hidden;
     s->flights = calloc((size_t)s->depth, sizeof *s->flights);
@@ -491,7 +497,7 @@ static int run_tree(struct session *s, const uint32_t *tokens, const int *parent
     for (int i = 0; i < n; i++) {
         if (parents[i] >= 0)
             continue;
-        kv_table_cancel(s->table, s->nodes[i].id);
+        kv_table_cancel(s->table, &s->nodes[i].id, 1);
         if (s->split && s->o.middle->ops->cancel(s->o.middle, s->nodes[i].id, e) != 0)
             return middle_failed(s, e);
     }

@@ -35,6 +35,8 @@ enum { SESSION_WINDOWS = 4 };
 /* Nodes that a session with these options may have in flight: what its middle has to be made for, and KV places beside
  * those of the context, here and there. */
 uint32_t session_live(int max_rows, int prefill_windows);
+/* Bytes of activations that it and its middle may hold for them. */
+uint64_t session_window_bytes(int hidden, int max_rows, int prefill_windows);
 
 struct session_stats {
     uint32_t prompt_tokens;  /* of the last session_feed: all, and how many were reused from the KV */

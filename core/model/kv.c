@@ -245,14 +245,19 @@ int kv_table_commit(struct kv_table *t, const uint32_t *ids, int n, struct err *
     return 0;
 }
 
-void kv_table_cancel(struct kv_table *t, uint32_t id) {
-    int32_t at = find(t, id);
-    if (at < 0)
-        return;
+void kv_table_cancel(struct kv_table *t, const uint32_t *ids, int n) {
+    bool any = false;
     for (uint32_t i = 0; i < t->n_live; i++)
         t->remap[i] = PRUNE_KEEP;
-    t->remap[at] = PRUNE_DROP;
-    prune(t, PARENT_HEAD);
+    for (int i = 0; i < n; i++) {
+        int32_t at = find(t, ids[i]);
+        if (at < 0)
+            continue;
+        t->remap[at] = PRUNE_DROP;
+        any = true;
+    }
+    if (any)
+        prune(t, PARENT_HEAD);
 }
 
 void kv_table_rewind(struct kv_table *t, uint32_t len, uint32_t head) {

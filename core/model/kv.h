@@ -38,8 +38,8 @@ int kv_table_add(struct kv_table *t, const struct node *nodes, int n, bool *keep
  * descend from the new head are dropped and their slots freed. All or nothing. */
 int kv_table_commit(struct kv_table *t, const uint32_t *ids, int n, struct err *e);
 
-/* Drops a live node and all that descend from it. An unknown id is no error. */
-void kv_table_cancel(struct kv_table *t, uint32_t id);
+/* Drops live nodes and all that descend from them. Unknown ids are no error. */
+void kv_table_cancel(struct kv_table *t, const uint32_t *ids, int n);
 
 /* Keeps the first len committed positions (len <= kv_table_len); drops the rest and every live node. head is the id that
  * the last kept node gets (NODE_NONE when len is 0): the caller knows it, the table keeps only the newest id. */

@@ -89,7 +89,7 @@ static int lm_commit(struct middle *base, const uint32_t *ids, int n, struct err
 static int lm_cancel(struct middle *base, uint32_t id, struct err *e) {
     struct local_middle *m = (struct local_middle *)(void *)base;
     (void)e;
-    kv_table_cancel(m->table, id);
+    kv_table_cancel(m->table, &id, 1);
     return 0;
 }
 

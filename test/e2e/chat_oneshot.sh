@@ -211,3 +211,22 @@ resized_writing() {
     said 0 && cp "$out" "$SCRATCH/late" && raw --max-tokens 20 --quiet && cmp "$out" "$SCRATCH/late"
 }
 check "a terminal that changes size does not disturb a waiting write" resized_writing
+
+# What was typed on the command line is not left in the process list.
+hidden() {
+    : >"$out"
+    # shellcheck disable=SC2086 # words
+    "$SPLITINF" chat $endless --chat-template "$template" --system "a hidden word" --prompt "another hidden word" --quiet >"$out" 2>"$err" </dev/null &
+    program=$!
+    n=0
+    until [ -s "$out" ]; do
+        n=$((n + 1))
+        [ $n -lt 600 ] && kill -0 $program 2>/dev/null || return 1
+        sleep 0.1
+    done
+    tr '\000' ' ' <"/proc/$program/cmdline" >"$SCRATCH/cmdline"
+    kill $program
+    wait $program
+    has "$SCRATCH/cmdline" --system && ! grep -q hidden "$SCRATCH/cmdline"
+}
+check "neither prompt nor system prompt stays in the process list" hidden

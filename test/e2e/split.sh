@@ -1,10 +1,11 @@
 #!/bin/sh
+# shellcheck disable=SC2154 # serve sets $a_at, $a_pin, $a_process and the like
 # The main job as a user runs it: serve-cloud in one process, chat in another, TLS between them; the text is the one of the
 # model alone behind the same codec, whatever happens to the connection, the cloud or the client.
 . test/lib.sh
 out=$SCRATCH/out err=$SCRATCH/err model=test/models/tiny
 servers=
-trap 'for s in $servers; do kill -9 $s 2>/dev/null; done' EXIT
+trap 'for each in $servers; do kill -9 "$each" 2>/dev/null; done' EXIT
 pin=$("$SPLITINF" identity --home "$SCRATCH/client")
 prompt="Tell me a story about a fox."
 
@@ -23,7 +24,7 @@ serve() {
     shift
     : >"$SCRATCH/$box.out"
     "$SPLITINF" serve-cloud --home "$SCRATCH/$box" --allow "$pin" --kv-mem 16M "$@" \
-        >"$SCRATCH/$box.out" 2>>"$SCRATCH/$box.err" </dev/null &
+        >"$SCRATCH/$box.out" 2>>"$SCRATCH/$box.err" </dev/null 4>&- & # 4: the script of a conversation
     server=$!
     servers="$servers $server"
     await "$SCRATCH/$box.out" ready || { cat "$SCRATCH/$box.err" >&2; return 1; }
@@ -32,7 +33,6 @@ serve() {
     eval "${box}_pin=$(sed 's/.* pin //' "$SCRATCH/$box.out")"
 }
 stop() { kill "$1" 2>/dev/null; wait "$1" 2>/dev/null; }
-# shellcheck disable=SC2154 # set by serve
 split() { "$SPLITINF" chat --model $model --home "$SCRATCH/client" --cloud "$a_at" --pin "$a_pin" --prompt "$prompt" "$@" </dev/null; }
 alone() { "$SPLITINF" chat --model $model --home "$SCRATCH/client" --local --codec f16 --prompt "$prompt" "$@" </dev/null; }
 
@@ -63,6 +63,38 @@ verify_alone() {
     "$SPLITINF" verify --model $model --tokens 6 --codec q8 --json >"$out" 2>"$err" && has "$out" '"equal":true' '"codec":"q8"'
 }
 check "verify starts a cloud of its own" verify_alone
+
+pin_alone() { "$SPLITINF" verify --model $model --home "$SCRATCH/client" --pin "$a_pin" --tokens 2 >"$out" 2>"$err"; [ $? = 2 ] && has "$err" "--cloud" && [ ! -s "$out" ]; }
+check "verify with a pin and no cloud is no verification" pin_alone
+echo "Once upon a time there was a fox" >"$SCRATCH/one"
+small="--prompts $SCRATCH/one --tokens 1 --audit 2" # its text is longer than the windows of the cloud w
+audit_small() {
+    # shellcheck disable=SC2086,SC2154 # words; set by serve
+    serve w --model $model --listen 127.0.0.1:0 --max-rows 4 &&
+        "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$w_at" --pin "$w_pin" $small >"$out" 2>"$err" &&
+        has "$out" "audit   4 positions" "every bit" "audit   layer"
+}
+check "an audit of a cloud that takes small windows only" audit_small
+audit_stopped() {
+    sessions=$(grep -c "session event=created" "$SCRATCH/w.err")
+    # shellcheck disable=SC2086
+    "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$w_at" --pin "$w_pin" $small --link-rtt 400 --json \
+        >"$out" 2>"$err" </dev/null &
+    client=$!
+    n=0
+    until [ "$(grep -c "session event=created" "$SCRATCH/w.err")" -ge $((sessions + 2)) ]; do # the second is that of the audit
+        n=$((n + 1))
+        [ $n -lt 1200 ] && kill -0 $client 2>/dev/null || { cat "$err" >&2; return 1; }
+        sleep 0.05
+    done
+    sleep 0.3
+    kill -INT $client
+    wait $client
+    status=$?
+    stop "$w_process"
+    [ $status = 130 ] && [ ! -s "$out" ] || { echo "status $status" >&2; cat "$out" "$err" >&2; return 1; }
+}
+check "Ctrl-C in an audit accuses nobody" audit_stopped
 
 # Who may not, and what does not fit together.
 refused() { # STATUS TEXT COMMAND...
@@ -134,7 +166,6 @@ killed() {
 }
 check "a cloud that is killed and started again in mid-answer" killed
 second() {
-    # shellcheck disable=SC2154
     talk --cloud "$b_at" --pin "$b_pin" --cloud "$a_at" --pin "$a_pin" --patience 8 || return 1
     kill -9 "$b_process"
     wait "$b_process" 2>/dev/null
@@ -182,7 +213,52 @@ interrupted() {
 }
 check "Ctrl-C ends the wait for a cloud" interrupted
 
+# A conversation at a terminal, over a cloud that dies between two turns and in an answer. The script comes as it is needed.
+pty=$SCRATCH/pty_run
+${CC:-cc} -std=c11 -D_GNU_SOURCE -O1 -o "$pty" test/tools/pty_run.c -lutil || { echo "not ok pty_run does not compile"; exit 1; }
+mkfifo "$SCRATCH/script"
+person() { # OPTION...: starts a conversation, whose script is descriptor 4
+    : >"$out"
+    TERM=xterm "$pty" 60 "$SPLITINF" chat --model $model --home "$SCRATCH/client" --history off --max-tokens 40 "$@" \
+        >"$out" 2>"$err" <"$SCRATCH/script" &
+    client=$!
+    exec 4>"$SCRATCH/script"
+    printf 'expect > \ntype %s\nexpect cut at max-tokens\n' "$prompt" >&4
+    await "$out" "cut at max-tokens"
+}
+leave() { # FILE: saves the conversation and ends it
+    printf 'type /save %s\nexpect saved to\ntype /quit\n' "$1" >&4
+    exec 4>&-
+    wait "$client"
+}
+conversation() {
+    person --local --codec f16 && printf 'type And then?\nexpect short stories.\nexpect > \n' >&4 && leave "$SCRATCH/said_alone.json" || return 1
+    serve b --model $model --listen 127.0.0.1:0 && person --cloud "$b_at" --pin "$b_pin" --patience 2 || return 1
+    kill -9 "$b_process"
+    wait "$b_process" 2>/dev/null
+    printf 'type And then?\nexpect was lost\nkeys ^C\nexpect stopped; /retry\n' >&4
+    await "$out" "stopped; /retry" || return 1
+    printf 'type /retry\nexpect no cloud within\nexpect your message is kept\n' >&4
+    await "$out" "your message is kept" && serve b --model $model --listen "$b_at" || return 1
+    printf 'type /retry\nexpect short stories.\nexpect > \n' >&4
+    leave "$SCRATCH/said_split.json" && cmp "$SCRATCH/said_alone.json" "$SCRATCH/said_split.json"
+}
+check "a conversation outlives its cloud, Ctrl-C and the end of patience" conversation
+
 no_content() { ! grep -rhiE 'fox|emma|story' "$SCRATCH"/a.err "$SCRATCH"/b.err >&2; }
 check "no word of the conversation is in a log" no_content
+mixed() {
+    serve q --model $model --listen 127.0.0.1:0 --quant q8 && refused 1 "quant" "$SPLITINF" chat --model $model \
+        --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --prompt "$prompt" || return 1
+    "$SPLITINF" chat --model $model --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --middle-quant q8 --prompt "$prompt" \
+        --quiet --max-tokens 40 </dev/null >"$out" && alone --quiet --max-tokens 40 --middle-quant q8 >"$SCRATCH/alone" &&
+        [ -s "$out" ] && cmp "$out" "$SCRATCH/alone" &&
+        "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$q_at" --pin "$q_pin" --middle-quant q8 --tokens 4 \
+            --audit 3 >"$out" 2>"$err" && has "$out" "bit for bit"
+    rc=$?
+    stop "$q_process"
+    return $rc
+}
+check "a cloud with quantised weights, and full ones at home" mixed
 leaves() { kill "$a_process"; wait "$a_process"; }
 check "SIGTERM ends a cloud with status 0" leaves

@@ -289,6 +289,54 @@ Test(batch, bye_ends_a_session_and_the_last_one_takes_the_kv_with_it) {
     batch_rig_close(&r);
 }
 
+Test(batch, an_error_of_the_client_ends_the_connection_and_not_the_session) {
+    struct batch_rig r;
+    struct peer p;
+    batch_rig_open(&r, TINY, 1, 1, &(struct batch_opts){0});
+    peer_open(&r, &p, 1, CODEC_F16);
+    peer_hello(&p, 100, 10, NULL);
+    peer_chain(&p, 3);
+    peer_chain(&p, 1);
+    uint32_t len = p.welcome.len;
+    uint8_t token[WIRE_TOKEN];
+    memcpy(token, p.welcome.token, sizeof token);
+    struct wbuf w = {0};
+    wire_put_error(&w, WIRE_E_PROTOCOL, "a RESULT for nothing");
+    peer_post(&p, &w);
+    wbuf_free(&w);
+    cr_assert_eq(peer_frame(&p), 0, "the last message has no answer");
+    peer_drop(&p);
+    peer_again(&p, 1);
+    peer_hello(&p, 100, 10, token);
+    cr_assert(p.welcome.resumed);
+    cr_assert_eq(p.welcome.len, len);
+    peer_close(&p);
+    batch_rig_close(&r);
+}
+
+Test(batch, bye_counts_although_what_came_before_it_waits) {
+    struct batch_rig r;
+    struct peer p;
+    batch_rig_open(&r, TINY, 1, 1, &(struct batch_opts){0});
+    peer_open(&r, &p, 1, CODEC_F16);
+    peer_hello(&p, 100, 10, NULL);
+    gate_allow(&r, 0);
+    struct node n = {p.next_id++, NODE_NONE, 0};
+    peer_submit(&p, &(struct wire_submit_parts){.nodes = &n, .n_nodes = 1});
+    gate_wait(&r);
+    peer_submit(&p, &(struct wire_submit_parts){.commit = &n.id, .n_commit = 1}); /* waits for that very node */
+    struct wbuf w = {0};
+    wire_put_bye(&w);
+    peer_post(&p, &w);
+    wbuf_free(&w);
+    peer_drop(&p);
+    gate_allow(&r, -1);
+    WAIT_STAT(&r, attached, 0);
+    cr_assert_eq(rig_stats(&r).sessions, 0, "it waits for a client that said it does not come again");
+    peer_close(&p);
+    batch_rig_close(&r);
+}
+
 Test(batch, a_detached_session_lives_for_its_ttl) {
     struct batch_rig r;
     struct peer p;
@@ -341,7 +389,7 @@ static void misbehave(struct peer *p, const struct deed *d) {
 Test(batch, who_breaks_the_protocol_loses_its_session_and_nobody_else) {
     static const struct node ok[2] = {{11, 10, 10}, {12, 11, 11}}, old_id = {10, 8, 8}, pos = {11, 10, 11},
                              beyond[3] = {{11, 10, 10}, {12, 11, 11}, {13, 12, 12}};
-    static const uint32_t skip = 10, unknown = 77, twice[2] = {9, 9};
+    static const uint32_t skip = 10, unknown = 77, twice[2] = {9, 9}, five[5] = {9, 10, 11, 12, 13};
     const struct deed deeds[] = {
         {.name = "seq again", .s = {.seq = 1}},
         {.name = "seq ahead", .s = {.seq = 9}},
@@ -349,6 +397,8 @@ Test(batch, who_breaks_the_protocol_loses_its_session_and_nobody_else) {
         {.name = "commit of no child", .s = {.commit = &skip, .n_commit = 1}},
         {.name = "commit of nobody", .s = {.commit = &unknown, .n_commit = 1}},
         {.name = "commit twice", .s = {.commit = twice, .n_commit = 2}},
+        {.name = "more commits than live", .s = {.commit = five, .n_commit = 5}},
+        {.name = "more cancels than live", .s = {.cancel = five, .n_cancel = 5}},
         {.name = "an id again", .s = {.nodes = &old_id, .n_nodes = 1}},
         {.name = "a wrong position", .s = {.nodes = &pos, .n_nodes = 1}},
         {.name = "more than live", .s = {.nodes = beyond, .n_nodes = 3}},

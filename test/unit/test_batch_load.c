@@ -408,6 +408,50 @@ Test(batch_load, audits_open_what_they_committed_to) {
     batch_rig_close(&r);
 }
 
+Test(batch_load, audits_share_what_memory_they_have) {
+    enum { ROWS = 8000, N = 13 }; /* 43 MB each, of 512 */
+    struct batch_rig r;
+    struct peer first, p[N];
+    struct node one = {1, NODE_NONE, 0}, *n = calloc(ROWS, sizeof *n);
+    batch_rig_open(&r, TINY, 1, 1,
+                   &(struct batch_opts){.kv_bytes = 400u << 20, .max_rows = ROWS, .max_ctx = ROWS, .max_live = ROWS});
+    float *x = calloc((size_t)ROWS * (size_t)r.config->hidden, sizeof *x);
+    for (uint32_t i = 0; i < ROWS; i++)
+        n[i] = (struct node){i + 1, i, i};
+    peer_open(&r, &first, 1, CODEC_F32);
+    peer_hello(&first, 10, 10, NULL);
+    for (int i = 0; i < N; i++) {
+        peer_open(&r, &p[i], 2, CODEC_Q8);
+        peer_hello(&p[i], ROWS, ROWS, NULL);
+    }
+    gate_allow(&r, 0); /* so that all are there before the first of them is computed */
+    peer_submit_raw(&first, &(struct wire_submit_parts){.seq = 1, .nodes = &one, .n_nodes = 1}, x);
+    gate_wait(&r);
+    for (int i = 0; i < N; i++)
+        peer_submit_raw(&p[i], &(struct wire_submit_parts){.seq = 1, .audit = true, .nodes = n, .n_nodes = ROWS}, x);
+    gate_allow(&r, 6); /* the layers of that one */
+    gate_wait(&r);
+    int refused = 0, type;
+    for (int i = 0; i < N; i++) {
+        if (peer_frame_now(&p[i], &type)) {
+            struct err e = {0};
+            cr_assert_eq(type, WIRE_ERROR);
+            cr_assert_eq(wire_get_error(p[i].payload.p, p[i].payload.n, &p[i].code, p[i].text, &e), 0);
+            cr_assert_eq(p[i].code, WIRE_E_FULL, "%d %s", p[i].code, p[i].text);
+            refused++;
+        }
+        peer_drop(&p[i]);
+    }
+    cr_assert_eq(refused, 1);
+    gate_allow(&r, -1);
+    for (int i = 0; i < N; i++)
+        peer_close(&p[i]);
+    peer_close(&first);
+    batch_rig_close(&r);
+    free(n);
+    free(x);
+}
+
 /* ---- damage ---- */
 
 static uint32_t draw(uint32_t *seed, uint32_t n) {
@@ -473,7 +517,7 @@ Test(batch_load, ten_thousand_damaged_frames) {
             ;
         if (i % 50 == 0)
             peer_chain(&good, 1); /* with the twin's bits; and when it is back, the others' frames were looked at */
-        if (i == FRAMES / 2) /* by now the twin has used, and keeps, all the places of its queue */
+        if (i == FRAMES / 2)      /* by now the twin has used, and keeps, all the places of its queue */
             heap = heap_bytes();
         if (port_finished(bad.port)) {
             refused++;

@@ -63,6 +63,50 @@ static size_t resident(void) {
     return pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* A peer from whom nothing is read, because enough of it waits to be computed, hears that the cloud is there. */
+Test(cloud_frames, who_is_not_read_is_told_that_we_are_there, .timeout = 120) {
+    enum { N_CANCEL = 150, FRAMES = 600 };
+    struct guest p;
+    struct err e = {0};
+    uint32_t cancel[N_CANCEL];
+    uint64_t asked[2];
+    cloud_rig_init(&r, NULL);
+    cloud_rig_start(&r);
+    guest_open(&p, &r);
+    rig_hold(true);
+    cr_assert_eq(guest_submit(&p, 2), 0);
+    rig_await_pass();
+    struct wbuf w = {0};
+    for (int i = 0; i < N_CANCEL; i++)
+        cancel[i] = 1000000 + (uint32_t)i;
+    for (int i = 0; i < FRAMES; i++) { /* far more than a port holds, and no more than a socket takes */
+        const struct wire_submit_parts s = {.seq = ++p.seq, .cancel = cancel, .n_cancel = N_CANCEL};
+        wire_put_submit(&w, &s, CODEC_F16, RIG_HIDDEN, NULL);
+    }
+    wire_put_ping(&w, false, 77); /* not read, and so not answered */
+    cr_assert_eq(guest_send(&p, w.p, w.n), 0);
+    wbuf_clear(&w);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(guest_frame(&p, RIG_WAIT_MS), WIRE_PING);
+        cr_assert_eq(wire_get_ping(p.in.p, p.in.n, &asked[i], &e), 0, "%s", e.msg);
+        wire_put_ping(&w, true, asked[i]);
+    }
+    cr_assert_eq(guest_send(&p, w.p, w.n), 0);
+    rig_hold(false);
+    guest_await(&p, WIRE_PONG); /* 77, once there was room */
+    guest_ping(&p, 78);
+    int n = 0;
+    for (wbuf_clear(&w); n < 100;
+         n++) /* a PONG for each PING that there may have been, and one that nobody asked for */
+        wire_put_ping(&w, true, 79);
+    guest_send(&p, w.p, w.n);
+    guest_await_error(&p, WIRE_E_PROTOCOL);
+    guest_close(&p);
+    wbuf_free(&w);
+    rig_check_served(&r);
+    cloud_rig_stop(&r);
+}
+
 /* A SUBMIT that is legal and senseless: unknown parents, cancels of what never was. */
 static void put_senseless(struct wbuf *w, struct guest *p) {
     enum { N = 6 };

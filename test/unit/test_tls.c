@@ -442,6 +442,35 @@ Test(tls, garbage) {
     tls_rig_close(&r);
 }
 
+/* Records that mean nothing and that anybody on the way can send, again and again: they come to an end. */
+Test(tls, a_flood_of_nothing) {
+    static const unsigned char ccs[] = {0x14, 3, 3, 0, 1, 1};
+    struct tls_rig r;
+    tls_rig_open(&r);
+    for (int k = 0; k < 4; k++) {
+        struct tls_rig_end *end = k % 2 ? &r.server : &r.client;
+        bool shaken = k >= 2;
+        size_t sent = 0;
+        tls_rig_renew(&r);
+        if (shaken)
+            tls_rig_handshake(&r);
+        else
+            tls_rig_step(end);
+        while (sent < 1 << 20 && end->status != TLS_FAILED) {
+            unsigned char buf[16];
+            size_t n;
+            for (ssize_t w = 1; w > 0; sent += w > 0 ? (size_t)w : 0)
+                w = send(end->wire, ccs, sizeof ccs, MSG_DONTWAIT | MSG_NOSIGNAL);
+            end->status = shaken ? tls_read(end->t, buf, sizeof buf, &n, &end->e) : tls_handshake(end->t, &end->e);
+            cr_assert_neq(end->status, TLS_DONE);
+        }
+        cr_assert_eq(end->status, TLS_FAILED, "%d: it takes everything", k);
+        cr_assert_eq(end->e.kind, ERR_PEER, "%s", end->e.msg);
+        cr_assert(shaken || k % 2 || strstr(end->e.msg, "say nothing"), "%s", end->e.msg);
+    }
+    tls_rig_close(&r);
+}
+
 /* ---- many threads ---- */
 
 static atomic_int n_shaken;
