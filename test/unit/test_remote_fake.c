@@ -167,7 +167,13 @@ static int talk(struct client *c, uint32_t *said, struct err *e) {
     struct session *s;
     if (remote_middle_create(&c->m, &c->o, e) != 0)
         return -1;
-    const struct session_opts so = {&front, &back, c->m, DT_F16, TOY_CTX, ROWS, WINDOWS};
+    const struct session_opts so = {.front = &front,
+                                    .back = &back,
+                                    .middle = c->m,
+                                    .kv_type = DT_F16,
+                                    .max_ctx = TOY_CTX,
+                                    .max_rows = ROWS,
+                                    .prefill_windows = WINDOWS};
     cr_assert_eq(session_create(&s, &so, e), 0);
     uint32_t t[TOY_CTX];
     toy_fill(t, TOY_CTX, 3);
