@@ -2,6 +2,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/base/thread.h"
 #include "core/base/wipe.h"
 #include "net/audit_store.h"
 #include "net/pass.h"
@@ -277,9 +278,13 @@ static double sooner(double a, double b) {
 
 static void *run(void *arg) {
     struct batch_thread *b = arg;
-    while (go_on(b)) {
+    for (;;) {
         double now = clock_ms();
         bool more = serve_ports(b, now);
+        /* Behind serve_ports, which takes the news away: what is ordered from here on is news again, and ends the wait.
+         */
+        if (!go_on(b))
+            break;
         double until = sooner(sessions_expire(&b->server.sessions, now), drain_ports(b, now));
         more = serve_audits(&b->server) || more;
         if (b->server.sessions.n == 0 && b->kv_dirty) {
@@ -342,11 +347,8 @@ int batch_start(struct batch_thread **out, const struct batch_opts *o, struct er
         submit_scratch_init(&b->server.scratch, o->max_rows, b->server.n_leaves, o->stage->config->hidden, e) != 0)
         goto fail;
     publish(b);
-    int rc = pthread_create(&b->thread, NULL, run, b);
-    if (rc != 0) {
-        err_sys(e, rc, "cannot start the thread that computes");
+    if (thread_start(&b->thread, run, b, "the thread that computes", e) != 0)
         goto fail;
-    }
     *out = b;
     return 0;
 fail:

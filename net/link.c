@@ -1,6 +1,7 @@
 #include "net/link.h"
 
 #include "core/base/clock.h"
+#include "core/base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -494,11 +495,8 @@ int link_start(struct link **out, const struct link_opts *o, struct err *e) {
     }
     if (resolve(l, o->host, o->port, e) != 0 || listen_here(l, e) != 0)
         goto fail;
-    int rc = pthread_create(&l->thread, NULL, run, l);
-    if (rc != 0) {
-        err_sys(e, rc, "the emulated link cannot start its thread");
+    if (thread_start(&l->thread, run, l, "the thread of the emulated link", e) != 0)
         goto fail;
-    }
     *out = l;
     return 0;
 fail:

@@ -474,3 +474,19 @@ Test(batch, what_comes_before_hello) {
     peer_close(&p);
     batch_rig_close(&r);
 }
+
+/* An order that comes while the thread looks for work is not lost: it would wait for ever. */
+Test(batch, stops_whenever_it_is_told, .timeout = 120) {
+    struct batch_rig r;
+    const struct batch_opts o = {0};
+    batch_rig_open(&r, TINY, 2, 2, &o);
+    for (int i = 0; i < 8000; i++) {
+        struct batch_thread *b;
+        struct err e = {0};
+        cr_assert_eq(batch_start(&b, &r.opts, &e), 0, "%s", e.msg);
+        for (volatile int spin = 0; spin < i % 256 * 400;)
+            spin = spin + 1;
+        batch_stop(b);
+    }
+    batch_rig_close(&r);
+}
