@@ -247,9 +247,6 @@ static int plan(struct loader *l, struct err *e) {
     const struct part *p = &l->s->base.part;
     struct tensor t;
     char name[96];
-    l->matrices = calloc((size_t)(p->hi - p->lo) * N_LAYER_MATRICES + 1, sizeof *l->matrices);
-    if (!l->matrices)
-        return err_set(e, ERR_MEMORY, "out of memory loading the model");
     for (int i = p->lo; i < p->hi; i++)
         for (int j = 0; j < N_LAYER_MATRICES; j++) {
             int rows, cols;
@@ -280,9 +277,14 @@ static int cpu_stage_load(struct backend *b, struct weights *w, const struct par
     s->base = (struct stage){.ops = b->ops, .config = c, .part = *part};
     s->backend = (struct cpu_backend *)(void *)b;
     s->max_rows = o->max_rows;
-    struct loader l = {.s = s, .w = w, .opts = o};
+    struct tensor *matrices = calloc((size_t)(part->hi - part->lo) * N_LAYER_MATRICES + 1, sizeof *matrices);
+    struct loader l = {.s = s, .w = w, .opts = o, .matrices = matrices};
 
-    if (plan(&l, e) != 0 || readahead_start(&l.ahead, l.matrices, l.n_matrices, e) != 0)
+    if (!matrices) {
+        err_set(e, ERR_MEMORY, "out of memory loading the model");
+        goto out;
+    }
+    if (plan(&l, e) != 0 || readahead_start(&l.ahead, matrices, l.n_matrices, e) != 0)
         goto out;
     s->layers = calloc((size_t)(part->hi - part->lo) + 1, sizeof *s->layers);
     s->inv_freq = malloc((size_t)c->head_dim / 2 * sizeof *s->inv_freq);
@@ -315,7 +317,7 @@ static int cpu_stage_load(struct backend *b, struct weights *w, const struct par
     s = NULL;
 out:
     readahead_stop(l.ahead);
-    free(l.matrices);
+    free(matrices);
     if (s)
         cpu_stage_free(&s->base);
     return s ? -1 : 0;
