@@ -452,6 +452,7 @@ int session_sample(struct session *s, const struct sample_params *p, uint32_t n_
         return err_set(e, ERR_USAGE, "nothing was computed yet: feed a prompt first");
     double t0 = clock_ms();
     *token = sampler_pick(s->sampler, p, s->logits, s->tokens, (int)s->n, (int)n_generated, s->n);
+    speculation_sampled(s, p, n_generated);
     s->stats.sample_ms += clock_ms() - t0;
     return 0;
 }

@@ -13,6 +13,7 @@
 #include "core/base/err.h"
 #include "core/decode/sample.h"
 #include "core/draft/draft.h"
+#include "core/draft/iterate.h"
 #include "core/model/backend.h"
 #include "core/model/middle.h"
 
@@ -26,6 +27,8 @@ enum session_mode {
     SESSION_SEQUENTIAL,    /* one token, one round trip */
     SESSION_STOP_AND_WAIT, /* a tree of guesses goes with each token, and nothing more until it is back */
     SESSION_AUTO,          /* guesses go out as they pay, below those in flight too; none where they do not */
+    SESSION_JACOBI,        /* stop and wait with guesses that the target itself makes better (core/draft/iterate.h): */
+    SESSION_LOOKAHEAD,     /* a block, or a grid and n-grams */
     N_SESSION_MODES
 };
 const char *session_mode_name(enum session_mode m);
@@ -44,8 +47,11 @@ struct session_drafter session_drafter_of(struct drafter *d); /* borrows d */
 
 struct session_speculation {
     enum session_mode mode;
-    const struct session_drafter *drafter; /* copied; NULL: sequential whatever the mode */
+    const struct session_drafter *drafter; /* copied; NULL: stop-and-wait and auto are sequential */
     int max_nodes;                         /* in flight; 0: SESSION_NODES; at most SESSION_MAX_NODES */
+    /* Of jacobi and lookahead, both of which are ready then; NULL: the usual settings when the session is made in one
+     * of these modes, and otherwise they are sequential. */
+    const struct iterate_opts *iterate;
 };
 enum { SESSION_NODES = 64, SESSION_MAX_NODES = 192 };
 
@@ -113,7 +119,7 @@ int session_try_tree(struct session *s, const uint32_t *tokens, const int *paren
 const float *session_logits(const struct session *s); /* [vocab], of the last token; NULL before the first feed */
 const uint32_t *session_tokens(const struct session *s, uint32_t *n); /* borrowed */
 uint32_t session_max_ctx(const struct session *s);
-/* From the next token on. Without a drafter every mode is sequential. */
+/* From the next token on. A mode that the session was not made for is sequential. */
 void session_set_mode(struct session *s, enum session_mode m);
 void session_reset(struct session *s); /* never waits: a middle that cannot be told now is told before the next pass */
 const struct session_stats *session_stats(const struct session *s);

@@ -16,6 +16,8 @@ void speculation_free(struct session *s);
 bool speculation_wanted(struct session *s);
 /* session_advance, on a session that is whole. When it fails, guesses may be in flight: the session rewinds. */
 int speculation_advance(struct session *s, uint32_t token, struct err *e);
+/* The caller sampled the next token in this way. */
+void speculation_sampled(struct session *s, const struct sample_params *p, uint32_t n_generated);
 /* A window of the context was waited for since it was sent, with nothing before it. */
 void speculation_window(struct session *s, int rows, double elapsed_ms, double compute_ms);
 /* A token was computed in ms without speculation. */
