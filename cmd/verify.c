@@ -250,14 +250,15 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     if (drafter_create(&v->drafter, &dr, e) != 0)
         return -1;
     const struct session_drafter drafter = session_drafter_of(v->drafter);
-    const struct session_opts so = {.front = en->stages[0],
-                                    .back = en->stages[2],
-                                    .middle = tunnel_middle(v->tunnel),
-                                    .kv_type = en->o.kv ? DT_F32 : DT_F16,
-                                    .max_ctx = en->ctx,
-                                    .max_rows = en->chunk,
-                                    .prefill_windows = engine_cloud_windows(en),
-                                    .speculation = {.mode = SESSION_SEQUENTIAL, .drafter = &drafter}};
+    const struct session_opts so = {
+        .front = en->stages[0],
+        .back = en->stages[2],
+        .middle = tunnel_middle(v->tunnel),
+        .kv_type = en->o.kv ? DT_F32 : DT_F16,
+        .max_ctx = en->ctx,
+        .max_rows = en->chunk,
+        .prefill_windows = engine_cloud_windows(en),
+        .speculation = {.mode = SESSION_SEQUENTIAL, .drafter = &drafter, .iterate = &en->o.iterate}};
     return session_create(&v->split, &so, e);
 }
 
