@@ -124,7 +124,7 @@ $(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 
 # Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
 # runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing
-# (families, trees and tok_golden use threads to be quick, the same ones as their smaller sisters).
+# (families and tok_golden use threads to be quick, the same ones as their smaller sisters; trees uses none).
 CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
 RUNNER := $(BUILD)/test/forkrun.o

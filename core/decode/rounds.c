@@ -80,8 +80,10 @@ void rounds_grow(struct session *s, bool miss) {
     if (!miss)
         return;
     r->n_asked = iteration_guess(iteration_of(s), s->tokens, s->n + 1, p->tree);
-    speculation_accept(s, 0, r->n_asked);
-    memcpy(r->at, p->map, (size_t)r->n_asked * sizeof *r->at);
+    int sent = p->pad.rows && r->n_asked >= p->pad.rows ? p->pad.rows - 1 : r->n_asked;
+    speculation_accept(s, 0, sent);
+    for (int i = 0; i < r->n_asked; i++)
+        r->at[i] = i < sent ? p->map[i] : -1;
     s->stats.draft_ms += clock_ms() - t0;
 }
 

@@ -210,6 +210,8 @@ static int rows_of(struct session *s, uint32_t first, int n, struct err *e) {
 int session_launch(struct session *s, const uint32_t *tokens, int n, float *x, struct err *e) {
     struct stage *front = s->o.front;
     uint32_t first = s->next_id;
+    bool paced = s->paced;
+    s->paced = false;
     if (kv_table_add(s->table, s->nodes, n, NULL, e) < 0)
         return -1;
     s->next_id += (uint32_t)n;
@@ -222,6 +224,8 @@ int session_launch(struct session *s, const uint32_t *tokens, int n, float *x, s
         return -1;
     double t1 = clock_ms();
     s->stats.front_ms += t1 - t0;
+    if (paced)
+        speculation_hold(s, t1 - t0);
     if (s->split) {
         const struct window w = {.nodes = s->nodes, .n = n};
         if (s->o.middle->ops->submit(s->o.middle, &w, x, e) != 0)

@@ -52,8 +52,19 @@ struct session_speculation {
     /* Of jacobi and lookahead, both of which are ready then; NULL: the usual settings when the session is made in one
      * of these modes, and otherwise they are sequential. */
     const struct iterate_opts *iterate;
+    /* Privacy: decoding sends windows of pad_rows rows, no more and no less (0: as they come; at most max_rows and
+     * SESSION_PAD_ROWS), one every pad_ms (0: what a step was measured to take, rounded up). auto is stop-and-wait
+     * then, for several windows in flight tell by themselves how many paid. What was lost and is computed again is not
+     * padded.
+     */
+    int pad_rows;
+    double pad_ms;
 };
-enum { SESSION_NODES = 64, SESSION_MAX_NODES = 192 };
+enum { SESSION_NODES = 64, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 48, SESSION_PAD_IDLE = 4 };
+/* Ids that a SUBMIT of padded decoding commits and cancels, at most. */
+static inline uint32_t session_pad_ids(int pad_rows) {
+    return (uint32_t)pad_rows + SESSION_PAD_IDLE;
+}
 
 struct session_opts {
     struct stage *front;   /* embed + [0, front) */
@@ -88,6 +99,7 @@ struct session_stats {
     uint64_t hits, late; /* tokens that were in the tree; of them, those whose result had to be waited for */
     uint64_t nodes_sent, nodes_cancelled; /* guesses; the others were hits, or wait */
     uint64_t windows;                     /* with guesses */
+    uint64_t ticks_idle, ticks_missed;    /* padded: windows for the clock alone; ticks at which none could be sent */
     double draft_ms;
 };
 

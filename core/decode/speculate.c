@@ -19,6 +19,7 @@ static void forget(struct speculation *p) {
     p->n = 0;
     p->has_head = false;
     p->n_offered = -1;
+    p->pad.n_idle = 0;
     p->n_places = p->room + 1;
     for (int i = 0; i < p->n_places; i++)
         p->places[i] = i;
@@ -29,8 +30,11 @@ int speculation_create(struct session *s, struct err *e) {
     size_t hidden = (size_t)s->config->hidden, vocab = (size_t)s->config->vocab;
     bool rounds = o->iterate || o->mode == SESSION_JACOBI || o->mode == SESSION_LOOKAHEAD;
     int depth = 0;
-    if ((!o->drafter && !rounds) || !s->split)
+    if ((!o->drafter && !rounds && !o->pad_rows) || !s->split)
         return 0;
+    int most = s->o.max_rows < SESSION_PAD_ROWS ? s->o.max_rows : SESSION_PAD_ROWS;
+    if (o->pad_rows < 0 || o->pad_rows > most)
+        return err_set(e, ERR_USAGE, "padded windows of %d rows; at most %d", o->pad_rows, most);
     if (o->max_nodes < 0 || o->max_nodes > SESSION_MAX_NODES)
         return err_set(e, ERR_USAGE, "%d guesses in flight; at most %d", o->max_nodes, SESSION_MAX_NODES);
     struct speculation *p = s->spec = calloc(1, sizeof *p);
@@ -42,13 +46,15 @@ int speculation_create(struct session *s, struct err *e) {
     p->room = p->max_nodes = o->max_nodes ? o->max_nodes : SESSION_NODES;
     if (rounds && rounds_create(&p->rounds, o->iterate, &p->room, &depth, e) != 0)
         return -1;
+    p->room = p->room > o->pad_rows ? p->room : o->pad_rows;
+    p->pad = (struct pad){.rows = o->pad_rows, .tick_ms = o->pad_ms};
     p->max_batch = s->o.max_rows < BACK_ROWS ? s->o.max_rows : BACK_ROWS;
     p->n_logits = rounds ? BACK_ROWS + depth + 1 : BACK_ROWS;
     size_t n = (size_t)p->room + 1;
     p->tree = calloc(n, sizeof *p->tree);
     p->guess = calloc(n, sizeof *p->guess);
     p->map = calloc(n, sizeof *p->map);
-    p->doomed = calloc(n, sizeof *p->doomed);
+    p->doomed = calloc(n + SESSION_PAD_IDLE, sizeof *p->doomed);
     p->places = calloc(n, sizeof *p->places);
     p->tokens = calloc(n, sizeof *p->tokens);
     p->x = malloc(n * hidden * sizeof *p->x);
@@ -96,6 +102,9 @@ static int cancel_branches(struct session *s, int keep, struct err *e) {
     int n = 0;
     if (p->has_head)
         p->doomed[n++] = p->head.id;
+    for (int i = 0; i < p->pad.n_idle; i++)
+        p->doomed[n++] = p->pad.idle[i];
+    p->pad.n_idle = 0;
     for (int i = 0; i < p->n; i++)
         if (p->tree[i].parent < 0 && i != keep)
             p->doomed[n++] = p->guess[i].id;
@@ -109,7 +118,9 @@ static int cancel_branches(struct session *s, int keep, struct err *e) {
 void speculation_drop(struct session *s) {
     struct speculation *p = s->spec;
     struct err ignored = {0}; /* the middle's debt says it */
-    if (!p || (p->n == 0 && !p->has_head))
+    if (p)
+        p->pad.due_ms = 0;
+    if (!p || (p->n == 0 && !p->has_head && p->pad.n_idle == 0))
         return;
     (void)cancel_branches(s, -1, &ignored);
     speculation_forget(s);
@@ -189,12 +200,18 @@ void speculation_accept(struct session *s, int from, int n) {
 
 /* ---- sending ---- */
 
+static bool is_priced(const struct speculation *p) {
+    return p->o.mode == SESSION_AUTO && p->pad.rows == 0;
+}
+
 /* New nodes below the head. They are the last of the tree then, and have no id yet. */
 static void grow(struct session *s, bool miss) {
     struct speculation *p = s->spec;
     const struct session_drafter *d = &p->drafter;
-    bool priced = p->o.mode == SESSION_AUTO;
+    bool priced = is_priced(p);
     int old = p->n, cap = priced ? price_cap(&p->price, p->max_nodes) : p->max_nodes;
+    if (p->pad.rows && cap >= p->pad.rows)
+        cap = p->pad.rows - 1;
     double least = priced ? price_least(&p->price) : 0, t0 = clock_ms();
     d->sync(d->ctx, s->tokens, s->n + 1);
     if ((miss || priced) && old < cap && least < 1 && !(miss && priced && price_probe(&p->price))) {
@@ -216,7 +233,7 @@ static void grow(struct session *s, bool miss) {
 static int rows_of_next(const struct session *s, bool first, int from, int left) {
     const struct speculation *p = s->spec;
     int n = left < s->o.max_rows ? left : s->o.max_rows, likely = 1;
-    if (!first || p->o.mode != SESSION_AUTO)
+    if (!first || !is_priced(p))
         return n;
     double least = price_together(&p->price);
     while (likely < n && (double)p->tree[from + likely - 1].path >= least)
@@ -242,6 +259,7 @@ static int send(struct session *s, bool with_head, int from, int *rows, double *
             s->nodes[i] = (struct node){.id = g->id, .parent = above, .pos = g->pos};
             p->tokens[i] = at < from ? s->tokens[s->n] : p->tree[at].token;
         }
+        s->paced = p->pad.rows > 0;
         if (session_launch(s, p->tokens, n, p->pass, e) != 0)
             return -1;
         if (left == all)
@@ -260,7 +278,7 @@ int speculation_await_all(struct session *s, struct err *e) {
     int rc = 0;
     for (int i = -1; i < p->n && rc == 0; i++)
         while ((i < 0 ? &p->head : &p->guess[i])->state == SENT && rc == 0)
-            rc = session_gather(s, -1, e) < 0 ? -1 : 0;
+            rc = pad_gather(s, e) < 0 ? -1 : 0;
     s->stats.middle_ms += clock_ms() - t0;
     return rc;
 }
@@ -272,7 +290,7 @@ static int await_head(struct session *s, double *compute_ms, struct err *e) {
     *compute_ms = 0;
     while (p->head.state == SENT && rc == 0) {
         double before = s->stats.cloud_ms;
-        rc = session_gather(s, -1, e) < 0 ? -1 : 0;
+        rc = pad_gather(s, e) < 0 ? -1 : 0;
         *compute_ms = s->stats.cloud_ms - before;
     }
     s->stats.middle_ms += clock_ms() - t0;
@@ -365,6 +383,18 @@ static const struct way {
                            [SESSION_JACOBI] = {rounds_grow, rounds_finish, false},
                            [SESSION_LOOKAHEAD] = {rounds_grow, rounds_finish, false}};
 
+static void grow_nothing(struct session *s, bool miss) {
+    (void)s, (void)miss;
+}
+
+/* NULL: token by token, with nothing around it. */
+static const struct way *way_of(const struct speculation *p) {
+    static const struct way padding = {grow_nothing, finish_path, false};
+    const struct way *w = &ways[p->o.mode == SESSION_AUTO && p->pad.rows ? SESSION_STOP_AND_WAIT : p->o.mode];
+    bool can = w->grow && (w->drafts ? p->drafter.grow != NULL : p->rounds != NULL);
+    return can ? w : p->pad.rows ? &padding : NULL;
+}
+
 /* What the drafter had offered for this position against what came. */
 static void learn(struct session *s, uint32_t token) {
     struct speculation *p = s->spec;
@@ -393,15 +423,19 @@ static void ask(struct session *s) {
 
 bool speculation_wanted(struct session *s) {
     struct speculation *p = s->spec;
-    if (!p || s->debt != SOUND || s->done != s->n || !ways[p->o.mode].grow ||
-        !(ways[p->o.mode].drafts ? p->drafter.grow != NULL : p->rounds != NULL))
+    if (!p || s->debt != SOUND || s->done != s->n || !way_of(p))
         return false;
-    return p->o.mode != SESSION_AUTO || price_on(&p->price);
+    return !is_priced(p) || price_on(&p->price);
 }
 
 void speculation_sampled(struct session *s, const struct sample_params *p, uint32_t n_generated) {
     if (s->spec && s->spec->rounds)
         rounds_sampled(s->spec->rounds, p, s->n, n_generated);
+}
+
+void speculation_hold(struct session *s, double front_ms) {
+    s->spec->pad.front_ms = front_ms;
+    pad_hold(s);
 }
 
 void speculation_window(struct session *s, int rows, double elapsed_ms, double compute_ms) {
@@ -410,7 +444,7 @@ void speculation_window(struct session *s, int rows, double elapsed_ms, double c
 }
 
 void speculation_plain(struct session *s, double ms) {
-    if (!s->spec || s->spec->o.mode != SESSION_AUTO)
+    if (!s->spec || !is_priced(s->spec))
         return;
     price_token(&s->spec->price, ms);
     price_plain(&s->spec->price, ms);
@@ -418,7 +452,7 @@ void speculation_plain(struct session *s, double ms) {
 
 int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     struct speculation *p = s->spec;
-    const struct way *way = &ways[p->o.mode];
+    const struct way *way = way_of(p);
     double t0 = clock_ms(), draft_ms = s->stats.draft_ms, sent_ms = t0, compute_ms = 0;
     int at = find_child(p, token), from, rows = 0;
     bool hit = at >= 0;
@@ -435,6 +469,8 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     }
     from = p->n;
     way->grow(s, !hit);
+    if (p->pad.rows && !hit)
+        pad_fill(s);
     p->has_head = true;
     if ((!hit || p->n > from) && send(s, !hit, from, &rows, &sent_ms, e) != 0)
         return -1;
@@ -445,6 +481,11 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
         return -1;
     if (!hit)
         price_window(&p->price, rows, clock_ms() - sent_ms, compute_ms);
+    if (p->pad.rows && !hit) { /* nothing is in flight when the next one is told what became of this */
+        if (speculation_await_all(s, e) != 0)
+            return -1;
+        pad_came(s);
+    }
     if (p->head.state == HERE && (hit ? finish_path : way->finish)(s, e) != 0)
         return -1;
     size_t vocab = (size_t)s->config->vocab;
@@ -455,7 +496,7 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     int rc = session_commit(s, &id, 1, true, e);
     s->sent = s->done;
     s->last_sent = id;
-    if (p->o.mode == SESSION_AUTO && rc == 0) {
+    if (is_priced(p) && rc == 0) {
         double ms = clock_ms() - t0;
         price_token(&p->price, ms);
         if (!hit && p->n == 0)

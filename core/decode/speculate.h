@@ -23,6 +23,9 @@ void speculation_window(struct session *s, int rows, double elapsed_ms, double c
 /* A token was computed in ms without speculation. */
 void speculation_plain(struct session *s, double ms);
 
+/* A window that has a tick to wait for is ready; its front took ms. */
+void speculation_hold(struct session *s, double front_ms);
+
 /* Cancels what is in flight, here and there. */
 void speculation_drop(struct session *s);
 /* The KV was rewound: nothing is in flight any more. */

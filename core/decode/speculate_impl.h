@@ -3,6 +3,7 @@
 #ifndef CORE_DECODE_SPECULATE_IMPL_H
 #define CORE_DECODE_SPECULATE_IMPL_H
 
+#include "core/decode/pad.h"
 #include "core/decode/price.h"
 #include "core/decode/speculate.h"
 
@@ -44,6 +45,7 @@ struct speculation {
     struct draft_candidate offered[OFFERED];
     int n_offered;         /* what the drafter said of the next token; -1: it was not asked */
     struct rounds *rounds; /* NULL: neither jacobi nor lookahead */
+    struct pad pad;
 };
 
 /* Waits until no node of the tree, and not the head, is on its way. */

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PREFIX = 40, NODES = 20, DEPTH = PREFIX + NODES, CTX = 80, ROWS = 20, TREES = 60 };
+enum { PREFIX = 24, NODES = 20, DEPTH = PREFIX + NODES, CTX = 48, ROWS = 20, TREES = 60 };
 
 static const char *const models[] = {
     "tiny",
