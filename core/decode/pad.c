@@ -8,7 +8,10 @@
 #include <math.h>
 #include <time.h>
 
-enum { TRIES = 8 };
+enum {
+    TRIES = 8,
+    TRIPS = 3, /* that are measured before a tick is chosen; one alone may have been held up */
+};
 static const double STEP_MS = 5;  /* ticks are multiples of this */
 static const double SPARE = 1.2;  /* of what a step was measured to take */
 static const double SLACK_MS = 1; /* by which a window may be late; threads do not wake to the microsecond */
@@ -62,9 +65,12 @@ void pad_hold(struct session *s) {
     struct pad *pad = &s->spec->pad;
     double now = clock_ms();
     if (pad->due_ms > 0) {
-        if (pad->tick_ms <= 0)
+        if (pad->tick_ms <= 0 && pad->n_trips >= TRIPS)
             choose_tick(s);
-        pad->due_ms += pad->tick_ms;
+        if (pad->tick_ms <= 0)
+            pad->due_ms = now;
+        else
+            pad->due_ms += pad->tick_ms;
         if (now > pad->due_ms + SLACK_MS) { /* the next one that can be kept */
             double n = ceil((now - pad->due_ms) / pad->tick_ms);
             pad->due_ms += n * pad->tick_ms;
@@ -79,7 +85,11 @@ void pad_hold(struct session *s) {
 
 void pad_came(struct session *s) {
     struct pad *pad = &s->spec->pad;
-    pad->trip_ms = clock_ms() - pad->sent_ms;
+    double trip = clock_ms() - pad->sent_ms;
+    if (pad->tick_ms > 0)
+        return;
+    if (pad->n_trips++ == 0 || trip < pad->trip_ms)
+        pad->trip_ms = trip;
 }
 
 /* A window that nobody waits for: one node below the head, and the others below that. */

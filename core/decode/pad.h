@@ -11,7 +11,9 @@ struct pad {
     int rows;                        /* of each window; 0: windows are as large as they are, and go at once */
     double tick_ms;                  /* 0: not chosen yet */
     double due_ms;                   /* of the last window; 0: none in this answer */
-    double sent_ms, trip_ms;         /* when it went; how long the last one was awaited */
+    double sent_ms;                  /* when it went */
+    double trip_ms;                  /* the shortest that one was awaited, of */
+    int n_trips;                     /* so many */
     double front_ms;                 /* that the front takes for a window */
     uint32_t idle[SESSION_PAD_IDLE]; /* roots of windows that were sent for the clock alone, to be cancelled */
     int n_idle;

@@ -1,5 +1,5 @@
 /* core/decode/speculate_impl.h - the tree of guesses as speculate.c keeps it, for rounds.c, which fills it in another
- * way, and for nobody else. */
+ * way, pad.c, and for nobody else but tests that look inside. */
 #ifndef CORE_DECODE_SPECULATE_IMPL_H
 #define CORE_DECODE_SPECULATE_IMPL_H
 
