@@ -338,6 +338,8 @@ int engine_load(struct engine *en, struct err *e) {
     uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
     en->codec = tunnel_codec(&en->o.tunnel);
+    if (!remote && en->pad_rows > 0)
+        return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
     if (remote && connect_middle(en, live, e) != 0)
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
@@ -362,7 +364,7 @@ int engine_load(struct engine *en, struct err *e) {
                                     .speculation = {.mode = engine_mode(en),
                                                     .drafter = &drafter,
                                                     .iterate = iterates ? &en->o.iterate : NULL,
-                                                    .pad_rows = remote ? en->pad_rows : 0,
+                                                    .pad_rows = en->pad_rows,
                                                     .pad_ms = en->pad_ms}};
     if (session_create(&en->session, &so, e) != 0)
         return -1;
