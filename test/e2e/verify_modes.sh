@@ -31,4 +31,8 @@ check "no window and no candidates are refused" refused "without a window at lea
 check "--pad without a number is refused" refused "--pad rows: rows of a window" --pad rows
 check "--pad with too many rows is refused" refused "rows of a window, 1 to 48" --pad 49
 check "--pad with half a tick is refused" refused "after a colon" --pad 8:
-check "--pad without a cloud is refused" sh -c '"$SPLITINF" chat --local --model test/models/tiny --pad 8 --prompt hi 2>&1 </dev/null | grep -q "goes with --cloud"'
+local_pad() {
+    "$SPLITINF" chat --local --model test/models/tiny --pad 8 --prompt hi >"$out" 2>"$err" </dev/null
+    [ $? = 2 ] && [ ! -s "$out" ] && has "$err" "--pad goes with --cloud"
+}
+check "--pad without a cloud is refused" local_pad
