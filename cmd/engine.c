@@ -1,5 +1,6 @@
 #include "cmd/engine.h"
 
+#include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/memory.h"
 #include "cmd/term.h"
@@ -72,6 +73,9 @@ const struct opt engine_context_options[] = {
      "guesses "
      "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
      OPT_STRING, AT(pad)},
+    {"draft-log", "FILE",
+     "write a line of numbers for each guess to FILE: source, depth, probability, what became of it, times; no tokens",
+     OPT_STRING, AT(draft_log)},
     {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
      OPT_CHOICE, AT(middle_quant), .choices = middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
@@ -350,7 +354,8 @@ int engine_load(struct engine *en, struct err *e) {
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
-    if (drafter_create(&en->drafter, &dr, e) != 0)
+    if (drafter_create(&en->drafter, &dr, e) != 0 ||
+        (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0))
         return -1;
     const struct session_drafter drafter = session_drafter_of(en->drafter);
     bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
@@ -365,7 +370,9 @@ int engine_load(struct engine *en, struct err *e) {
                                                     .drafter = &drafter,
                                                     .iterate = iterates ? &en->o.iterate : NULL,
                                                     .pad_rows = en->pad_rows,
-                                                    .pad_ms = en->pad_ms}};
+                                                    .pad_ms = en->pad_ms,
+                                                    .fate = en->draft_log ? draft_log_guess : NULL,
+                                                    .fate_ctx = en->draft_log}};
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
@@ -377,6 +384,7 @@ int engine_load(struct engine *en, struct err *e) {
 
 void engine_close(struct engine *en) {
     session_free(en->session);
+    draft_log_close(en->draft_log);
     drafter_free(en->drafter);
     if (en->tunnel)
         tunnel_close(en->tunnel);

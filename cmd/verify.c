@@ -1,6 +1,7 @@
 /* The verify command: does the split give what the model alone would have given, bit for bit? */
 #include "cmd/verify.h"
 #include "cmd/command.h"
+#include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/json.h"
 #include "cmd/memory.h"
@@ -270,7 +271,9 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
                                                     .drafter = &drafter,
                                                     .iterate = &en->o.iterate,
                                                     .pad_rows = en->pad_rows,
-                                                    .pad_ms = en->pad_ms}};
+                                                    .pad_ms = en->pad_ms,
+                                                    .fate = en->draft_log ? draft_log_guess : NULL,
+                                                    .fate_ctx = en->draft_log}};
     return session_create(&v->split, &so, e);
 }
 

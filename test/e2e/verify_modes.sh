@@ -20,12 +20,25 @@ check "padded to a tick that is too short for the way" tiny --tokens 10 --pad 8:
 check "a block of one, and the longest n-grams" tiny --tokens 10 --block 1 --ngram 16 --window 4 --candidates 8
 check "the candidates of the text alone" tiny --tokens 20 --block 60 --ngram 3 --window 0 --candidates 5
 
-refused() { # TEXT OPTION...
-    text=$1
-    shift
-    "$SPLITINF" verify --model test/models/tiny "$@" >"$out" 2>"$err"
-    [ $? = 2 ] && [ ! -s "$out" ] && has "$err" "$text"
+logged() {
+    equal 10 --model test/models/tiny --prompts "$SCRATCH/text" --tokens 30 --draft-log "$SCRATCH/log" || return 1
+    [ "$(stat -c %a "$SCRATCH/log")" = 600 ] && [ "$(head -n 1 "$SCRATCH/log")" = source,depth,p,path_p,fate,sent_ms,came_ms,over_ms ] &&
+        has "$SCRATCH/log" suffix, ngram, recycle, pool, ,accepted, ,rejected, ,cancelled, || return 1
+    sed 1d "$SCRATCH/log" | grep -Evq '^[a-z]+,[0-9]+(,[01]\.[0-9]+){2},[a-z]+,[0-9.]+,[0-9.]*,[0-9.]+$' || return 0
+    echo "the log of guesses has more than numbers" >&2
+    return 1
 }
+check "--draft-log tells what became of guesses, in numbers, to its owner alone" logged
+draft_log_nowhere() { refused_with 1 "cannot write $SCRATCH/none/log" --draft-log "$SCRATCH/none/log"; }
+
+refused_with() { # STATUS TEXT OPTION...
+    status=$1 text=$2
+    shift 2
+    "$SPLITINF" verify --model test/models/tiny "$@" >"$out" 2>"$err"
+    [ $? = "$status" ] && [ ! -s "$out" ] && has "$err" "$text"
+}
+refused() { refused_with 2 "$@"; }
+check "a log that cannot be written is an error" draft_log_nowhere
 check "a grid that is too large is refused" refused "lookahead with 225 guesses" --ngram 16 --window 8
 check "no window and no candidates are refused" refused "without a window at least one" --window 0 --candidates 0
 check "--pad without a number is refused" refused "--pad rows: rows of a window" --pad rows
