@@ -189,8 +189,8 @@ static int make_prompts(struct verify *v, struct err *e) {
 static int open_tunnel(struct verify *v, struct tunnel **t, const struct wire_hello *hello, struct err *e) {
     const struct engine *en = &v->en;
     if (!v->loop)
-        return tunnel_open(t, &v->o->engine.tunnel, v->o->common.home, hello, (uint32_t)en->chunk, e);
-    return tunnel_open_to(t, &v->o->engine.tunnel, loopback_address(v->loop), loopback_pin(v->loop),
+        return tunnel_open(t, &v->en.o.tunnel, v->o->common.home, hello, (uint32_t)en->chunk, e);
+    return tunnel_open_to(t, &v->en.o.tunnel, loopback_address(v->loop), loopback_pin(v->loop),
                           loopback_client(v->loop), hello, (uint32_t)en->chunk, e);
 }
 
@@ -257,7 +257,11 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = engine_cloud_windows(en),
-                                    .speculation = {.mode = SESSION_SEQUENTIAL, .drafter = &drafter}};
+                                    .speculation = {.mode = SESSION_SEQUENTIAL,
+                                                    .drafter = &drafter,
+                                                    .iterate = &en->o.iterate,
+                                                    .pad_rows = en->pad_rows,
+                                                    .pad_ms = en->pad_ms}};
     return session_create(&v->split, &so, e);
 }
 
