@@ -52,6 +52,7 @@ struct engine {
     uint32_t ctx;
     int chunk;
     uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
+    struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
 
     struct backend *backend;
     struct stage *stages[3];

@@ -14,8 +14,9 @@
 static char dir[] = "/tmp/splitinf-fuzz-XXXXXX";
 
 static void clean_up(void) {
+    struct draft_store_forgotten gone;
     struct err e = {0};
-    draft_store_forget(dir, &e);
+    draft_store_forget(dir, &gone, &e);
     rmdir(dir);
 }
 
