@@ -179,7 +179,10 @@ static int open_both(struct draft_store *s, struct err *e) {
         return -1;
     int rc = store_table_map(&s->at.table, s->paths.table, &s->kind, e);
     if (rc == 2)
-        log_line(LOG_WARN, "the draft store %s is damaged; it is made again from its log", s->paths.table);
+        log_line(LOG_WARN,
+                 "the draft store %s is damaged; it is made again from its log, which takes about "
+                 "a second for each million tokens",
+                 s->paths.table);
     if (rc > 0)
         rc = store_table_make(&s->at.table, s->paths.table, &s->kind, NGRAM_MIN_BITS, e);
     return rc == 0 ? catch_up(s, e) : -1;
