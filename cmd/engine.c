@@ -342,12 +342,14 @@ int engine_load(struct engine *en, struct err *e) {
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
         return -1;
-    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + en->beside;
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx, .store = en->store};
+    /* The store itself is a mapped file, which the kernel can take back. */
+    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
+                    (remote ? session_speculation_bytes(en->config->hidden, en->config->vocab, 0) : 0) + en->beside;
     if (check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
-    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
     if (drafter_create(&en->drafter, &dr, e) != 0)
         return -1;
     const struct session_drafter drafter = session_drafter_of(en->drafter);

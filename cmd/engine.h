@@ -56,6 +56,7 @@ struct engine {
     int pad_rows; /* of session_speculation, from o.pad */
     double pad_ms;
     uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
+    struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
 
     struct backend *backend;
     struct stage *stages[3];

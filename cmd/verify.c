@@ -217,7 +217,9 @@ static int count_memory(struct verify *v, struct err *e) {
     const struct part edges[3] = {en->parts[0], {0}, en->parts[2]}, middle[3] = {{0}, v->middle, {0}};
     if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, e) != 0)
         return -1;
-    en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows);
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
+    en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
+                 session_speculation_bytes(en->config->hidden, en->config->vocab, 0);
     if (tunnel_wanted(&en->o.tunnel))
         return 0;
     if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
