@@ -1,6 +1,6 @@
-#include "cmd/bench_dry.h"
+#include "cmd/bench/dry.h"
 
-#include "cmd/bench_traces.h"
+#include "cmd/bench/traces.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
@@ -55,14 +55,16 @@ const struct opt bench_dry_options[] = {
     {"dry", NULL, "without a model: tokens per round trip of each source and tree size, stop and wait", OPT_FLAG,
      AT(dry)},
     {"replay", "FILE", "recorded answers: lines of {\"id\", \"prompt\", \"output\"}", OPT_STRING, AT(replay)},
-    {"tokenizer", "FILE|DIR", "their tokenizer", OPT_STRING, AT(tokenizer)},
+    {"tokenizer", "FILE|DIR", "their tokenizer, or with a model the one to take instead of its own", OPT_STRING,
+     AT(tokenizer)},
     {"prime", "FILE",
      "answers or text that the store learns first; the prompts being measured are left out (may be given several "
      "times)",
      OPT_STRINGS, AT(prime)},
-    {"nodes", "N,N...", "drafted tokens of a window", OPT_STRING, AT(nodes), .def = "4,8,16,32,64"},
-    {"answers", "N", "measure at most so many answers, spread over the file; 0: all", OPT_INT, AT(answers), .def = "0",
-     .min = 0, .max = 1 << 20},
+    {"nodes", "N,N...", "drafted tokens of a window, or with a model guesses in flight (then 64 if not given)",
+     OPT_STRING, AT(nodes), .def = "4,8,16,32,64"},
+    {"answers", "N", "measure at most so many answers, spread over the file; 0: all, or 8 with a model", OPT_INT,
+     AT(answers), .def = "0", .min = 0, .max = 1 << 20},
     {"folds", "N", "parts into which the prompts are dealt, each measured with a store that the other parts primed",
      OPT_INT, AT(folds), .def = "20", .min = 2, .max = 1000},
     {0},
