@@ -341,7 +341,7 @@ static int add_row(struct split *s, const struct cell *c, int variant, int categ
 static void add_point(struct split *s, const struct cell *c, int variant) {
     struct bench_results *r = &s->results;
     const struct variant *v = &s->variants[variant];
-    const struct bench_tally *t = &s->tallies[variant][ALL_CATEGORIES];
+    struct bench_tally *t = &s->tallies[variant][ALL_CATEGORIES];
     const struct bench_path *path = &s->lanes[variant].path;
     struct bench_fit *f = NULL;
     const char *mode = session_mode_name(v->mode), *codec = codec_name(c->codec);
@@ -360,7 +360,7 @@ static void add_point(struct split *s, const struct cell *c, int variant) {
     double n = (double)t->steps, k = ++f->n;
     f->at[f->n - 1] = (struct law_point){path->rtt_ms, t->ms / n, (double)t->tokens / n};
     f->miss_rate += (n / (double)t->tokens - f->miss_rate) / k;
-    f->miss_ms += (bench_tally_miss_ms(t, path) - f->miss_ms) / k;
+    f->miss_ms += (bench_tally_miss_ms(t) - f->miss_ms) / k;
     f->hit_ms += (bench_tally_hit_ms(t, path) - f->hit_ms) / k;
     f->fit = law_fit(f->at, f->n, -1);
     f->cv_error = law_cross_validate(f->at, f->n, f->error);

@@ -27,29 +27,30 @@ static double row_wire_ms(const struct bench_path *p) {
 int bench_tally_token(struct bench_tally *t, const struct bench_token *k, const struct bench_path *p, struct err *e) {
     const struct session_stats *a = k->before, *b = k->after;
     double front = b->front_ms - a->front_ms, wait = b->middle_ms - a->middle_ms, cloud = b->cloud_ms - a->cloud_ms;
-    double back = b->back_ms - a->back_ms + b->head_ms - a->head_ms + b->sample_ms - a->sample_ms;
-    double draft = b->draft_ms - a->draft_ms;
+    double back = b->back_ms - a->back_ms + b->head_ms - a->head_ms;
     bool miss = b->steps > a->steps;
-    double rows = (double)(b->nodes_sent - a->nodes_sent) + miss;
+    double rows = (double)(b->nodes_sent - a->nodes_sent) + miss,
+           pass = t->steps ? t->step_cloud / (double)t->steps : 0;
     t->tokens++;
     t->ms += k->ms;
     t->front += front;
     t->back += back;
-    t->draft += draft;
+    t->draft += b->draft_ms - a->draft_ms;
     t->cloud += cloud;
     t->rows += rows;
-    if (!miss) {
-        t->hit_local += front + back + draft;
+    if (!miss && (b->late == a->late || wait < (p->rtt_ms + pass) / 2)) {
+        t->hit_ms += k->ms - wait;
         return 0;
     }
-    double waited = p->whole ? rows : 1, wire = 2 * waited * row_wire_ms(p), link = wait - p->rtt_ms - wire - cloud;
-    t->steps += (long long)(b->steps - a->steps);
-    t->miss_cloud += cloud;
-    t->waited_rows += waited;
-    t->wire += wire;
-    /* Sampling is no work of the model. */
-    double own = k->ms - front - wait - (back - (b->sample_ms - a->sample_ms));
-    return over_push(t, own + (link > 0 ? link : 0), e);
+    double waited = p->whole ? rows : 1, wire = 2 * waited * row_wire_ms(p), more = wait - p->rtt_ms - wire - cloud;
+    /* Windows that went out behind the first were computed while that was on its way. */
+    double beside = more < 0 ? (-more < front ? -more : front) : 0;
+    t->steps++;
+    t->step_cloud += cloud;
+    t->step_rows += waited;
+    t->step_wire += wire;
+    t->step_model += front - beside + back;
+    return miss ? over_push(t, k->ms - front - wait - back + (more > 0 ? more : 0), e) : 0;
 }
 
 int bench_tally_add(struct bench_tally *t, const struct bench_tally *more, struct err *e) {
@@ -59,12 +60,13 @@ int bench_tally_add(struct bench_tally *t, const struct bench_tally *more, struc
     t->front += more->front;
     t->back += more->back;
     t->draft += more->draft;
-    t->hit_local += more->hit_local;
-    t->cloud += more->cloud;
-    t->miss_cloud += more->miss_cloud;
-    t->wire += more->wire;
+    t->hit_ms += more->hit_ms;
     t->rows += more->rows;
-    t->waited_rows += more->waited_rows;
+    t->cloud += more->cloud;
+    t->step_model += more->step_model;
+    t->step_cloud += more->step_cloud;
+    t->step_wire += more->step_wire;
+    t->step_rows += more->step_rows;
     t->bytes_up += more->bytes_up;
     t->bytes_down += more->bytes_down;
     for (int i = 0; i < more->n_over; i++)
@@ -90,15 +92,14 @@ static double median(double *v, int n) {
     return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-double bench_tally_miss_ms(const struct bench_tally *t, const struct bench_path *p) {
-    double local = t->front + t->back + t->draft - t->hit_local;
-    (void)p;
-    return t->steps ? (local + t->miss_cloud + t->wire) / (double)t->steps : NAN;
+double bench_tally_miss_ms(struct bench_tally *t) {
+    double own = median(t->over, t->n_over);
+    return t->steps ? (t->step_model + t->step_cloud + t->step_wire) / (double)t->steps + (own > 0 ? own : 0) : NAN;
 }
 
 double bench_tally_hit_ms(const struct bench_tally *t, const struct bench_path *p) {
     double hits = (double)(t->tokens - t->steps), all = (double)t->tokens;
-    double local = hits > 0 ? t->hit_local / hits : 0;
+    double local = hits > 0 ? t->hit_ms / hits : 0;
     double link = row_wire_ms(p) * t->rows / all, cloud = t->cloud / all;
     double most = link > cloud ? link : cloud;
     return local > most ? local : most;
@@ -111,18 +112,17 @@ void bench_tally_row(struct bench_tally *t, const struct bench_path *p, struct b
     r->bytes_up = t->bytes_up;
     r->bytes_down = t->bytes_down;
     r->overhead_ms = median(t->over, t->n_over);
-    if (t->tokens == 0 || t->steps == 0 || t->ms <= 0)
+    if (t->steps == 0 || t->ms <= 0)
         return;
-    double miss_rate = n / (double)t->tokens;
     r->tok_s = (double)t->tokens * 1e3 / t->ms;
-    r->predicted_tok_s = law_tok_s(miss_rate, p->rtt_ms + bench_tally_miss_ms(t, p), bench_tally_hit_ms(t, p));
+    r->predicted_tok_s = law_tok_s(n / (double)t->tokens, p->rtt_ms + bench_tally_miss_ms(t), bench_tally_hit_ms(t, p));
     struct bench_step *s = &r->step;
     s->all = t->ms / n;
-    s->rtt = p->rtt_ms + t->wire / n;
-    s->cloud = t->miss_cloud / n;
+    s->rtt = p->rtt_ms + t->step_wire / n;
+    s->cloud = t->step_cloud / n;
     s->front = t->front / n;
     s->back = t->back / n;
-    s->serialise = 2 * p->row_ms * t->waited_rows / n;
+    s->serialise = 2 * p->row_ms * t->step_rows / n;
     s->draft = t->draft / n;
     double known = s->rtt + s->cloud + s->front + s->back + s->serialise + s->draft;
     s->wait = s->all > known ? s->all - known : 0;

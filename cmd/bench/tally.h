@@ -20,15 +20,18 @@ struct bench_path {
     bool whole;          /* a step waits for all its positions; else for the first of them */
 };
 
+/* A step is a round trip that was waited for: a token that no guess had foreseen, or one that was foreseen so late that
+ * most of the round trip was still to come. */
 struct bench_tally {
     long long tokens, steps;
     double ms;
-    double front, back, draft;      /* back: with head and sampling */
-    double hit_local;               /* of them, in tokens that a guess had foreseen */
-    double cloud, miss_cloud;       /* passes: all, and those that came while a miss waited */
-    double wire, rows, waited_rows; /* ms of bytes that a miss waits for; positions sent; positions a miss waits for */
+    double front, back, draft;     /* of all tokens; back: with the head */
+    double hit_ms;                 /* this side's time in tokens that were no steps */
+    double rows, cloud;            /* positions sent, passes: all of them, waited for or not */
+    double step_model, step_cloud; /* front and back, passes, in steps, as far as the step waited for them */
+    double step_wire, step_rows;   /* ms of bytes that it waited for, and positions */
     double bytes_up, bytes_down;
-    double *over; /* own overhead of each step; owned */
+    double *over; /* own overhead of each token that was not foreseen; owned */
     int n_over, cap_over;
 };
 
@@ -36,11 +39,11 @@ int bench_tally_token(struct bench_tally *t, const struct bench_token *k, const 
 int bench_tally_add(struct bench_tally *t, const struct bench_tally *more, struct err *e);
 void bench_tally_free(struct bench_tally *t);
 
-/* The numbers of a row; what names it is the caller's. Sorts what t holds. */
+/* The numbers of a row; what names it is the caller's. */
 void bench_tally_row(struct bench_tally *t, const struct bench_path *p, struct bench_row *r);
-/* What a token that was not foreseen takes without the round trip itself, and a token that was: L - RTT and tau of the
- * law (law.h). */
-double bench_tally_miss_ms(const struct bench_tally *t, const struct bench_path *p);
+/* L - RTT and tau of the law (law.h): what a step takes beside the round trip, and what bounds the other tokens. They
+ * sort what t holds. */
+double bench_tally_miss_ms(struct bench_tally *t);
 double bench_tally_hit_ms(const struct bench_tally *t, const struct bench_path *p);
 
 #endif
