@@ -1,6 +1,7 @@
 #include "cmd/bench/split.h"
 
 #include "cmd/bench/lists.h"
+#include "cmd/bench/prime.h"
 #include "cmd/bench/prompts.h"
 #include "cmd/bench/results.h"
 #include "cmd/bench/rig.h"
@@ -54,7 +55,7 @@ struct split {
     struct progress progress;
     char doing[96];
     uint64_t done, all; /* answers */
-    double left_ms;     /* estimated */
+    int cell;           /* number of the one being measured */
 };
 
 #define AT(field) .offset = offsetof(struct bench_split_opts, field)
@@ -161,8 +162,7 @@ static bool is_measured(const struct split *s, uint64_t hash) {
 }
 
 /* A scratch store of everything in the files of --prime but the prompts that are measured. */
-static int prime_store(struct split *s, struct err *e) {
-    enum { STORE_BYTES = 64 << 20 };
+static int prime(struct split *s, struct err *e) {
     const struct engine *en = &s->rig.en;
     struct traces t = {0};
     int rc = 0;
@@ -172,13 +172,14 @@ static int prime_store(struct split *s, struct err *e) {
         return err_set(e, ERR_USAGE, "--prime needs a tokenizer; name one with --tokenizer DIR|FILE");
     for (int i = 0; i < s->o->prime.n && rc == 0; i++)
         rc = traces_read(&t, s->o->prime.p[i], en->tok, e);
-    if (rc == 0)
-        rc = draft_store_create(
-            &s->rig.store, &(struct draft_store_opts){.vocab = (uint32_t)en->config->vocab, .table_bytes = STORE_BYTES},
-            e);
+    bool *out = calloc((size_t)t.n + 1, sizeof *out);
+    if (rc == 0 && !out)
+        rc = err_set(e, ERR_MEMORY, "out of memory");
     for (int i = 0; i < t.n && rc == 0; i++)
-        if (!is_measured(s, t.at[i].prompt_hash))
-            rc = draft_store_learn(s->rig.store, t.at[i].tokens, t.at[i].n, e);
+        out[i] = is_measured(s, t.at[i].prompt_hash);
+    if (rc == 0)
+        rc = prime_store(&s->rig.store, (uint32_t)en->config->vocab, &t, out, e);
+    free(out);
     traces_free(&t);
     return rc;
 }
@@ -258,16 +259,34 @@ static int hold_against(struct split *s, int prompt, const struct bench_lane *l,
 
 /* ---- progress ---- */
 
-static double expected_ms(const struct split *s, const struct variant *v, double rtt) {
-    return s->o->tokens * (rtt + v->fixed_ms) / v->tokens_per_step;
+static struct cell cell_at(const struct split *s, int i) {
+    return (struct cell){s->rtt[i % s->n_rtt], s->mbit[i / s->n_rtt % s->n_mbit],
+                         (enum codec)s->codec[i / s->n_rtt / s->n_mbit]};
 }
 
-static void show(struct split *s, const struct cell *c, const struct variant *v, const char *category) {
+static int n_cells(const struct split *s) {
+    return s->n_rtt * s->n_mbit * s->n_codecs;
+}
+
+/* As long as the answers that are still to come would take if each variant went on as it was last seen. */
+static double left_ms(const struct split *s, int prompts_done) {
+    double ms = 0;
+    for (int i = s->cell; i < n_cells(s); i++) {
+        const struct cell c = cell_at(s, i);
+        int prompts = s->prompts.n - (i == s->cell ? prompts_done : 0);
+        for (int k = 0; k < s->n_variants; k++)
+            ms += prompts * s->o->tokens * (c.rtt + s->variants[k].fixed_ms) / s->variants[k].tokens_per_step;
+    }
+    return ms;
+}
+
+static void show(struct split *s, const struct cell *c, const struct variant *v, int prompt) {
+    double ms = left_ms(s, prompt);
+    int category = s->prompts.at[prompt].category;
     char left[24];
-    double ms = s->left_ms;
-    snprintf(left, sizeof left, ms < 90e3 ? "%.0f s" : "%.1f min", ms < 90e3 ? ms / 1e3 : ms / 60e3);
+    snprintf(left, sizeof left, ms < 90e3 ? "%.0f s" : "%.0f min", ms < 90e3 ? ms / 1e3 : ms / 60e3);
     snprintf(s->doing, sizeof s->doing, "%s at %g ms%s%s, about %s left", session_mode_name(v->mode), c->rtt,
-             category ? ", " : "", category ? category : "", left);
+             category < 0 ? "" : ", ", category < 0 ? "" : bench_categories[category], left);
     progress_show(&s->progress, s->done, s->all);
 }
 
@@ -278,7 +297,7 @@ static int measure_one(struct split *s, const struct cell *c, int prompt, int va
     struct variant *v = &s->variants[variant];
     struct bench_lane *l = &s->lanes[variant];
     struct bench_tally t = {0};
-    show(s, c, v, p->category < 0 ? NULL : bench_categories[p->category]);
+    show(s, c, v, prompt);
     int rc = answer(s, l, p, s->o->tokens, &t, e);
     if (rc == 0)
         rc = hold_against(s, prompt, l, variant == 0, e);
@@ -286,8 +305,6 @@ static int measure_one(struct split *s, const struct cell *c, int prompt, int va
         rc = bench_tally_add(&s->tallies[variant][p->category], &t, e);
     if (rc == 0)
         rc = bench_tally_add(&s->tallies[variant][ALL_CATEGORIES], &t, e);
-    s->left_ms -= expected_ms(s, v, c->rtt);
-    s->left_ms = s->left_ms > 0 ? s->left_ms : 0;
     if (rc == 0 && t.steps > 0) {
         v->tokens_per_step = (double)t.tokens / (double)t.steps;
         v->fixed_ms = t.ms / (double)t.steps - l->path.rtt_ms;
@@ -306,7 +323,7 @@ static int open_cell(struct split *s, const struct cell *c, struct err *e) {
                                            .mbit = c->mbit};
         struct bench_tally warm = {0};
         int rc = bench_lane_open(&s->lanes[i], &s->rig, &lo, e);
-        show(s, c, &s->variants[i], NULL);
+        show(s, c, &s->variants[i], 0);
         if (rc == 0)
             rc = answer(s, &s->lanes[i], &s->prompts.at[0], s->o->tokens < WARM_TOKENS ? s->o->tokens : WARM_TOKENS,
                         &warm, e);
@@ -386,19 +403,13 @@ static int measure_cell(struct split *s, const struct cell *c, struct err *e) {
 }
 
 static int measure(struct split *s, struct err *e) {
-    int cells = s->n_codecs * s->n_mbit * s->n_rtt;
-    s->all = (uint64_t)cells * (uint64_t)s->n_variants * (uint64_t)s->prompts.n;
-    for (int r = 0; r < s->n_rtt; r++)
-        for (int v = 0; v < s->n_variants; v++)
-            s->left_ms += expected_ms(s, &s->variants[v], s->rtt[r]) * s->prompts.n * s->n_codecs * s->n_mbit;
-    progress_start(&s->progress, s->doing, "answers");
     int rc = 0;
-    for (int k = 0; k < s->n_codecs && rc == 0; k++)
-        for (int m = 0; m < s->n_mbit && rc == 0; m++)
-            for (int r = 0; r < s->n_rtt && rc == 0; r++) {
-                const struct cell c = {s->rtt[r], s->mbit[m], (enum codec)s->codec[k]};
-                rc = measure_cell(s, &c, e);
-            }
+    s->all = (uint64_t)n_cells(s) * (uint64_t)s->n_variants * (uint64_t)s->prompts.n;
+    progress_start(&s->progress, s->doing, "answers");
+    for (s->cell = 0; s->cell < n_cells(s) && rc == 0; s->cell++) {
+        const struct cell c = cell_at(s, s->cell);
+        rc = measure_cell(s, &c, e);
+    }
     snprintf(s->doing, sizeof s->doing, "measured");
     progress_end(&s->progress, rc == 0 ? s->all : 0);
     return rc;
@@ -453,7 +464,7 @@ int bench_split(const struct engine_opts *engine, const struct bench_split_opts 
         return err_set(e, ERR_MEMORY, "out of memory");
     s->o = o;
     if (parse_lists(s, engine, e) != 0 || bench_rig_open(&s->rig, engine, e) != 0 || make_prompts(s, e) != 0 ||
-        settle_context(s, e) != 0 || prime_store(s, e) != 0 || reserve(s, e) != 0 ||
+        settle_context(s, e) != 0 || prime(s, e) != 0 || reserve(s, e) != 0 ||
         bench_rig_load(&s->rig, s->n_variants, e) != 0)
         goto out;
     describe(s);
