@@ -27,7 +27,7 @@ enum { MAX_TEMPLATE_FILE = 1 << 20 };
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
 const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", "neon", NULL};
 static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
-static const char *const middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
+const char *const engine_middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
 static const char *const mode_choices[] = {"auto", "sequential", "stop-and-wait", "jacobi", "lookahead", NULL};
 static const char *const kv_choices[] = {"f16", "f32", NULL};
 
@@ -73,7 +73,7 @@ const struct opt engine_context_options[] = {
      "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
      OPT_STRING, AT(pad)},
     {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
-     OPT_CHOICE, AT(middle_quant), .choices = middle_quant_choices},
+     OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
      .min = 0, .max = 8192},
     {0},

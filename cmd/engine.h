@@ -97,5 +97,6 @@ const char *engine_backend_name(const struct engine *en);
 /* What backend_cpu_create takes for a choice of --isa: NULL for auto. */
 const char *engine_isa_name(int choice);
 extern const char *const engine_isa_choices[];
+extern const char *const engine_middle_quant_choices[];
 
 #endif

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PROMPTS = 64, MAX_PROMPT_FILE = 16 << 20, AUDIT_ROWS = 48, RANDOM_PROMPT = 24 };
+enum { MAX_PROMPTS = 64, MAX_PROMPT_FILE = 16 << 20, AUDIT_ROWS = 48, RANDOM_PROMPT = 24, SESSIONS = 4 };
 
 /* Prose, a list, code, other scripts, rare bytes: what tokenizers cut differently. */
 static const char *const builtin[] = {
@@ -224,7 +224,7 @@ static int count_memory(struct verify *v, struct err *e) {
         return 0;
     if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
         return -1;
-    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle);
+    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle, SESSIONS);
     return 0;
 }
 
@@ -241,7 +241,7 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     en->o.tunnel = tunnel;
     if (rc != 0)
         return -1;
-    if (!tunnel_wanted(&tunnel) && loopback_start(&v->loop, en, &v->middle, e) != 0)
+    if (!tunnel_wanted(&tunnel) && loopback_start(&v->loop, en, &v->middle, SESSIONS, e) != 0)
         return -1;
     if (make_hello(v, hello, e) != 0)
         return -1;
