@@ -102,7 +102,7 @@ audit_stopped() {
     audit_ends INT client && [ $status = 130 ] && [ ! -s "$out" ] || { echo "status $status" >&2; cat "$out" "$err" >&2; return 1; }
 }
 audit_unfinished() { # SIGNAL
-    audit_ends "$1" cloud && [ $status = 1 ] && [ ! -s "$out" ] && has "$err" "the audit could not be finished" "$w_at" &&
+    audit_ends "$1" cloud && [ $status = 1 ] && [ ! -s "$out" ] && has "$err" "the audit could not be finished" &&
         ! grep -q "do not use" "$err" || { echo "status $status" >&2; cat "$out" "$err" >&2; return 1; }
 }
 check "a cloud killed in an audit is not accused" audit_unfinished KILL
