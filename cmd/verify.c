@@ -483,6 +483,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
         bad = true;
         if (caught.kind != ERR_PEER) {
             *e = caught;
+            err_wrap(e, "the audit could not be finished");
             goto out;
         }
     }
