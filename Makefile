@@ -57,7 +57,7 @@ CORE_C := $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c)) \
           $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(sort $(wildcard core/*/*.c)))
 TOK_C  := $(wildcard tok/*.c tok/*/*.c)
 NET_C  := $(wildcard net/*.c)
-CMD_C  := $(wildcard cmd/*.c)
+CMD_C  := $(wildcard cmd/*.c cmd/*/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
 ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(CORE_C) $(TOK_C)

@@ -28,7 +28,7 @@ enum { MAX_TEMPLATE_FILE = 1 << 20 };
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
 const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", "neon", NULL};
 static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
-static const char *const middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
+const char *const engine_middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
 static const char *const mode_choices[] = {"auto", "sequential", "stop-and-wait", "jacobi", "lookahead", NULL};
 static const char *const kv_choices[] = {"f16", "f32", NULL};
 
@@ -77,7 +77,7 @@ const struct opt engine_context_options[] = {
      "write a line of numbers for each guess to FILE: source, depth, probability, what became of it, times; no tokens",
      OPT_STRING, AT(draft_log)},
     {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
-     OPT_CHOICE, AT(middle_quant), .choices = middle_quant_choices},
+     OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
      .min = 0, .max = 8192},
     {0},
@@ -348,12 +348,14 @@ int engine_load(struct engine *en, struct err *e) {
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
         return -1;
-    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + en->beside;
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx, .store = en->store};
+    /* The store itself is a mapped file, which the kernel can take back. */
+    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
+                    (remote ? session_speculation_bytes(en->config->hidden, en->config->vocab, 0) : 0) + en->beside;
     if (check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
-    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
     if (drafter_create(&en->drafter, &dr, e) != 0 ||
         (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0))
         return -1;

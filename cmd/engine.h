@@ -57,6 +57,7 @@ struct engine {
     int pad_rows; /* of session_speculation, from o.pad */
     double pad_ms;
     uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
+    struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
 
     struct backend *backend;
     struct stage *stages[3];
@@ -98,5 +99,6 @@ const char *engine_backend_name(const struct engine *en);
 /* What backend_cpu_create takes for a choice of --isa: NULL for auto. */
 const char *engine_isa_name(int choice);
 extern const char *const engine_isa_choices[];
+extern const char *const engine_middle_quant_choices[];
 
 #endif

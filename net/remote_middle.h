@@ -43,7 +43,9 @@ struct remote_opts {
     void *stop_ctx;
 };
 
-/* Connects and says HELLO. Refusals of a cloud are ERR_PEER with its text. */
+/* Connects and says HELLO. Refusals of a cloud are ERR_PEER with its text. Later, what a cloud that serves as agreed may
+ * say (it is full, goes away, failed, somebody else goes on) is ERR_IO like a broken link, and ERR_PEER is what only one
+ * that breaks the rules does. */
 int remote_middle_create(struct middle **out, const struct remote_opts *o, struct err *e);
 
 struct remote_info {

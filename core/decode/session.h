@@ -102,6 +102,9 @@ uint32_t session_live(int max_rows, int prefill_windows);
 /* Bytes of activations that it and its middle may hold for them. */
 uint64_t session_window_bytes(int hidden, int max_rows, int prefill_windows);
 
+/* Bytes that speculation takes in a session, beside its drafter. */
+uint64_t session_speculation_bytes(int hidden, int vocab, int max_nodes);
+
 struct session_stats {
     uint32_t prompt_tokens; /* of the last session_feed: all, and how many were reused from the KV */
     uint32_t reused_tokens;

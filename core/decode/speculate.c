@@ -25,6 +25,12 @@ static void forget(struct speculation *p) {
         p->places[i] = i;
 }
 
+uint64_t session_speculation_bytes(int hidden, int vocab, int max_nodes) {
+    uint64_t n = (uint64_t)(max_nodes ? max_nodes : SESSION_NODES) + 1;
+    return n * (2 * (uint64_t)hidden * sizeof(float) + sizeof(struct draft_node) + sizeof(struct guess)) +
+           BACK_ROWS * (uint64_t)vocab * sizeof(float);
+}
+
 int speculation_create(struct session *s, struct err *e) {
     const struct session_speculation *o = &s->o.speculation;
     size_t hidden = (size_t)s->config->hidden, vocab = (size_t)s->config->vocab;
