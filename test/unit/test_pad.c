@@ -1,9 +1,9 @@
 /* core/decode/pad: what an observer of the network can and cannot tell, with real records of a real connection; and
  * that the text stays what it is. */
 #include "core/decode/speculate_impl.h"
+#include "test/unit/observer.h"
 #include "test/unit/oracle.h"
 #include "test/unit/remote_rig.h"
-#include "test/unit/tap.h"
 
 #include <criterion/criterion.h>
 #include <criterion/logging.h>
@@ -15,7 +15,7 @@ enum { PROMPT = 21, ANSWER = 40, PAD = 12, PING_BYTES = 40 };
 
 struct watched {
     struct remote_rig r;
-    struct tap tap;
+    struct observer net;
     struct oracle oracle;
     uint32_t truth[TOY_CTX];
     int from; /* records before the answer */
@@ -31,7 +31,7 @@ static void watch(struct watched *w, enum session_mode mode, double accuracy, in
     r->o.pad_ids = rows ? session_pad_ids(rows) : 0;
     remote_rig_connect(r);
     cr_assert_eq(session_feed(r->session, w->truth, PROMPT, NULL, NULL, &e), 0, "%s", e.msg);
-    w->from = tap_count(&w->tap);
+    w->from = observer_count(&w->net);
 }
 
 static void tell(struct watched *w, int n) {
@@ -46,22 +46,22 @@ static void up(struct watched *w, double rtt_ms, double jitter_ms) {
     toy_fill(w->truth, TOY_CTX, 91);
     remote_rig_init(&w->r);
     link_set(w->r.link[0], rtt_ms, jitter_ms, 0);
-    tap_start(&w->tap, link_port(w->r.link[0]));
-    snprintf(w->r.address[0], sizeof w->r.address[0], "127.0.0.1:%u", w->tap.port);
+    observer_start(&w->net, link_port(w->r.link[0]));
+    snprintf(w->r.address[0], sizeof w->r.address[0], "127.0.0.1:%u", w->net.port);
 }
 
 static void down(struct watched *w) {
     remote_rig_disconnect(&w->r);
-    tap_stop(&w->tap);
+    observer_stop(&w->net);
     remote_rig_free(&w->r);
 }
 
 /* Records that carry windows, of one direction, since the answer began. */
-static int windows(struct watched *w, bool up, struct tap_record *out) {
-    int n = 0, all = tap_count(&w->tap);
+static int windows(struct watched *w, bool up, struct seen_record *out) {
+    int n = 0, all = observer_count(&w->net);
     for (int i = w->from; i < all; i++)
-        if (w->tap.record[i].up == up && w->tap.record[i].bytes > PING_BYTES)
-            out[n++] = w->tap.record[i];
+        if (w->net.record[i].up == up && w->net.record[i].bytes > PING_BYTES)
+            out[n++] = w->net.record[i];
     return n;
 }
 
@@ -72,8 +72,8 @@ static int by_size(const void *a, const void *b) {
 
 /* How far windows are from a clock that ticks every tick_ms: the median, for any single one may be late on a machine
  * that has other things to do. */
-static double off_the_beat(const struct tap_record *x, int n, double tick_ms) {
-    double off[TAP_RECORDS];
+static double off_the_beat(const struct seen_record *x, int n, double tick_ms) {
+    double off[OBSERVER_RECORDS];
     cr_assert_gt(n, 3);
     for (int i = 1; i < n; i++) {
         double gap = (x[i].ms - x[i - 1].ms) / tick_ms;
@@ -84,7 +84,7 @@ static double off_the_beat(const struct tap_record *x, int n, double tick_ms) {
 }
 
 Test(pad, sizes_and_times_tell_nothing) {
-    static struct tap_record x[TAP_RECORDS];
+    static struct seen_record x[OBSERVER_RECORDS];
     static struct watched w;
     const double tick = 20;
     int bytes[2] = {0};
@@ -112,7 +112,7 @@ Test(pad, sizes_and_times_tell_nothing) {
 
 /* The measurement is one that fails: without padding the same conversation shows what was accepted. */
 Test(pad, without_it_sizes_tell) {
-    static struct tap_record x[TAP_RECORDS];
+    static struct seen_record x[OBSERVER_RECORDS];
     static struct watched w;
     int different = 0;
     up(&w, 2, 0);
@@ -127,7 +127,7 @@ Test(pad, without_it_sizes_tell) {
 
 /* When results stay away, the clock goes on; and what it sent for its own sake does not stay in anyone's KV. */
 Test(pad, a_tick_without_a_result_has_a_window_too) {
-    static struct tap_record x[TAP_RECORDS];
+    static struct seen_record x[OBSERVER_RECORDS];
     static struct watched w;
     struct err e = {0};
     up(&w, 70, 0);
@@ -150,7 +150,7 @@ Test(pad, a_tick_without_a_result_has_a_window_too) {
 
 /* Left to itself it finds a tick that it can keep. */
 Test(pad, the_tick_is_measured) {
-    static struct tap_record x[TAP_RECORDS];
+    static struct seen_record x[OBSERVER_RECORDS];
     static struct watched w;
     up(&w, 30, 2);
     watch(&w, SESSION_STOP_AND_WAIT, 0.5, PAD, 0);
