@@ -42,7 +42,7 @@ check "a log that cannot be written is an error" draft_log_nowhere
 check "a grid that is too large is refused" refused "lookahead with 225 guesses" --ngram 16 --window 8
 check "no window and no candidates are refused" refused "without a window at least one" --window 0 --candidates 0
 check "--pad without a number is refused" refused "--pad rows: rows of a window" --pad rows
-check "--pad with too many rows is refused" refused "rows of a window, 1 to 48" --pad 49
+check "--pad with too many rows is refused" refused "rows of a window, 1 to 32" --pad 33
 check "--pad with half a tick is refused" refused "after a colon" --pad 8:
 local_pad() {
     "$SPLITINF" chat --local --model test/models/tiny --pad 8 --prompt hi >"$out" 2>"$err" </dev/null
