@@ -71,7 +71,8 @@ const struct opt engine_context_options[] = {
      "(without "
      "MS: as often as it was measured to be possible), so that sizes and times on the network do not tell which "
      "guesses "
-     "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
+     "were right. They still tell how long an answer takes and how many windows the prompt has. auto is stop-and-wait "
+     "then",
      OPT_STRING, AT(pad)},
     {"draft-log", "FILE",
      "write a line of numbers for each guess to FILE: source, depth, probability, what became of it, times; no tokens",
@@ -237,7 +238,7 @@ static int parse_pad(struct engine *en, struct err *e) {
                        en->o.pad, SESSION_PAD_ROWS);
     en->pad_rows = (int)rows;
     en->pad_ms = ms;
-    en->o.tunnel.pad_ids = session_pad_ids(en->pad_rows);
+    en->o.tunnel.pad_rows = en->pad_rows;
     return 0;
 }
 

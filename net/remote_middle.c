@@ -163,7 +163,8 @@ static void put_submit(struct remote *r, int n_commit, int n_cancel, const struc
 static void put_gathered(struct remote *r) {
     size_t room = (r->welcome.max_frame - SUBMIT_FIXED) / 4;
     while (anything_gathered(r)) {
-        size_t left = (room < WIRE_MAX_LIST ? room : WIRE_MAX_LIST) - r->o.pad_ids;
+        size_t left = room < WIRE_MAX_LIST ? room : WIRE_MAX_LIST;
+        left = left > 2 * (size_t)r->o.pad_ids ? left - r->o.pad_ids : left;
         uint32_t waiting = r->len - r->told;
         int n_commit = waiting < left ? (int)waiting : (int)left;
         left -= (size_t)n_commit;

@@ -42,6 +42,21 @@ void pad_fill(struct session *s) {
     }
 }
 
+int pad_window(struct session *s, int n, uint32_t upto) {
+    struct pad *pad = &s->spec->pad;
+    int fill = s->o.max_rows - n;
+    uint32_t room = s->o.max_ctx - upto, root = s->next_id + (uint32_t)n;
+    if (pad->rows == 0 || fill == 0 || room < (uint32_t)fill || room < 2 || pad->n_idle == SESSION_PAD_IDLE)
+        return 0;
+    for (int i = 0; i < fill; i++) {
+        s->tokens[upto + (uint32_t)i] = s->tokens[draw(pad, upto)];
+        s->nodes[n + i] =
+            (struct node){.id = root + (uint32_t)i, .parent = i ? root : s->nodes[n - 1].id, .pos = upto + (i > 0)};
+    }
+    pad->idle[pad->n_idle++] = root;
+    return fill;
+}
+
 /* ---- the clock ---- */
 
 /* Long enough for a step in which everything was accepted, which asks for most of this side. */

@@ -67,9 +67,8 @@ struct session_speculation {
     const struct iterate_opts *iterate;
     /* Privacy: decoding sends windows of pad_rows rows, no more and no less (0: as they come; at most max_rows and
      * SESSION_PAD_ROWS), one every pad_ms (0: what a step was measured to take, rounded up). auto is stop-and-wait
-     * then, for several windows in flight tell by themselves how many paid. What was lost and is computed again is not
-     * padded.
-     */
+     * then, for several windows in flight tell by themselves how many paid. Windows of session_feed are filled up to
+     * max_rows. What was lost and is computed again is not padded. */
     int pad_rows;
     double pad_ms;
     /* Is told of each guess when its fate is known; may be NULL. */
@@ -77,9 +76,10 @@ struct session_speculation {
     void *fate_ctx;
 };
 enum { SESSION_NODES = 64, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 32, SESSION_PAD_IDLE = 4 };
-/* Ids that a SUBMIT of padded decoding commits and cancels, at most. */
-static inline uint32_t session_pad_ids(int pad_rows) {
-    return (uint32_t)pad_rows + SESSION_PAD_IDLE;
+/* To what multiple lists of committed and cancelled ids have to be filled up, so that they tell nothing either: a
+ * window of decoding and one of the prompt come with as many, at most. */
+static inline uint32_t session_pad_ids(int pad_rows, int max_rows) {
+    return (uint32_t)(pad_rows + SESSION_PAD_IDLE > max_rows ? pad_rows + SESSION_PAD_IDLE : max_rows);
 }
 
 struct session_opts {

@@ -473,6 +473,10 @@ void speculation_sampled(struct session *s, const struct sample_params *p, uint3
         rounds_sampled(s->spec->rounds, p, s->n, n_generated);
 }
 
+int speculation_fill(struct session *s, int n, uint32_t upto) {
+    return s->spec && s->feeding ? pad_window(s, n, upto) : 0;
+}
+
 void speculation_hold(struct session *s, double front_ms) {
     s->spec->pad.front_ms = front_ms;
     pad_hold(s);
