@@ -60,7 +60,7 @@ struct session_speculation {
     int pad_rows;
     double pad_ms;
 };
-enum { SESSION_NODES = 64, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 48, SESSION_PAD_IDLE = 4 };
+enum { SESSION_NODES = 128, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 48, SESSION_PAD_IDLE = 4 };
 /* Ids that a SUBMIT of padded decoding commits and cancels, at most. */
 static inline uint32_t session_pad_ids(int pad_rows) {
     return (uint32_t)pad_rows + SESSION_PAD_IDLE;
