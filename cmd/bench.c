@@ -111,6 +111,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
     interrupt_setup();
     if (o->dry.dry) {
         o->dry.json = o->common.json;
+        o->dry.out = o->split.out;
         int rc = bench_dry(&o->dry, e);
         return rc != 0 && interrupt_asked() ? interrupt_status() : rc;
     }

@@ -1,8 +1,10 @@
 #include "cmd/bench/split.h"
 
+#include "cmd/bench/ablation.h"
 #include "cmd/bench/lists.h"
 #include "cmd/bench/prime.h"
 #include "cmd/bench/prompts.h"
+#include "cmd/bench/report.h"
 #include "cmd/bench/results.h"
 #include "cmd/bench/rig.h"
 #include "cmd/bench/traces.h"
@@ -429,17 +431,13 @@ static void describe(struct split *s) {
                                                 .back = en->config->n_layers - en->parts[2].lo};
 }
 
-static int print(const struct split *s, struct err *e) {
-    if (!s->o->json) {
-        bench_results_table(&s->results, stdout);
-        return 0;
-    }
-    char *text = bench_results_json(&s->results, e);
-    if (!text)
+static int report(struct split *s, struct err *e) {
+    const struct engine *en = &s->rig.en;
+    if (s->o->out &&
+        (bench_ablation(&s->results.drafts, &s->prompts, s->answers, (uint32_t)en->config->vocab, e) != 0 ||
+         bench_report_write(s->o->out, &s->results, e) != 0))
         return -1;
-    fputs(text, stdout);
-    free(text);
-    return 0;
+    return bench_results_print(&s->results, s->o->json, e);
 }
 
 static void close_split(struct split *s) {
@@ -463,16 +461,16 @@ int bench_split(const struct engine_opts *engine, const struct bench_split_opts 
     if (!s)
         return err_set(e, ERR_MEMORY, "out of memory");
     s->o = o;
-    if (parse_lists(s, engine, e) != 0 || bench_rig_open(&s->rig, engine, e) != 0 || make_prompts(s, e) != 0 ||
-        settle_context(s, e) != 0 || prime(s, e) != 0 || reserve(s, e) != 0 ||
-        bench_rig_load(&s->rig, s->n_variants, e) != 0)
+    if (parse_lists(s, engine, e) != 0 || (o->out && bench_report_prepare(o->out, e) != 0) ||
+        bench_rig_open(&s->rig, engine, e) != 0 || make_prompts(s, e) != 0 || settle_context(s, e) != 0 ||
+        prime(s, e) != 0 || reserve(s, e) != 0 || bench_rig_load(&s->rig, s->n_variants, e) != 0)
         goto out;
     describe(s);
     int rc = measure(s, e);
     if (rc != 0 && !interrupt_asked())
         goto out;
     /* Ctrl-C: what there is counts. */
-    if (s->results.rows.n && print(s, e) != 0)
+    if (s->results.rows.n && report(s, e) != 0)
         goto out;
     status = s->results.n_different ? EXIT_FAILED : rc != 0 ? interrupt_status() : EXIT_DONE;
 out:
