@@ -72,6 +72,7 @@ static const struct bench_fit *fit_of(const struct bench_results *r, const struc
 }
 
 static bool draw_throughput(struct wbuf *out, const struct bench_results *r, const char *title) {
+    static const double nearest = 5; /* ms: below, other things than distance decide */
     const struct bench_row *first[MAX_SERIES];
     struct plot_line lines[2 * MAX_SERIES];
     double x[MAX_SERIES][MAX_POINTS], y[MAX_SERIES][MAX_POINTS], gx[GRID], gy[MAX_SERIES][GRID], most = 0;
@@ -91,16 +92,17 @@ static bool draw_throughput(struct wbuf *out, const struct bench_results *r, con
     }
     for (int k = 0; k < n; k++) {
         const struct bench_fit *f = fit_of(r, first[k]);
-        if (!f)
+        if (!f || most <= nearest)
             continue;
         for (int i = 0; i < GRID; i++) {
-            gx[i] = most * i / (GRID - 1);
+            gx[i] = nearest + (most - nearest) * i / (GRID - 1);
             gy[k][i] = bench_fit_law_tok_s(f, gx[i]);
         }
         lines[n_lines++] = (struct plot_line){
             .name = names[k], .x = gx, .y = gy[k], .n = GRID, .line = true, .colour = k, .quiet = true};
     }
-    const struct plot p = {.title = title, .x_label = "round trip, ms", .y_label = "tokens per second", .log_y = true};
+    const struct plot p = {
+        .title = title, .x_label = "round trip, ms", .y_label = "tokens per second", .log_y = true, .from_0 = true};
     if (n)
         plot_lines(out, &p, lines, n_lines);
     return n > 0;
@@ -231,7 +233,8 @@ static bool draw_ngrams(struct wbuf *out, const struct bench_results *r, const c
 }
 
 static bool draw_nodes(struct wbuf *out, const struct bench_results *r, const char *title) {
-    const struct plot p = {.title = title, .x_label = "nodes of a window", .y_label = "tokens per round trip"};
+    const struct plot p = {
+        .title = title, .x_label = "nodes of a window", .y_label = "tokens per round trip", .from_0 = true};
     return !r->drafts.n && draw_drafts(out, &p, &r->rows, false, source_name, nodes_of);
 }
 

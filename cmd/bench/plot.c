@@ -178,7 +178,7 @@ static bool spans(const struct plot *p, const struct plot_line *lines, int n, st
         }
     if (!any)
         return false;
-    if (x->lo > 0 && x->lo < x->hi / 2)
+    if (p->from_0 && x->lo > 0)
         x->lo = 0;
     double room = x->hi > x->lo ? (x->hi - x->lo) / 40 : 1;
     x->lo -= room;

@@ -13,7 +13,8 @@ void plot_text(struct wbuf *out, const char *s);
 
 struct plot {
     const char *title, *x_label, *y_label;
-    bool log_y; /* all y are positive then; others are left out */
+    bool log_y;  /* all y are positive then; others are left out */
+    bool from_0; /* x starts at 0 whatever the points are */
 };
 
 struct plot_line {
