@@ -20,11 +20,13 @@ struct engine_opts {
     const char *tokenizer;     /* NULL: the model's own */
     const char *chat_template; /* a file; NULL: the model's own */
     int front, back;
-    int backend;      /* index into the choices: auto, cpu */
-    int isa;          /* engine_isa_name */
-    int threads;      /* 0: all */
-    int ctx;          /* 0: what the model was made for, at most 4096 */
-    int mode;         /* enum session_mode, through engine_mode */
+    int backend;                 /* index into the choices: auto, cpu */
+    int isa;                     /* engine_isa_name */
+    int threads;                 /* 0: all */
+    int ctx;                     /* 0: what the model was made for, at most 4096 */
+    int mode;                    /* enum session_mode, through engine_mode */
+    struct iterate_opts iterate; /* of modes jacobi and lookahead */
+    const char *pad;             /* "ROWS[:MS]"; NULL: windows are not padded */
     int chunk;        /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
     int quant;        /* enum quant */
     int middle_quant; /* 0: as quant, else 1 + enum quant */
@@ -51,7 +53,10 @@ struct engine {
     struct part parts[3]; /* front, middle, back */
     uint32_t ctx;
     int chunk;
+    int pad_rows; /* of session_speculation, from o.pad */
+    double pad_ms;
     uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
+    struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
 
     struct backend *backend;
     struct stage *stages[3];
