@@ -67,6 +67,7 @@ static const struct opt_group groups[] = {
     {"This machine alone", local_options, 0},
     {"The kernels", kernel_options, 0},
     {"Model", engine_options, offsetof(struct bench_opts, engine)},
+    {"Modes jacobi and lookahead", engine_iterate_options, offsetof(struct bench_opts, engine)},
     {"Common", common_options, offsetof(struct bench_opts, common)},
 };
 

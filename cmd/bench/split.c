@@ -113,11 +113,13 @@ static int parse_lists(struct split *s, const struct engine_opts *en, struct err
     }
     if (add_variant(s, SESSION_SEQUENTIAL, 0, e) != 0)
         return -1;
-    for (int i = 0; i < s->n_modes; i++)
-        for (int k = 0; k < s->n_nodes && s->mode[i] != SESSION_SEQUENTIAL; k++)
-            if (add_variant(s, (enum session_mode)s->mode[i], (int)s->nodes[k], e) != 0)
+    for (int i = 0; i < s->n_modes; i++) {
+        enum session_mode m = (enum session_mode)s->mode[i];
+        for (int k = 0; k < (m == SESSION_SEQUENTIAL ? 0 : bench_iterates(m) ? 1 : s->n_nodes); k++)
+            if (add_variant(s, m, bench_iterates(m) ? 0 : (int)s->nodes[k], e) != 0)
                 return -1;
-    return 0;
+    }
+    return iterate_check(&en->iterate, SESSION_MAX_NODES, e);
 }
 
 static int make_prompts(struct split *s, struct err *e) {
@@ -341,11 +343,19 @@ static int open_cell(struct split *s, const struct cell *c, struct err *e) {
     return 0;
 }
 
+/* Guesses of a window. */
+static int nodes_of(const struct split *s, const struct variant *v) {
+    const struct iterate_opts *o = &s->rig.en.o.iterate;
+    return v->mode == SESSION_JACOBI      ? iterate_nodes(ITERATE_JACOBI, o)
+           : v->mode == SESSION_LOOKAHEAD ? iterate_nodes(ITERATE_LOOKAHEAD, o)
+                                          : v->nodes;
+}
+
 static int add_row(struct split *s, const struct cell *c, int variant, int category, struct err *e) {
     struct variant *v = &s->variants[variant];
     struct bench_tally *t = &s->tallies[variant][category];
-    bool drafts = v->mode != SESSION_SEQUENTIAL;
-    struct bench_row r = bench_row_of(session_mode_name(v->mode), drafts ? "all" : NULL, v->nodes);
+    bool drafts = v->mode == SESSION_AUTO || v->mode == SESSION_STOP_AND_WAIT;
+    struct bench_row r = bench_row_of(session_mode_name(v->mode), drafts ? "all" : NULL, nodes_of(s, v));
     if (t->tokens == 0)
         return 0;
     r.rtt_ms = s->lanes[variant].path.rtt_ms;
@@ -367,12 +377,12 @@ static void add_point(struct split *s, const struct cell *c, int variant) {
     if (path->rtt_ms <= 0 || t->steps == 0)
         return;
     for (int i = 0; i < r->n_fits && !f; i++)
-        if (r->fits[i].mode == mode && r->fits[i].nodes == v->nodes && r->fits[i].codec == codec &&
+        if (r->fits[i].mode == mode && r->fits[i].nodes == nodes_of(s, v) && r->fits[i].codec == codec &&
             r->fits[i].mbit == c->mbit)
             f = &r->fits[i];
     if (!f && r->n_fits < BENCH_FITS) {
         f = &r->fits[r->n_fits++];
-        *f = (struct bench_fit){.mode = mode, .codec = codec, .nodes = v->nodes, .mbit = c->mbit};
+        *f = (struct bench_fit){.mode = mode, .codec = codec, .nodes = nodes_of(s, v), .mbit = c->mbit};
     }
     if (!f || f->n == BENCH_LIST)
         return;
