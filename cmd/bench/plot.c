@@ -107,7 +107,7 @@ struct axis {
 };
 
 static double place(const struct axis *a, double v) {
-    double t = a->log ? log(v / a->lo) / log(a->hi / a->lo) : (v - a->lo) / (a->hi - a->lo);
+    double t = a->log ? (log(v) - log(a->lo)) / (log(a->hi) - log(a->lo)) : (v - a->lo) / (a->hi - a->lo);
     return a->at_lo + t * (a->at_hi - a->at_lo);
 }
 
