@@ -273,20 +273,20 @@ static int n_cells(const struct split *s) {
 }
 
 /* As long as the answers that are still to come would take if each variant went on as it was last seen. */
-static double left_ms(const struct split *s, int prompts_done) {
+static double left_ms(const struct split *s, int turns_done) {
     double ms = 0;
     for (int i = s->cell; i < n_cells(s); i++) {
         const struct cell c = cell_at(s, i);
-        int prompts = s->prompts.n - (i == s->cell ? prompts_done : 0);
+        int turns = s->prompts.n * s->o->repeat - (i == s->cell ? turns_done : 0);
         for (int k = 0; k < s->n_variants; k++)
-            ms += prompts * s->o->tokens * (c.rtt + s->variants[k].fixed_ms) / s->variants[k].tokens_per_step;
+            ms += turns * s->o->tokens * (c.rtt + s->variants[k].fixed_ms) / s->variants[k].tokens_per_step;
     }
     return ms;
 }
 
-static void show(struct split *s, const struct cell *c, const struct variant *v, int prompt) {
-    double ms = left_ms(s, prompt);
-    int category = s->prompts.at[prompt].category;
+static void show(struct split *s, const struct cell *c, const struct variant *v, int turn) {
+    double ms = left_ms(s, turn);
+    int category = s->prompts.at[turn % s->prompts.n].category;
     char left[24];
     snprintf(left, sizeof left, ms < 90e3 ? "%.0f s" : "%.0f min", ms < 90e3 ? ms / 1e3 : ms / 60e3);
     snprintf(s->doing, sizeof s->doing, "%s at %g ms%s%s, about %s left", session_mode_name(v->mode), c->rtt,
@@ -296,12 +296,13 @@ static void show(struct split *s, const struct cell *c, const struct variant *v,
 
 /* ---- a cell ---- */
 
-static int measure_one(struct split *s, const struct cell *c, int prompt, int variant, struct err *e) {
+static int measure_one(struct split *s, const struct cell *c, int turn, int variant, struct err *e) {
+    int prompt = turn % s->prompts.n;
     const struct bench_prompt *p = &s->prompts.at[prompt];
     struct variant *v = &s->variants[variant];
     struct bench_lane *l = &s->lanes[variant];
     struct bench_tally t = {0};
-    show(s, c, v, prompt);
+    show(s, c, v, turn);
     int rc = answer(s, l, p, s->o->tokens, &t, e);
     if (rc == 0)
         rc = hold_against(s, prompt, l, variant == 0, e);
@@ -397,7 +398,7 @@ static void add_point(struct split *s, const struct cell *c, int variant) {
 
 static int measure_cell(struct split *s, const struct cell *c, struct err *e) {
     int rc = open_cell(s, c, e);
-    for (int i = 0; i < s->prompts.n && rc == 0; i++)
+    for (int i = 0; i < s->o->repeat * s->prompts.n && rc == 0; i++)
         for (int k = 0; k < s->n_variants && rc == 0; k++) /* sequential first: the others are held against it */
             rc = measure_one(s, c, i, k == 0 || s->n_variants == 1 ? k : 1 + (k - 1 + i) % (s->n_variants - 1), e);
     struct err kept = {0}; /* what was measured until it failed counts */
@@ -416,7 +417,7 @@ static int measure_cell(struct split *s, const struct cell *c, struct err *e) {
 
 static int measure(struct split *s, struct err *e) {
     int rc = 0;
-    s->all = (uint64_t)n_cells(s) * (uint64_t)s->n_variants * (uint64_t)s->prompts.n;
+    s->all = (uint64_t)n_cells(s) * (uint64_t)s->n_variants * (uint64_t)(s->prompts.n * s->o->repeat);
     progress_start(&s->progress, s->doing, "answers");
     for (s->cell = 0; s->cell < n_cells(s) && rc == 0; s->cell++) {
         const struct cell c = cell_at(s, s->cell);
