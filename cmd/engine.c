@@ -57,15 +57,6 @@ const struct opt engine_context_options[] = {
      "model "
      "itself improves. The text is the same in all. Without a cloud auto is sequential",
      OPT_CHOICE, AT(mode), .choices = mode_choices},
-    {"block", "N", "jacobi: guesses in a window", OPT_INT, AT(iterate.block), .def = "16", .min = 1,
-     .max = ITERATE_BLOCK_MAX},
-    {"ngram", "N", "lookahead: tokens of an n-gram", OPT_INT, AT(iterate.ngram), .def = "5", .min = 2,
-     .max = ITERATE_NGRAM_MAX},
-    {"window", "N",
-     "lookahead: columns of the grid in which n-grams come about; 0: the oldest ones of prompt and answer are tried",
-     OPT_INT, AT(iterate.window), .def = "7", .min = 0, .max = ITERATE_WINDOW_MAX},
-    {"candidates", "N", "lookahead: n-grams that are tried at once", OPT_INT, AT(iterate.candidates), .def = "7",
-     .min = 0, .max = ITERATE_CANDIDATES_MAX},
     {"pad", "ROWS[:MS]",
      "privacy: while an answer is made, a window of exactly so many rows goes to the cloud every MS milliseconds "
      "(without "
@@ -80,6 +71,18 @@ const struct opt engine_context_options[] = {
      OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
      .min = 0, .max = 8192},
+    {0},
+};
+const struct opt engine_iterate_options[] = {
+    {"block", "N", "jacobi: guesses in a window", OPT_INT, AT(iterate.block), .def = "16", .min = 1,
+     .max = ITERATE_BLOCK_MAX},
+    {"ngram", "N", "lookahead: tokens of an n-gram", OPT_INT, AT(iterate.ngram), .def = "5", .min = 2,
+     .max = ITERATE_NGRAM_MAX},
+    {"window", "N",
+     "lookahead: columns of the grid in which n-grams come about; 0: the oldest ones of prompt and answer are tried",
+     OPT_INT, AT(iterate.window), .def = "7", .min = 0, .max = ITERATE_WINDOW_MAX},
+    {"candidates", "N", "lookahead: n-grams that are tried at once", OPT_INT, AT(iterate.candidates), .def = "7",
+     .min = 0, .max = ITERATE_CANDIDATES_MAX},
     {0},
 };
 const struct opt engine_text_options[] = {

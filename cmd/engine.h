@@ -38,6 +38,7 @@ struct engine_opts {
 };
 extern const struct opt engine_options[];
 extern const struct opt engine_context_options[]; /* for commands that have one context of their own; the same struct */
+extern const struct opt engine_iterate_options[]; /* of modes jacobi and lookahead; the same struct */
 extern const struct opt engine_text_options[];    /* for commands that deal in text; the same struct */
 
 enum { ENGINE_MAX_STOP = 24 };

@@ -65,6 +65,7 @@ static const struct opt_group groups[] = {
     {"Cloud", tunnel_options, offsetof(struct verify_opts, engine.tunnel)},
     {"Model", engine_options, offsetof(struct verify_opts, engine)},
     {"Context", engine_context_options, offsetof(struct verify_opts, engine)},
+    {"Modes jacobi and lookahead", engine_iterate_options, offsetof(struct verify_opts, engine)},
     {"Text", engine_text_options, offsetof(struct verify_opts, engine)},
     {"Common", common_options, offsetof(struct verify_opts, common)},
 };
