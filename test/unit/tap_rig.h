@@ -22,10 +22,10 @@ enum tap_part { TAP_BEFORE, TAP_HALF, TAP_AFTER }; /* how much of the unit passe
 enum { TAP_CONNECT = -1, TAP_RECORD = -2 }; /* instead of the type of a frame: as soon as it connects; a TLS record */
 
 struct tap_point {
-    int conn; /* the how manieth connection through this relay, from 0 */
+    int conn; /* the how manieth connection through this relay, from 0, or a later one */
     bool up;  /* of what goes to the cloud; else of what comes from there */
     int type; /* of the frame (net/wire.h), or one of the above */
-    int nth;  /* of those on this connection, from 1 */
+    int nth;  /* of those on its connection, from 1 */
     enum tap_part part;
     bool (*only)(const uint8_t *payload, size_t n); /* counts frames that it says are meant; NULL: all */
 };
