@@ -31,6 +31,8 @@ struct remote_opts {
                               * pieces */
     uint32_t connect_ms;     /* one attempt: TCP, TLS and WELCOME; 0: 10 s */
     uint32_t stall_ms;       /* no byte, no PONG for so long: the link is dead; 0: 10 s */
+    uint32_t progress_ms;    /* windows are there and none is answered for so long, PONGs or not: rather another cloud,
+                              * or a new connection; 0: 5 min */
     uint32_t patience_ms;    /* recover tries for so long in all; 0: 120 s */
     /* What happens, for people; called on the caller's thread from within create, recover or collect. May be NULL. text
      * is a sentence without a newline. */
@@ -41,9 +43,9 @@ struct remote_opts {
     void *stop_ctx;
 };
 
-/* Connects and says HELLO. Refusals of a cloud are ERR_PEER with its text. Later, what a cloud that serves as agreed may
- * say (it is full, goes away, failed, somebody else goes on) is ERR_IO like a broken link, and ERR_PEER is what only one
- * that breaks the rules does. */
+/* Connects and says HELLO. Refusals of a cloud are ERR_PEER with its text. Later, what a cloud that serves as agreed
+ * may say (it is full, goes away, failed, somebody else goes on) is ERR_IO like a broken link, and ERR_PEER is what
+ * only one that breaks the rules does. */
 int remote_middle_create(struct middle **out, const struct remote_opts *o, struct err *e);
 
 struct remote_info {

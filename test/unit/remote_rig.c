@@ -122,7 +122,7 @@ uint32_t remote_rig_patience(struct remote_rig *r) {
     double t0 = clock_ms();
     remote_rig_connect(r);
     toy_converse(r->session, 0, said);
-    double ms = 15 * (clock_ms() - t0);
+    double ms = 30 * (clock_ms() - t0);
     remote_rig_disconnect(r);
     return ms < 400 ? 400 : ms < 10000 ? (uint32_t)ms : 10000;
 }

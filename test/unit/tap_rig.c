@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_CONNS = 16, MAX_PLANS = 4, BLOCK = 16384 };
+enum { MAX_CONNS = 64, MAX_PLANS = 4, BLOCK = 16384 };
 enum { CLIENT, CLOUD };
 
 struct end {

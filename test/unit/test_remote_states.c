@@ -16,7 +16,7 @@
 enum {
     PATIENCE_MS = 60000,
     SLACK_MS = 10000, /* of a loaded machine; less than what there would be without a limit */
-    WORKERS = 10,
+    WORKERS = 8,
     SAID = 4,
     MAX_CASES = 400,
 };
