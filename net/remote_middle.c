@@ -64,7 +64,6 @@ static void queue_result(struct remote *r, struct wbuf *payload) {
 
 int remote_on_frame(void *ctx, int type, struct wbuf *payload, struct err *e) {
     struct remote *r = ctx;
-    r->progress = clock_ms();
     if (type == WIRE_OPENING) {
         if (!r->awaiting)
             return err_set(e, ERR_PEER, "an OPENING came that was not asked for");
@@ -73,6 +72,7 @@ int remote_on_frame(void *ctx, int type, struct wbuf *payload, struct err *e) {
         *payload = old;
         r->awaiting = false;
         r->has_opening = true;
+        r->progress = clock_ms();
         forget_done(r);
         return 0;
     }
@@ -84,6 +84,8 @@ int remote_on_frame(void *ctx, int type, struct wbuf *payload, struct err *e) {
         return -1;
     f->got += v.n;
     f->done = v.last;
+    if (v.n > 0 || v.last)
+        r->progress = clock_ms();
     if (v.has_root) {
         memcpy(r->root, v.root, sizeof r->root);
         r->has_root = true;

@@ -124,7 +124,7 @@ uint32_t remote_rig_patience(struct remote_rig *r) {
     toy_converse(r->session, 0, said);
     double ms = 30 * (clock_ms() - t0);
     remote_rig_disconnect(r);
-    return ms < 400 ? 400 : ms < 10000 ? (uint32_t)ms : 10000;
+    return ms < 400 ? 400 : ms < 3000 ? (uint32_t)ms : 3000;
 }
 
 void remote_rig_free(struct remote_rig *r) {

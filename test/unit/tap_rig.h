@@ -46,7 +46,7 @@ uint16_t tap_port(const struct tap *t);
 void tap_plans(struct tap *t, const struct tap_plan *plans, int n);
 /* Now, to whatever is open. */
 void tap_break(struct tap *t, enum tap_fault fault, bool lasting);
-void tap_heal(struct tap *t);   /* connections from now on work */
-int tap_hits(struct tap *t);    /* plans and breaks that happened */
+void tap_heal(struct tap *t); /* connections from now on work */
+int tap_hits(struct tap *t);  /* plans and breaks that happened */
 
 #endif
