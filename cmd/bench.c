@@ -47,7 +47,8 @@ static const char *const synopsis[] = {
 
 static const struct opt_group groups[] = {
     {"The kernels", kernel_options, 0},
-    {"A model's prompt and answer speed, on this machine alone", model_options, offsetof(struct bench_opts, model)},
+    {"A model's prompt and answer speed, on this machine alone and with all weights packed at load", model_options,
+     offsetof(struct bench_opts, model)},
     {"Drafts on recorded answers", bench_dry_options, offsetof(struct bench_opts, dry)},
     {"Model", engine_options, offsetof(struct bench_opts, engine)},
     {"Context", engine_context_options, offsetof(struct bench_opts, engine)},

@@ -238,9 +238,10 @@ static int on_load(void *ctx, uint64_t done, uint64_t total) {
     struct engine *en = p->en;
     (void)total;
     progress_show(&en->loading, p->before + done, en->to_load);
-    if (p->before + done == en->to_load)
-        progress_end(&en->loading, en->to_load);
-    return interrupt_asked();
+    bool whole = p->before + done == en->to_load, stop = interrupt_asked();
+    if (whole || stop)
+        progress_end(&en->loading, whole ? en->to_load : 0);
+    return stop;
 }
 
 static int load_stages(struct engine *en, const struct memory_plan *plan, struct err *e) {

@@ -8,8 +8,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* Against threads of a pass, which have 0: about a tenth of a processor that both want, all of one that is idle. */
-enum { NICE = 10 };
+/* Against threads of a pass, which have 0: a third of a processor that both want, all of one that is idle. Less would
+ * keep products slow for longer than it keeps passes undisturbed. */
+enum { NICE = 3 };
 
 struct settle {
     struct settle_gate *gate;
