@@ -26,8 +26,7 @@ struct cpu {
     const struct cpu_isa *isa;
     void *scratch; /* grown by cpu_reserve, used inside the calls below */
     size_t scratch_bytes;
-    uint8_t
-        *panels; /* [threads][panel_bytes], grown by packed_raw: where panels of raw matrices are made for a product */
+    uint8_t *panels; /* [threads][panel_bytes], grown by packed_raw: panels of raw matrices, made for one product */
     size_t panel_bytes;
 };
 
@@ -58,8 +57,8 @@ size_t packed_size(enum dtype t, int rows, int cols, enum quant quant, enum dtyp
 /* Packs t with all threads of c, reading each row once. quant re-encodes matrices whose cols are a multiple of 32;
  * others keep their type. On error p is empty. */
 int packed_load(struct packed *p, struct cpu *c, const struct tensor *t, enum quant quant, struct err *e);
-/* Takes t as it lies, reading nothing; t's bytes must stay until p is freed. Not
- * while a product of c runs. On error p is empty. */
+/* Takes t as it lies, reading nothing; t's bytes must stay until p is freed. Not while a product of c runs. On error p
+ * is empty. */
 int packed_raw(struct packed *p, struct cpu *c, const struct tensor *t, struct err *e);
 /* Whether packed_raw is worth it: t lies in memory and packing it with quant only moves bytes. */
 bool packed_may_be_raw(const struct tensor *t, enum quant quant);

@@ -147,10 +147,8 @@ void stage_free(struct stage *base) {
     if (!s)
         return;
     settle_stop(s->settle);
-    if (s->raw.n) { /* no hints about a file that may be closed next */
-        readahead_stop(s->backend->ahead);
-        s->backend->ahead = NULL;
-    }
+    readahead_stop(s->backend->ahead); /* no hints about a file that may be closed next */
+    s->backend->ahead = NULL;
     free(s->raw.p);
     free(s->raw.used);
     for (int i = 0; s->layers && i < s->base.part.hi - s->base.part.lo; i++)
