@@ -29,7 +29,9 @@ static const struct opt kernel_options[] = {
     {0},
 };
 static const struct opt local_options[] = {
-    {"local", NULL, "how fast the model reads a prompt and writes an answer of --tokens on this machine alone",
+    {"local", NULL,
+     "how fast the model, all its weights packed, reads a prompt and writes an answer of --tokens on this machine "
+     "alone",
      OPT_FLAG, AT(local)},
     {"prefill", "N", "tokens of the prompt", OPT_INT, AT(alone.prefill), .def = "512", .min = 1, .max = 1 << 20},
     {"repeat", "N",

@@ -283,33 +283,35 @@ static int check_memory(const struct engine *en, const struct memory_plan *p, st
     return 0;
 }
 
-/* One progress over three loads. */
-struct load_progress {
-    struct progress shown;
-    uint64_t before, all; /* bytes of the parts that are loaded; of all parts */
-};
-
+/* One progress over three loads, and over the first pass. */
 static int on_load(void *ctx, uint64_t done, uint64_t total) {
-    struct load_progress *p = ctx;
+    struct engine_part *p = ctx;
+    struct engine *en = p->en;
     (void)total;
-    progress_show(&p->shown, p->before + done, p->all);
-    return interrupt_asked();
+    progress_show(&en->loading, p->before + done, en->to_load);
+    bool whole = p->before + done == en->to_load, stop = interrupt_asked();
+    if (whole || stop)
+        progress_end(&en->loading, whole ? en->to_load : 0);
+    return stop;
 }
 
 static int load_stages(struct engine *en, const struct memory_plan *plan, struct err *e) {
-    struct load_progress p = {.all = plan->file[0] + plan->file[1] + plan->file[2]};
-    struct load_opts lo = {.max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
-    int rc = 0;
-    progress_start(&p.shown, "loading weights", NULL);
-    for (int i = 0; i < 3 && rc == 0; i++) {
+    struct load_opts lo = {.max_rows = en->chunk, .lazy = !en->settled, .progress = on_load};
+    en->to_load = plan->file[0] + plan->file[1] + plan->file[2];
+    progress_start(&en->loading, "loading weights", NULL);
+    uint64_t before = 0;
+    for (int i = 0; i < 3; before += plan->file[i++]) {
         if (i == 1 && en->tunnel)
             continue;
+        en->loads[i] = (struct engine_part){en, before};
         lo.quant = engine_quant(en, i);
-        rc = en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e);
-        p.before += plan->file[i];
+        lo.progress_ctx = &en->loads[i];
+        if (en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e) != 0) {
+            progress_end(&en->loading, 0);
+            return -1;
+        }
     }
-    progress_end(&p.shown, rc == 0 ? p.all : 0);
-    return rc;
+    return 0;
 }
 
 /* The middle layers: a tunnel to those of a cloud. */

@@ -7,6 +7,7 @@
 #define CMD_ENGINE_H
 
 #include "cmd/options.h"
+#include "cmd/term.h"
 #include "cmd/tunnel.h"
 #include "core/decode/session.h"
 #include "core/model/backend.h"
@@ -59,6 +60,15 @@ struct engine {
     double pad_ms;
     uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
     struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
+    bool settled; /* weights are packed while loading, not behind the first token; set as beside, by who measures */
+
+    /* What was loaded of the three parts; the first pass goes on with it, so the struct stays where it is. */
+    struct progress loading;
+    struct engine_part {
+        struct engine *en;
+        uint64_t before; /* bytes of the parts in front of it */
+    } loads[3];
+    uint64_t to_load; /* bytes */
 
     struct backend *backend;
     struct stage *stages[3];
