@@ -57,15 +57,6 @@ const struct opt engine_context_options[] = {
      "model "
      "itself improves. The text is the same in all. Without a cloud auto is sequential",
      OPT_CHOICE, AT(mode), .choices = mode_choices},
-    {"block", "N", "jacobi: guesses in a window", OPT_INT, AT(iterate.block), .def = "16", .min = 1,
-     .max = ITERATE_BLOCK_MAX},
-    {"ngram", "N", "lookahead: tokens of an n-gram", OPT_INT, AT(iterate.ngram), .def = "5", .min = 2,
-     .max = ITERATE_NGRAM_MAX},
-    {"window", "N",
-     "lookahead: columns of the grid in which n-grams come about; 0: the oldest ones of prompt and answer are tried",
-     OPT_INT, AT(iterate.window), .def = "7", .min = 0, .max = ITERATE_WINDOW_MAX},
-    {"candidates", "N", "lookahead: n-grams that are tried at once", OPT_INT, AT(iterate.candidates), .def = "7",
-     .min = 0, .max = ITERATE_CANDIDATES_MAX},
     {"pad", "ROWS[:MS]",
      "privacy: while an answer is made, a window of exactly so many rows goes to the cloud every MS milliseconds "
      "(without "
@@ -81,6 +72,18 @@ const struct opt engine_context_options[] = {
      OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
      .min = 0, .max = 8192},
+    {0},
+};
+const struct opt engine_iterate_options[] = {
+    {"block", "N", "jacobi: guesses in a window", OPT_INT, AT(iterate.block), .def = "16", .min = 1,
+     .max = ITERATE_BLOCK_MAX},
+    {"ngram", "N", "lookahead: tokens of an n-gram", OPT_INT, AT(iterate.ngram), .def = "5", .min = 2,
+     .max = ITERATE_NGRAM_MAX},
+    {"window", "N",
+     "lookahead: columns of the grid in which n-grams come about; 0: the oldest ones of prompt and answer are tried",
+     OPT_INT, AT(iterate.window), .def = "7", .min = 0, .max = ITERATE_WINDOW_MAX},
+    {"candidates", "N", "lookahead: n-grams that are tried at once", OPT_INT, AT(iterate.candidates), .def = "7",
+     .min = 0, .max = ITERATE_CANDIDATES_MAX},
     {0},
 };
 const struct opt engine_text_options[] = {
@@ -281,33 +284,35 @@ static int check_memory(const struct engine *en, const struct memory_plan *p, st
     return 0;
 }
 
-/* One progress over three loads. */
-struct load_progress {
-    struct progress shown;
-    uint64_t before, all; /* bytes of the parts that are loaded; of all parts */
-};
-
+/* One progress over three loads, and over the first pass. */
 static int on_load(void *ctx, uint64_t done, uint64_t total) {
-    struct load_progress *p = ctx;
+    struct engine_part *p = ctx;
+    struct engine *en = p->en;
     (void)total;
-    progress_show(&p->shown, p->before + done, p->all);
-    return interrupt_asked();
+    progress_show(&en->loading, p->before + done, en->to_load);
+    bool whole = p->before + done == en->to_load, stop = interrupt_asked();
+    if (whole || stop)
+        progress_end(&en->loading, whole ? en->to_load : 0);
+    return stop;
 }
 
 static int load_stages(struct engine *en, const struct memory_plan *plan, struct err *e) {
-    struct load_progress p = {.all = plan->file[0] + plan->file[1] + plan->file[2]};
-    struct load_opts lo = {.max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
-    int rc = 0;
-    progress_start(&p.shown, "loading weights", NULL);
-    for (int i = 0; i < 3 && rc == 0; i++) {
+    struct load_opts lo = {.max_rows = en->chunk, .lazy = !en->settled, .progress = on_load};
+    en->to_load = plan->file[0] + plan->file[1] + plan->file[2];
+    progress_start(&en->loading, "loading weights", NULL);
+    uint64_t before = 0;
+    for (int i = 0; i < 3; before += plan->file[i++]) {
         if (i == 1 && en->tunnel)
             continue;
+        en->loads[i] = (struct engine_part){en, before};
         lo.quant = engine_quant(en, i);
-        rc = en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e);
-        p.before += plan->file[i];
+        lo.progress_ctx = &en->loads[i];
+        if (en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e) != 0) {
+            progress_end(&en->loading, 0);
+            return -1;
+        }
     }
-    progress_end(&p.shown, rc == 0 ? p.all : 0);
-    return rc;
+    return 0;
 }
 
 /* The middle layers: a tunnel to those of a cloud. */
@@ -342,6 +347,8 @@ int engine_load(struct engine *en, struct err *e) {
     int windows = remote ? engine_cloud_windows(en) : LOCAL_WINDOWS;
     uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
+    bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
+    const struct iterate_opts *iterate = iterates ? &en->o.iterate : NULL;
     en->codec = tunnel_codec(&en->o.tunnel);
     if (!remote && en->pad_rows > 0)
         return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
@@ -352,7 +359,10 @@ int engine_load(struct engine *en, struct err *e) {
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx, .store = en->store};
     /* The store itself is a mapped file, which the kernel can take back. */
     plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
-                    (remote ? session_speculation_bytes(en->config->hidden, en->config->vocab, 0) : 0) + en->beside;
+                    (remote || iterates ? session_speculation_bytes(en->config->hidden, en->config->vocab,
+                                                                    &(struct session_speculation){.iterate = iterate})
+                                        : 0) +
+                    en->beside;
     if (check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
@@ -361,7 +371,6 @@ int engine_load(struct engine *en, struct err *e) {
         (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0))
         return -1;
     const struct session_drafter drafter = session_drafter_of(en->drafter);
-    bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = en->middle,
@@ -371,7 +380,7 @@ int engine_load(struct engine *en, struct err *e) {
                                     .prefill_windows = windows,
                                     .speculation = {.mode = engine_mode(en),
                                                     .drafter = &drafter,
-                                                    .iterate = iterates ? &en->o.iterate : NULL,
+                                                    .iterate = iterate,
                                                     .pad_rows = en->pad_rows,
                                                     .pad_ms = en->pad_ms,
                                                     .fate = en->draft_log ? draft_log_guess : NULL,
