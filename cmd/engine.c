@@ -284,6 +284,14 @@ static int make_middle(struct engine *en, enum dtype kv, uint32_t live, struct e
     return local_middle_create(&en->middle, en->stages[1], kv, en->ctx, live, en->chunk, boundary, &en->codec, e);
 }
 
+/* *bytes: what it will take. */
+static int open_guesser(struct engine *en, enum dtype kv, uint64_t *bytes, struct err *e) {
+    const struct guesser_opts o = {
+        .path = en->o.draft, .tok = en->tok, .vocab = (uint32_t)en->config->vocab, .ctx = en->ctx, .kv = kv};
+    *bytes = 0;
+    return en->o.draft ? guesser_open(&en->guesser, &o, e) || guesser_bytes(en->guesser, bytes, e) ? -1 : 0 : 0;
+}
+
 int engine_load(struct engine *en, struct err *e) {
     struct memory_plan plan;
     const struct part middle = en->parts[1];
@@ -298,15 +306,22 @@ int engine_load(struct engine *en, struct err *e) {
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
         return -1;
-    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx, .store = en->store};
+    uint64_t guesser_takes;
+    if (open_guesser(en, kv, &guesser_takes, e) != 0)
+        return -1;
+    const struct draft_model source = en->guesser ? guesser_source(en->guesser) : (struct draft_model){0};
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab,
+                                    .max_ctx = en->ctx,
+                                    .store = en->store,
+                                    .model = en->guesser ? &source : NULL};
     /* The store itself is a mapped file, which the kernel can take back. */
-    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
+    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) + guesser_takes +
                     (remote ? session_speculation_bytes(en->config->hidden, en->config->vocab, 0) : 0) + en->beside;
     if (check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
-    if (drafter_create(&en->drafter, &dr, e) != 0)
+    if ((en->guesser && guesser_load(en->guesser, en->backend, e) != 0) || drafter_create(&en->drafter, &dr, e) != 0)
         return -1;
     const struct session_drafter drafter = session_drafter_of(en->drafter);
     const struct session_opts so = {.front = en->stages[0],
@@ -329,6 +344,7 @@ int engine_load(struct engine *en, struct err *e) {
 void engine_close(struct engine *en) {
     session_free(en->session);
     drafter_free(en->drafter);
+    guesser_free(en->guesser);
     if (en->tunnel)
         tunnel_close(en->tunnel);
     else if (en->middle)
