@@ -5,6 +5,7 @@
 #include "cmd/memory.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
+#include "core/base/file.h"
 #include "core/base/wipe.h"
 #include "core/decode/small_model.h"
 #include "core/draft/effort.h"
@@ -42,6 +43,10 @@ int guesser_open(struct guesser **out, const struct guesser_opts *o, struct err 
         goto fail;
     const struct model_config *c = weights_config(g->weights);
     const struct gguf *file = weights_gguf(g->weights);
+    if (!file && !file_is_dir(o->path)) {
+        err_set(e, ERR_USAGE, "--draft %s has no tokenizer: a directory or a .gguf file with one is needed", o->path);
+        goto fail;
+    }
     if (file ? tokenizer_from_gguf(&g->tok, file, e) : tokenizer_open(&g->tok, o->path, e))
         goto fail;
     if (tokenizer_n(g->tok) > (uint32_t)c->vocab) {
