@@ -27,8 +27,8 @@ enum { MAX_TEMPLATE_FILE = 1 << 20 };
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
 const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", "neon", NULL};
 static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
-static const char *const middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
-static const char *const mode_choices[] = {"auto", "sequential", "stop-and-wait", NULL};
+const char *const engine_middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
+static const char *const mode_choices[] = {"auto", "sequential", "stop-and-wait", "jacobi", "lookahead", NULL};
 static const char *const kv_choices[] = {"f16", "f32", NULL};
 
 #define AT(field) .offset = offsetof(struct engine_opts, field)
@@ -52,10 +52,28 @@ const struct opt engine_context_options[] = {
      .min = 0, .max = CONFIG_MAX_CTX},
     {"mode", "HOW",
      "auto: guess the next tokens while the cloud is away, to hide the round trip; sequential: one token, one round "
-     "trip; the text is the same. Without a cloud auto is sequential",
+     "trip; stop-and-wait: a window of guesses with each token; jacobi, lookahead: the same with guesses that the "
+     "model "
+     "itself improves. The text is the same in all. Without a cloud auto is sequential",
      OPT_CHOICE, AT(mode), .choices = mode_choices},
+    {"block", "N", "jacobi: guesses in a window", OPT_INT, AT(iterate.block), .def = "16", .min = 1,
+     .max = ITERATE_BLOCK_MAX},
+    {"ngram", "N", "lookahead: tokens of an n-gram", OPT_INT, AT(iterate.ngram), .def = "5", .min = 2,
+     .max = ITERATE_NGRAM_MAX},
+    {"window", "N",
+     "lookahead: columns of the grid in which n-grams come about; 0: the oldest ones of prompt and answer are tried",
+     OPT_INT, AT(iterate.window), .def = "7", .min = 0, .max = ITERATE_WINDOW_MAX},
+    {"candidates", "N", "lookahead: n-grams that are tried at once", OPT_INT, AT(iterate.candidates), .def = "7",
+     .min = 0, .max = ITERATE_CANDIDATES_MAX},
+    {"pad", "ROWS[:MS]",
+     "privacy: while an answer is made, a window of exactly so many rows goes to the cloud every MS milliseconds "
+     "(without "
+     "MS: as often as it was measured to be possible), so that sizes and times on the network do not tell which "
+     "guesses "
+     "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
+     OPT_STRING, AT(pad)},
     {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
-     OPT_CHOICE, AT(middle_quant), .choices = middle_quant_choices},
+     OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
      .min = 0, .max = 8192},
     {0},
@@ -78,7 +96,8 @@ int engine_cloud_windows(const struct engine *en) {
 }
 
 enum session_mode engine_mode(const struct engine *en) {
-    static const enum session_mode modes[] = {SESSION_AUTO, SESSION_SEQUENTIAL, SESSION_STOP_AND_WAIT};
+    static const enum session_mode modes[] = {SESSION_AUTO, SESSION_SEQUENTIAL, SESSION_STOP_AND_WAIT, SESSION_JACOBI,
+                                              SESSION_LOOKAHEAD};
     return en->o.mode == 0 && !tunnel_wanted(&en->o.tunnel) ? SESSION_SEQUENTIAL : modes[en->o.mode];
 }
 
@@ -196,11 +215,36 @@ static int settle_shape(struct engine *en, struct err *e) {
     return 0;
 }
 
+/* "16" or "16:100". */
+static int parse_pad(struct engine *en, struct err *e) {
+    char *end = NULL;
+    if (!en->o.pad)
+        return 0;
+    long rows = strtol(en->o.pad, &end, 10);
+    double ms = 0;
+    bool ok = end != en->o.pad && rows >= 1 && rows <= SESSION_PAD_ROWS;
+    if (ok && *end == ':') {
+        const char *at = end + 1;
+        ms = strtod(at, &end);
+        ok = end != at && ms >= 1 && ms <= 60000;
+    }
+    if (!ok || *end != '\0')
+        return err_set(e, ERR_USAGE, "--pad %s: rows of a window, 1 to %d, and after a colon 1 to 60000 milliseconds",
+                       en->o.pad, SESSION_PAD_ROWS);
+    en->pad_rows = (int)rows;
+    en->pad_ms = ms;
+    en->o.tunnel.pad_ids = session_pad_ids(en->pad_rows);
+    return 0;
+}
+
 int engine_open(struct engine *en, const struct engine_opts *o, struct err *e) {
     *en = (struct engine){.o = *o};
     if (!o->model)
         return err_set(e, ERR_USAGE, "--model is needed: a Hugging Face directory or a .gguf file");
-    if (weights_open(&en->weights, o->model, e) != 0)
+    /* Commands without a context of their own do not have these options. */
+    if (o->iterate.block > 0 && iterate_check(&o->iterate, SESSION_MAX_NODES, e) != 0)
+        return -1;
+    if (parse_pad(en, e) != 0 || weights_open(&en->weights, o->model, e) != 0)
         return -1;
     en->config = weights_config(en->weights);
     return settle_shape(en, e);
@@ -324,6 +368,7 @@ int engine_load(struct engine *en, struct err *e) {
     if ((en->guesser && guesser_load(en->guesser, en->backend, e) != 0) || drafter_create(&en->drafter, &dr, e) != 0)
         return -1;
     const struct session_drafter drafter = session_drafter_of(en->drafter);
+    bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = en->middle,
@@ -331,7 +376,11 @@ int engine_load(struct engine *en, struct err *e) {
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = windows,
-                                    .speculation = {.mode = engine_mode(en), .drafter = &drafter}};
+                                    .speculation = {.mode = engine_mode(en),
+                                                    .drafter = &drafter,
+                                                    .iterate = iterates ? &en->o.iterate : NULL,
+                                                    .pad_rows = remote ? en->pad_rows : 0,
+                                                    .pad_ms = en->pad_ms}};
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;

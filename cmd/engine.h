@@ -21,11 +21,13 @@ struct engine_opts {
     const char *tokenizer;     /* NULL: the model's own */
     const char *chat_template; /* a file; NULL: the model's own */
     int front, back;
-    int backend;      /* index into the choices: auto, cpu */
-    int isa;          /* engine_isa_name */
-    int threads;      /* 0: all */
-    int ctx;          /* 0: what the model was made for, at most 4096 */
-    int mode;         /* enum session_mode, through engine_mode */
+    int backend;                 /* index into the choices: auto, cpu */
+    int isa;                     /* engine_isa_name */
+    int threads;                 /* 0: all */
+    int ctx;                     /* 0: what the model was made for, at most 4096 */
+    int mode;                    /* enum session_mode, through engine_mode */
+    struct iterate_opts iterate; /* of modes jacobi and lookahead */
+    const char *pad;             /* "ROWS[:MS]"; NULL: windows are not padded */
     int chunk;        /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
     int quant;        /* enum quant */
     int middle_quant; /* 0: as quant, else 1 + enum quant */
@@ -53,6 +55,8 @@ struct engine {
     struct part parts[3]; /* front, middle, back */
     uint32_t ctx;
     int chunk;
+    int pad_rows; /* of session_speculation, from o.pad */
+    double pad_ms;
     uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
     struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
 
@@ -96,5 +100,6 @@ const char *engine_backend_name(const struct engine *en);
 /* What backend_cpu_create takes for a choice of --isa: NULL for auto. */
 const char *engine_isa_name(int choice);
 extern const char *const engine_isa_choices[];
+extern const char *const engine_middle_quant_choices[];
 
 #endif

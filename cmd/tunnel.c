@@ -131,6 +131,7 @@ static int connect_clouds(struct tunnel *t, const struct tunnel_opts *o, struct 
                              .clouds = clouds,
                              .n_clouds = n,
                              .hello = *hello,
+                             .pad_ids = o->pad_ids,
                              .max_rows = max_rows,
                              .patience_ms = o->patience ? (uint32_t)o->patience * 1000 : 1,
                              .event = on_event,

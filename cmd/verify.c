@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PROMPTS = 64, MAX_PROMPT_FILE = 16 << 20, AUDIT_ROWS = 48, RANDOM_PROMPT = 24 };
+enum { MAX_PROMPTS = 64, MAX_PROMPT_FILE = 16 << 20, AUDIT_ROWS = 48, RANDOM_PROMPT = 24, SESSIONS = 4 };
 
 /* Prose, a list, code, other scripts, rare bytes: what tokenizers cut differently. */
 static const char *const builtin[] = {
@@ -189,8 +189,8 @@ static int make_prompts(struct verify *v, struct err *e) {
 static int open_tunnel(struct verify *v, struct tunnel **t, const struct wire_hello *hello, struct err *e) {
     const struct engine *en = &v->en;
     if (!v->loop)
-        return tunnel_open(t, &v->o->engine.tunnel, v->o->common.home, hello, (uint32_t)en->chunk, e);
-    return tunnel_open_to(t, &v->o->engine.tunnel, loopback_address(v->loop), loopback_pin(v->loop),
+        return tunnel_open(t, &v->en.o.tunnel, v->o->common.home, hello, (uint32_t)en->chunk, e);
+    return tunnel_open_to(t, &v->en.o.tunnel, loopback_address(v->loop), loopback_pin(v->loop),
                           loopback_client(v->loop), hello, (uint32_t)en->chunk, e);
 }
 
@@ -224,7 +224,7 @@ static int count_memory(struct verify *v, struct err *e) {
         return 0;
     if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
         return -1;
-    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle);
+    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle, SESSIONS);
     return 0;
 }
 
@@ -241,7 +241,7 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     en->o.tunnel = tunnel;
     if (rc != 0)
         return -1;
-    if (!tunnel_wanted(&tunnel) && loopback_start(&v->loop, en, &v->middle, e) != 0)
+    if (!tunnel_wanted(&tunnel) && loopback_start(&v->loop, en, &v->middle, SESSIONS, e) != 0)
         return -1;
     if (make_hello(v, hello, e) != 0)
         return -1;
@@ -259,7 +259,11 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = engine_cloud_windows(en),
-                                    .speculation = {.mode = SESSION_SEQUENTIAL, .drafter = &drafter}};
+                                    .speculation = {.mode = SESSION_SEQUENTIAL,
+                                                    .drafter = &drafter,
+                                                    .iterate = &en->o.iterate,
+                                                    .pad_rows = en->pad_rows,
+                                                    .pad_ms = en->pad_ms}};
     return session_create(&v->split, &so, e);
 }
 
@@ -479,6 +483,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
         bad = true;
         if (caught.kind != ERR_PEER) {
             *e = caught;
+            err_wrap(e, "the audit could not be finished");
             goto out;
         }
     }

@@ -96,6 +96,10 @@ const char *dial_address(const struct dial *d, int i) {
     return d->targets[i].address;
 }
 
+void dial_forget(struct dial *d, int i) {
+    wipe(d->targets[i].token, sizeof d->targets[i].token);
+}
+
 /* ---- pins ---- */
 
 /* Finds out which pin the cloud has to show, before anything is sent to it. */

@@ -30,4 +30,7 @@ const char *dial_address(const struct dial *d, int i);
 enum dial_verdict dial_try(struct dial *d, int i, const struct address_wait *w, struct channel **out,
                            struct wire_welcome *m, struct err *e);
 
+/* The session on cloud i is not asked for again. */
+void dial_forget(struct dial *d, int i);
+
 #endif

@@ -17,6 +17,7 @@ enum {
     KEEP_MS = 15000,
     FIRST_PAUSE_MS = 100,
     LAST_PAUSE_MS = 2000,
+    PAD_MOST = 128,
     MAX_FAULTS = 2, /* breaches of the protocol without a result between them: after that it is no accident */
 };
 
@@ -39,6 +40,12 @@ __attribute__((format(printf, 3, 4))) static void tell(struct remote *r, enum re
         r->o.event(r->o.event_ctx, what, text);
 }
 
+/* Said by an honest cloud that cannot go on now: no more to be held against it than a link that breaks. */
+static bool is_trouble(int code) {
+    return code == WIRE_E_FULL || code == WIRE_E_DRAINING || code == WIRE_E_TAKEN_OVER || code == WIRE_E_FAILED ||
+           code == WIRE_E_IDLE;
+}
+
 int remote_lost(struct remote *r, struct err *e) {
     const char *address = dial_address(r->dial, r->cloud);
     if (!r->lost) {
@@ -49,7 +56,7 @@ int remote_lost(struct remote *r, struct err *e) {
         r->faults += r->why.kind == ERR_PEER && (r->code == 0 || r->code == WIRE_E_PROTOCOL);
     }
     if (r->code != 0)
-        return err_set(e, r->why.kind, "the cloud %s says: %s", address, r->why.msg);
+        return err_set(e, is_trouble(r->code) ? ERR_IO : r->why.kind, "the cloud %s says: %s", address, r->why.msg);
     return err_set(e, r->why.kind, "the connection to the cloud %s is lost: %s", address, r->why.msg);
 }
 
@@ -133,6 +140,8 @@ int remote_middle_create(struct middle **out, const struct remote_opts *o, struc
     *out = NULL;
     if (o->hello.ctx < 1 || o->hello.live < 1 || o->hello.live > INT32_MAX / 2)
         return err_set(e, ERR_USAGE, "a session of %u positions and %u nodes in flight", o->hello.ctx, o->hello.live);
+    if (o->pad_ids > PAD_MOST)
+        return err_set(e, ERR_USAGE, "lists padded to multiples of %u ids; at most %d", o->pad_ids, PAD_MOST);
     struct remote *r = calloc(1, sizeof *r);
     if (!r)
         return err_set(e, ERR_MEMORY, "out of memory");
@@ -292,10 +301,12 @@ int remote_recover(struct middle *m, const uint32_t *ids, uint32_t n, uint32_t *
     tell(r, REMOTE_LOST, "the connection to the cloud %s was lost (%s); trying again", dial_address(r->dial, before),
          r->why.msg);
     close_channel(r, false);
+    if (r->code == WIRE_E_TAKEN_OVER) /* that session is somebody else's now */
+        dial_forget(r->dial, r->cloud);
     int rc = search(r, hopeless, e);
     free(hopeless);
     if (rc != 0) {
-        r->faults = 0; /* whoever asks again means it */
+        r->faults = r->code = 0; /* whoever asks again means it */
         return -1;
     }
     r->info.lost_ms += clock_ms() - r->lost_at;

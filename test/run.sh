@@ -74,10 +74,13 @@ sanitizers() {
 summary() {
     passed=$((passed + n_passed))
     skipped=$((skipped + n_skipped))
-    printf '%-32s %4d passed, %d failed, %d skipped\n' "$1" $n_passed $n_failed $n_skipped
+    now=$(date +%s)
+    printf '%-32s %4d passed, %d failed, %d skipped (%d s)\n' "$1" $n_passed $n_failed $n_skipped $((now - since))
+    since=$now
     n_passed=0 n_failed=0 n_skipped=0
 }
 n_passed=0 n_failed=0 n_skipped=0
+since=$(date +%s)
 
 wanted() { case $1 in *"$filter"*) return 0 ;; *) return 1 ;; esac }
 

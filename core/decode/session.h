@@ -13,6 +13,7 @@
 #include "core/base/err.h"
 #include "core/decode/sample.h"
 #include "core/draft/draft.h"
+#include "core/draft/iterate.h"
 #include "core/model/backend.h"
 #include "core/model/middle.h"
 
@@ -26,6 +27,8 @@ enum session_mode {
     SESSION_SEQUENTIAL,    /* one token, one round trip */
     SESSION_STOP_AND_WAIT, /* a tree of guesses goes with each token, and nothing more until it is back */
     SESSION_AUTO,          /* guesses go out as they pay, below those in flight too; none where they do not */
+    SESSION_JACOBI,        /* stop and wait with guesses that the target itself makes better (core/draft/iterate.h): */
+    SESSION_LOOKAHEAD,     /* a block, or a grid and n-grams */
     N_SESSION_MODES
 };
 const char *session_mode_name(enum session_mode m);
@@ -44,10 +47,24 @@ struct session_drafter session_drafter_of(struct drafter *d); /* borrows d */
 
 struct session_speculation {
     enum session_mode mode;
-    const struct session_drafter *drafter; /* copied; NULL: sequential whatever the mode */
+    const struct session_drafter *drafter; /* copied; NULL: stop-and-wait and auto are sequential */
     int max_nodes;                         /* in flight; 0: SESSION_NODES; at most SESSION_MAX_NODES */
+    /* Of jacobi and lookahead, both of which are ready then; NULL: the usual settings when the session is made in one
+     * of these modes, and otherwise they are sequential. */
+    const struct iterate_opts *iterate;
+    /* Privacy: decoding sends windows of pad_rows rows, no more and no less (0: as they come; at most max_rows and
+     * SESSION_PAD_ROWS), one every pad_ms (0: what a step was measured to take, rounded up). auto is stop-and-wait
+     * then, for several windows in flight tell by themselves how many paid. What was lost and is computed again is not
+     * padded.
+     */
+    int pad_rows;
+    double pad_ms;
 };
-enum { SESSION_NODES = 64, SESSION_MAX_NODES = 192 };
+enum { SESSION_NODES = 64, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 48, SESSION_PAD_IDLE = 4 };
+/* Ids that a SUBMIT of padded decoding commits and cancels, at most. */
+static inline uint32_t session_pad_ids(int pad_rows) {
+    return (uint32_t)pad_rows + SESSION_PAD_IDLE;
+}
 
 struct session_opts {
     struct stage *front;   /* embed + [0, front) */
@@ -85,6 +102,7 @@ struct session_stats {
     uint64_t hits, late; /* tokens that were in the tree; of them, those whose result had to be waited for */
     uint64_t nodes_sent, nodes_cancelled; /* guesses; the others were hits, or wait */
     uint64_t windows;                     /* with guesses */
+    uint64_t ticks_idle, ticks_missed;    /* padded: windows for the clock alone; ticks at which none could be sent */
     double draft_ms;
 };
 
@@ -116,7 +134,7 @@ int session_try_tree(struct session *s, const uint32_t *tokens, const int *paren
 const float *session_logits(const struct session *s); /* [vocab], of the last token; NULL before the first feed */
 const uint32_t *session_tokens(const struct session *s, uint32_t *n); /* borrowed */
 uint32_t session_max_ctx(const struct session *s);
-/* From the next token on. Without a drafter every mode is sequential. */
+/* From the next token on. A mode that the session was not made for is sequential. */
 void session_set_mode(struct session *s, enum session_mode m);
 void session_reset(struct session *s); /* never waits: a middle that cannot be told now is told before the next pass */
 const struct session_stats *session_stats(const struct session *s);

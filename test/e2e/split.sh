@@ -73,9 +73,14 @@ audit_small() {
     serve w --model $model --listen 127.0.0.1:0 --max-rows 4 &&
         "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$w_at" --pin "$w_pin" $small >"$out" 2>"$err" &&
         has "$out" "audit   4 positions" "every bit" "audit   layer"
+    rc=$?
+    stop "$w_process"
+    return $rc
 }
 check "an audit of a cloud that takes small windows only" audit_small
-audit_stopped() {
+# audit_ends SIGNAL WHOM: in the midst of an audit over a slow link WHOM (client or cloud) gets it; sets $status.
+audit_ends() {
+    serve w --model $model --listen 127.0.0.1:0 --max-rows 4 || return 1
     sessions=$(grep -c "session event=created" "$SCRATCH/w.err")
     # shellcheck disable=SC2086
     "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$w_at" --pin "$w_pin" $small --link-rtt 400 --json \
@@ -88,12 +93,20 @@ audit_stopped() {
         sleep 0.05
     done
     sleep 0.3
-    kill -INT $client
+    if [ "$2" = client ]; then kill "-$1" $client; else kill "-$1" "$w_process"; fi
     wait $client
     status=$?
     stop "$w_process"
-    [ $status = 130 ] && [ ! -s "$out" ] || { echo "status $status" >&2; cat "$out" "$err" >&2; return 1; }
 }
+audit_stopped() {
+    audit_ends INT client && [ $status = 130 ] && [ ! -s "$out" ] || { echo "status $status" >&2; cat "$out" "$err" >&2; return 1; }
+}
+audit_unfinished() { # SIGNAL
+    audit_ends "$1" cloud && [ $status = 1 ] && [ ! -s "$out" ] && has "$err" "the audit could not be finished" &&
+        ! grep -q "do not use" "$err" || { echo "status $status" >&2; cat "$out" "$err" >&2; return 1; }
+}
+check "a cloud killed in an audit is not accused" audit_unfinished KILL
+check "and one that goes away neither" audit_unfinished TERM
 check "Ctrl-C in an audit accuses nobody" audit_stopped
 
 # Who may not, and what does not fit together.

@@ -24,6 +24,7 @@ struct client {
     struct middle *m;
     int events[REMOTE_SWITCHED + 1];
     char last[REMOTE_SWITCHED + 1][600];
+    bool insists; /* what fails is asked for once more */
 };
 
 static void on_event(void *ctx, enum remote_event what, const char *text) {
@@ -76,9 +77,9 @@ struct honest {
     int error_code; /* the answer to one SUBMIT in the first connection; 0: none */
     int error_at;   /* which */
     struct stage stage;
-    int biggest;          /* nodes of a SUBMIT that came */
-    int submits, changes; /* with nodes; without */
-    bool said_bye;
+    int biggest;            /* nodes of a SUBMIT that came */
+    int submits, changes;   /* with nodes; without */
+    bool said_bye, resumes; /* resumes: the last HELLO asked for a session */
 };
 
 static bool answer(struct honest *h, struct fake_conn *c, struct middle *m, const struct wire_submit *s,
@@ -130,7 +131,8 @@ static void serve_honest(struct fake_conn *c, void *ctx) {
     m.max_frame = h->max_frame;
     h->stage = (struct stage){&toy_ops, &toy_config, {.lo = LO, .hi = HI}};
     if (fake_welcome(c, &hello, &m) &&
-        local_middle_create(&middle, &h->stage, DT_F16, hello.ctx, hello.live, 256, NULL, NULL, &e) == 0)
+        local_middle_create(&middle, &h->stage, DT_F16, hello.ctx, hello.live, 256, NULL, NULL, &e) == 0) {
+        h->resumes = hello.token[0] != 0;
         while (fake_read(c, &type, &b)) {
             struct wire_submit s;
             uint64_t any;
@@ -154,6 +156,7 @@ static void serve_honest(struct fake_conn *c, void *ctx) {
             if (!answer(h, c, middle, &s, &out))
                 break;
         }
+    }
     if (middle)
         middle->ops->free(middle);
     wbuf_free(&b);
@@ -178,6 +181,10 @@ static int talk(struct client *c, uint32_t *said, struct err *e) {
     uint32_t t[TOY_CTX];
     toy_fill(t, TOY_CTX, 3);
     int rc = session_feed(s, t, 20, NULL, NULL, e);
+    if (rc != 0 && c->insists) {
+        *e = (struct err){0};
+        rc = session_feed(s, t, 20, NULL, NULL, e);
+    }
     if (rc == 0) {
         session_reset(s);
         toy_converse(s, 0, said);
@@ -233,7 +240,7 @@ Test(remote_fake, errors_in_mid_answer) {
             cr_assert_eq(rc == 0, try_again(code), "code %d: %s", code, e.msg);
             cr_assert_eq(c.events[REMOTE_LOST], 1);
             if (rc != 0) {
-                cr_assert_eq(e.kind, ERR_PEER);
+                cr_assert_eq(e.kind, code == WIRE_E_TAKEN_OVER ? ERR_IO : ERR_PEER);
                 cr_assert(strstr(e.msg, "a text for people") && strstr(e.msg, f.address), "%s", e.msg);
                 cr_assert_lt(clock_ms() - t0, 2500, "no waiting where it cannot help");
             }
@@ -241,6 +248,23 @@ Test(remote_fake, errors_in_mid_answer) {
             client_free(&c);
             fake_cloud_stop(&f);
         }
+}
+
+/* Nobody goes on by itself with a session that somebody else has; who asks again gets a new one. */
+Test(remote_fake, taken_over_and_asked_again) {
+    struct honest h = {.max_rows = 16, .max_frame = 4096, .error_code = WIRE_E_TAKEN_OVER, .error_at = 1};
+    struct fake_cloud f = {.serve = serve_honest, .ctx = &h};
+    struct client c;
+    uint32_t said[TOY_SAID];
+    struct err e = {0};
+    fake_cloud_start(&f);
+    client_init(&c, &f);
+    c.insists = true;
+    cr_assert_eq(talk(&c, said, &e), 0, "%s", e.msg);
+    cr_assert_eq(c.events[REMOTE_REPLAY] + c.events[REMOTE_RESUMED], 1);
+    client_free(&c);
+    fake_cloud_stop(&f);
+    cr_assert_not(h.resumes, "that session is not ours any more");
 }
 
 static void serve_refusal(struct fake_conn *c, void *ctx) {

@@ -1,4 +1,4 @@
-/* cmd/bench_dry.h - tokens per round trip on recorded answers, without a model: how well drafts guess real text. */
+/* cmd/bench/dry.h - tokens per round trip on recorded answers, without a model: how well drafts guess real text. */
 #ifndef CMD_BENCH_DRY_H
 #define CMD_BENCH_DRY_H
 
