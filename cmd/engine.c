@@ -336,6 +336,24 @@ static int open_guesser(struct engine *en, enum dtype kv, uint64_t *bytes, struc
     return en->o.draft ? guesser_open(&en->guesser, &o, e) || guesser_bytes(en->guesser, bytes, e) ? -1 : 0 : 0;
 }
 
+static int make_session(struct engine *en, enum dtype kv, int windows, struct err *e) {
+    const struct session_drafter drafter = session_drafter_of(en->drafter);
+    bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
+    const struct session_opts so = {.front = en->stages[0],
+                                    .back = en->stages[2],
+                                    .middle = en->middle,
+                                    .kv_type = kv,
+                                    .max_ctx = en->ctx,
+                                    .max_rows = en->chunk,
+                                    .prefill_windows = windows,
+                                    .speculation = {.mode = engine_mode(en),
+                                                    .drafter = &drafter,
+                                                    .iterate = iterates ? &en->o.iterate : NULL,
+                                                    .pad_rows = tunnel_wanted(&en->o.tunnel) ? en->pad_rows : 0,
+                                                    .pad_ms = en->pad_ms}};
+    return session_create(&en->session, &so, e);
+}
+
 int engine_load(struct engine *en, struct err *e) {
     struct memory_plan plan;
     const struct part middle = en->parts[1];
@@ -365,23 +383,8 @@ int engine_load(struct engine *en, struct err *e) {
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
-    if ((en->guesser && guesser_load(en->guesser, en->backend, e) != 0) || drafter_create(&en->drafter, &dr, e) != 0)
-        return -1;
-    const struct session_drafter drafter = session_drafter_of(en->drafter);
-    bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
-    const struct session_opts so = {.front = en->stages[0],
-                                    .back = en->stages[2],
-                                    .middle = en->middle,
-                                    .kv_type = kv,
-                                    .max_ctx = en->ctx,
-                                    .max_rows = en->chunk,
-                                    .prefill_windows = windows,
-                                    .speculation = {.mode = engine_mode(en),
-                                                    .drafter = &drafter,
-                                                    .iterate = iterates ? &en->o.iterate : NULL,
-                                                    .pad_rows = remote ? en->pad_rows : 0,
-                                                    .pad_ms = en->pad_ms}};
-    if (session_create(&en->session, &so, e) != 0)
+    if ((en->guesser && guesser_load(en->guesser, en->backend, e) != 0) || drafter_create(&en->drafter, &dr, e) != 0 ||
+        make_session(en, kv, windows, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
     log_line(LOG_INFO, "%s: %s, layers 0-%d | %d-%d%s | %d-%d; weights %.1f MB, KV cache %.1f MB", en->o.model,
