@@ -332,8 +332,14 @@ static int make_middle(struct engine *en, enum dtype kv, uint32_t live, struct e
 static int open_guesser(struct engine *en, enum dtype kv, uint64_t *bytes, struct err *e) {
     const struct guesser_opts o = {
         .path = en->o.draft, .tok = en->tok, .vocab = (uint32_t)en->config->vocab, .ctx = en->ctx, .kv = kv};
+    enum session_mode mode = engine_mode(en);
     *bytes = 0;
-    return en->o.draft ? guesser_open(&en->guesser, &o, e) || guesser_bytes(en->guesser, bytes, e) ? -1 : 0 : 0;
+    if (!en->o.draft)
+        return 0;
+    if (mode != SESSION_AUTO && mode != SESSION_STOP_AND_WAIT)
+        return err_set(e, ERR_USAGE, "--draft: nothing is drafted in --mode %s, but in auto and in stop-and-wait",
+                       session_mode_name(mode));
+    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, bytes, e) : -1;
 }
 
 static int make_session(struct engine *en, enum dtype kv, int windows, struct err *e) {
@@ -356,6 +362,7 @@ static int make_session(struct engine *en, enum dtype kv, int windows, struct er
 
 int engine_load(struct engine *en, struct err *e) {
     struct memory_plan plan;
+    uint64_t guesser_takes;
     const struct part middle = en->parts[1];
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
@@ -364,12 +371,9 @@ int engine_load(struct engine *en, struct err *e) {
     uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
     en->codec = tunnel_codec(&en->o.tunnel);
-    if (remote && connect_middle(en, live, e) != 0)
+    if (open_guesser(en, kv, &guesser_takes, e) != 0 || (remote && connect_middle(en, live, e) != 0))
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
-        return -1;
-    uint64_t guesser_takes;
-    if (open_guesser(en, kv, &guesser_takes, e) != 0)
         return -1;
     const struct draft_model source = en->guesser ? guesser_source(en->guesser) : (struct draft_model){0};
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab,

@@ -84,6 +84,7 @@ refused() { # STATUS TEXT OPTION...
 }
 check "a model that is not there" refused 1 "$SCRATCH/nothing" --draft "$SCRATCH/nothing"
 check "a model without a tokenizer" refused 2 "tokenizer" --draft random:llama-3.2-1b/1
+check "a mode in which nothing is drafted" refused 2 "--mode sequential" --mode sequential --draft $model
 needs_memory() { refused 1 "needs " --memory 9M --draft $model && chat --prompt x --memory 9M; }
 check "its memory is counted" needs_memory
 no_cloud() {
