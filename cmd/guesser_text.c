@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of text behind the last cut: cut when there are more than TAIL_MAX, so that TAIL_MIN stay. Tokens of one chain;
- * small tokens that are followed for it at most. */
-enum { TAIL_MIN = 24, TAIL_MAX = 96, CHAIN = 48, FOLLOWED = 16 };
+/* Bytes of text behind the last cut: cut when there are more than TAIL_MAX, so that TAIL_MIN stay, or inside a word
+ * that is TAIL_LONGEST. Tokens of one chain; small tokens that are followed for it at most. */
+enum { TAIL_MIN = 24, TAIL_MAX = 96, TAIL_LONGEST = 1536, CHAIN = 48, FOLLOWED = 16 };
 
 struct guesser_text {
     const struct tokenizer *large, *small;
@@ -63,7 +63,7 @@ static int cut_tail(struct guesser_text *g, struct err *e) {
     size_t at = g->tail.n - TAIL_MIN;
     while (at > 0 && !starts_word(g->tail.p[at]))
         at--;
-    if (at == 0 && g->tail.n < 16 * TAIL_MAX)
+    if (at == 0 && g->tail.n < TAIL_LONGEST)
         return 0; /* a long word */
     if (at == 0)
         at = g->tail.n - TAIL_MIN;
