@@ -24,7 +24,7 @@ enum { /* experts, from the weakest to the most specific; stored shares depend o
        EXPERT_RECYCLE = 2 * N_CONTEXTS,
        EXPERT_POOL,
        EXPERT_SUFFIX,
-       EXPERT_MODEL,
+       EXPERT_MODEL, /* what it starts with is assumed: recorded answers have no model beside them */
        N_EXPERTS
 };
 _Static_assert((int)N_EXPERTS <= (int)BLEND_EXPERTS, "experts have shares");

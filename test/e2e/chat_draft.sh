@@ -28,26 +28,26 @@ answer() {
     words=$(sed 's/,"tokens":.*//' "$out")
 }
 # A round trip that is long beside a pass of a small model, also on a slow machine: so its time is well spent.
-far="--mode stop-and-wait --link-rtt 80"
+far="--mode stop-and-wait --link-rtt 80" mid="--mode stop-and-wait --link-rtt 15"
 
 plain() { answer --mode stop-and-wait && first=$steps said=$words; }
 check "an answer without it" plain
 itself() { answer $far --draft $model && [ "$words" = "$said" ] && [ "$steps" -lt $((first * 3 / 4)) ] || { echo "$first steps, then $steps" >&2; return 1; }; }
 check "a model that guesses for itself takes fewer round trips" itself
-rolling() { answer --link-rtt 60 --draft $model && [ "$words" = "$said" ]; }
+rolling() { answer --link-rtt 40 --draft $model && [ "$words" = "$said" ]; }
 check "and says the same in --mode auto" rolling
 near() { answer --draft $model && [ "$words" = "$said" ]; }
 check "and where there is nothing to gain" near
 drawn() {
     answer --mode stop-and-wait --temperature 0.9 --top-p 0.95 --seed 4 && drawn_words=$words &&
-        answer $far --temperature 0.9 --top-p 0.95 --seed 4 --draft $model && [ "$words" = "$drawn_words" ]
+        answer $mid --temperature 0.9 --top-p 0.95 --seed 4 --draft $model && [ "$words" = "$drawn_words" ]
 }
 check "and when it is drawn" drawn
 if [ -d test/models/tiny-draft ]; then
     small() { answer $far --draft test/models/tiny-draft && [ "$words" = "$said" ] && [ "$steps" -lt "$first" ] || { echo "$first steps, then $steps" >&2; return 1; }; }
     check "a smaller model with the same tokenizer" small
 fi
-statistics() { chat --prompt "$prompt" --stats $far --draft $model && has "$err" "draft    " "passes in " "same tokenizer"; }
+statistics() { chat --prompt "$prompt" --stats $mid --draft $model && has "$err" "draft    " "passes in " "same tokenizer"; }
 check "--stats tells what it did" statistics
 
 other=
@@ -55,7 +55,7 @@ for dir in test/models/stories260K ../shared/data/models/stories260K; do
     [ -n "$other" ] || [ ! -f "$dir/model.safetensors" ] || other=$dir
 done
 if [ -n "$other" ]; then
-    by_text() { answer $far --draft "$other" && [ "$words" = "$said" ] && chat --prompt "$prompt" --stats $far --draft "$other" && has "$err" "by text"; }
+    by_text() { answer $mid --draft "$other" && [ "$words" = "$said" ] && chat --prompt "$prompt" --stats $mid --draft "$other" && has "$err" "by text"; }
     check "a model with another tokenizer" by_text
 else
     echo "skip a model with another tokenizer: stories260K is neither in test/models nor in ../shared/data/models"
@@ -70,7 +70,7 @@ conversation() { # two turns: what was computed for the first serves the second
 }
 two_turns() {
     ${CC:-cc} -std=c11 -D_GNU_SOURCE -O1 -o "$SCRATCH/pty_run" test/tools/pty_run.c -lutil 2>/dev/null || return 1
-    conversation && cp "$SCRATCH/said.json" "$SCRATCH/before" && conversation --link-rtt 30 --draft $model &&
+    conversation && cp "$SCRATCH/said.json" "$SCRATCH/before" && conversation --link-rtt 15 --draft $model &&
         cmp "$SCRATCH/said.json" "$SCRATCH/before"
 }
 check "a conversation" two_turns
