@@ -1,5 +1,6 @@
 #include "cmd/engine.h"
 
+#include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/memory.h"
 #include "cmd/term.h"
@@ -56,6 +57,23 @@ const struct opt engine_context_options[] = {
      "model "
      "itself improves. The text is the same in all. Without a cloud auto is sequential",
      OPT_CHOICE, AT(mode), .choices = mode_choices},
+    {"pad", "ROWS[:MS]",
+     "privacy: while an answer is made, a window of exactly so many rows goes to the cloud every MS milliseconds "
+     "(without "
+     "MS: as often as it was measured to be possible), so that sizes and times on the network do not tell which "
+     "guesses "
+     "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
+     OPT_STRING, AT(pad)},
+    {"draft-log", "FILE",
+     "write a line of numbers for each guess to FILE: source, depth, probability, what became of it, times; no tokens",
+     OPT_STRING, AT(draft_log)},
+    {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
+     OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
+    {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
+     .min = 0, .max = 8192},
+    {0},
+};
+const struct opt engine_iterate_options[] = {
     {"block", "N", "jacobi: guesses in a window", OPT_INT, AT(iterate.block), .def = "16", .min = 1,
      .max = ITERATE_BLOCK_MAX},
     {"ngram", "N", "lookahead: tokens of an n-gram", OPT_INT, AT(iterate.ngram), .def = "5", .min = 2,
@@ -65,17 +83,6 @@ const struct opt engine_context_options[] = {
      OPT_INT, AT(iterate.window), .def = "7", .min = 0, .max = ITERATE_WINDOW_MAX},
     {"candidates", "N", "lookahead: n-grams that are tried at once", OPT_INT, AT(iterate.candidates), .def = "7",
      .min = 0, .max = ITERATE_CANDIDATES_MAX},
-    {"pad", "ROWS[:MS]",
-     "privacy: while an answer is made, a window of exactly so many rows goes to the cloud every MS milliseconds "
-     "(without "
-     "MS: as often as it was measured to be possible), so that sizes and times on the network do not tell which "
-     "guesses "
-     "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
-     OPT_STRING, AT(pad)},
-    {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
-     OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
-    {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
-     .min = 0, .max = 8192},
     {0},
 };
 const struct opt engine_text_options[] = {
@@ -276,33 +283,35 @@ static int check_memory(const struct engine *en, const struct memory_plan *p, st
     return 0;
 }
 
-/* One progress over three loads. */
-struct load_progress {
-    struct progress shown;
-    uint64_t before, all; /* bytes of the parts that are loaded; of all parts */
-};
-
+/* One progress over three loads, and over the first pass. */
 static int on_load(void *ctx, uint64_t done, uint64_t total) {
-    struct load_progress *p = ctx;
+    struct engine_part *p = ctx;
+    struct engine *en = p->en;
     (void)total;
-    progress_show(&p->shown, p->before + done, p->all);
-    return interrupt_asked();
+    progress_show(&en->loading, p->before + done, en->to_load);
+    bool whole = p->before + done == en->to_load, stop = interrupt_asked();
+    if (whole || stop)
+        progress_end(&en->loading, whole ? en->to_load : 0);
+    return stop;
 }
 
 static int load_stages(struct engine *en, const struct memory_plan *plan, struct err *e) {
-    struct load_progress p = {.all = plan->file[0] + plan->file[1] + plan->file[2]};
-    struct load_opts lo = {.max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
-    int rc = 0;
-    progress_start(&p.shown, "loading weights", NULL);
-    for (int i = 0; i < 3 && rc == 0; i++) {
+    struct load_opts lo = {.max_rows = en->chunk, .lazy = !en->settled, .progress = on_load};
+    en->to_load = plan->file[0] + plan->file[1] + plan->file[2];
+    progress_start(&en->loading, "loading weights", NULL);
+    uint64_t before = 0;
+    for (int i = 0; i < 3; before += plan->file[i++]) {
         if (i == 1 && en->tunnel)
             continue;
+        en->loads[i] = (struct engine_part){en, before};
         lo.quant = engine_quant(en, i);
-        rc = en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e);
-        p.before += plan->file[i];
+        lo.progress_ctx = &en->loads[i];
+        if (en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e) != 0) {
+            progress_end(&en->loading, 0);
+            return -1;
+        }
     }
-    progress_end(&p.shown, rc == 0 ? p.all : 0);
-    return rc;
+    return 0;
 }
 
 /* The middle layers: a tunnel to those of a cloud. */
@@ -355,8 +364,10 @@ static int make_session(struct engine *en, enum dtype kv, int windows, struct er
                                     .speculation = {.mode = engine_mode(en),
                                                     .drafter = &drafter,
                                                     .iterate = iterates ? &en->o.iterate : NULL,
-                                                    .pad_rows = tunnel_wanted(&en->o.tunnel) ? en->pad_rows : 0,
-                                                    .pad_ms = en->pad_ms}};
+                                                    .pad_rows = en->pad_rows,
+                                                    .pad_ms = en->pad_ms,
+                                                    .fate = en->draft_log ? draft_log_guess : NULL,
+                                                    .fate_ctx = en->draft_log}};
     return session_create(&en->session, &so, e);
 }
 
@@ -371,6 +382,8 @@ int engine_load(struct engine *en, struct err *e) {
     uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
     en->codec = tunnel_codec(&en->o.tunnel);
+    if (!remote && en->pad_rows > 0)
+        return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
     if (open_guesser(en, kv, &guesser_takes, e) != 0 || (remote && connect_middle(en, live, e) != 0))
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
@@ -388,6 +401,7 @@ int engine_load(struct engine *en, struct err *e) {
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
     if ((en->guesser && guesser_load(en->guesser, en->backend, e) != 0) || drafter_create(&en->drafter, &dr, e) != 0 ||
+        (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0) ||
         make_session(en, kv, windows, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
@@ -399,6 +413,7 @@ int engine_load(struct engine *en, struct err *e) {
 
 void engine_close(struct engine *en) {
     session_free(en->session);
+    draft_log_close(en->draft_log);
     drafter_free(en->drafter);
     guesser_free(en->guesser);
     if (en->tunnel)

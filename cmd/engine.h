@@ -8,6 +8,7 @@
 
 #include "cmd/guesser.h"
 #include "cmd/options.h"
+#include "cmd/term.h"
 #include "cmd/tunnel.h"
 #include "core/decode/session.h"
 #include "core/model/backend.h"
@@ -28,6 +29,7 @@ struct engine_opts {
     int mode;                    /* enum session_mode, through engine_mode */
     struct iterate_opts iterate; /* of modes jacobi and lookahead */
     const char *pad;             /* "ROWS[:MS]"; NULL: windows are not padded */
+    const char *draft_log;       /* a file; NULL: none */
     int chunk;        /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
     int quant;        /* enum quant */
     int middle_quant; /* 0: as quant, else 1 + enum quant */
@@ -39,6 +41,7 @@ struct engine_opts {
 };
 extern const struct opt engine_options[];
 extern const struct opt engine_context_options[]; /* for commands that have one context of their own; the same struct */
+extern const struct opt engine_iterate_options[]; /* of modes jacobi and lookahead; the same struct */
 extern const struct opt engine_text_options[];    /* for commands that deal in text; the same struct */
 
 enum { ENGINE_MAX_STOP = 24 };
@@ -59,6 +62,15 @@ struct engine {
     double pad_ms;
     uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
     struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
+    bool settled; /* weights are packed while loading, not behind the first token; set as beside, by who measures */
+
+    /* What was loaded of the three parts; the first pass goes on with it, so the struct stays where it is. */
+    struct progress loading;
+    struct engine_part {
+        struct engine *en;
+        uint64_t before; /* bytes of the parts in front of it */
+    } loads[3];
+    uint64_t to_load; /* bytes */
 
     struct backend *backend;
     struct stage *stages[3];
@@ -67,6 +79,7 @@ struct engine {
     enum codec codec;        /* of the boundary */
     struct guesser *guesser; /* NULL: none */
     struct drafter *drafter;
+    struct draft_log *draft_log; /* NULL: none */
     struct session *session;
     double load_ms;
 };

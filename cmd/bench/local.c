@@ -113,6 +113,7 @@ int bench_local(const struct engine_opts *o, const struct bench_local_opts *b, s
         err_set(e, ERR_USAGE, "--prefill %d and --tokens %d do not fit into --ctx %u", b->prefill, b->tokens, en.ctx);
         goto out;
     }
+    en.settled = true;
     if (engine_load(&en, e) != 0)
         goto out;
     prompt = malloc((size_t)b->prefill * sizeof *prompt);
