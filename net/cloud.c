@@ -29,13 +29,14 @@ enum {
     FLUSH_MS = 500, /* for the last frames to leave after the grace is over */
     DRAIN_LOOK_MS = 100,
     TIDY_S = 10,
+    NUDGE_MS = 25,
 };
 
 struct cloud {
     struct conn_env env;
     struct event_base *base;
     struct evconnlistener *listener;
-    struct event *wake, *accept_again, *drain_look, *tidy;
+    struct event *wake, *accept_again, *drain_look, *tidy, *nudge;
     struct metrics_http *metrics;
     struct batch_thread *batch;
     uint16_t port;
@@ -43,6 +44,7 @@ struct cloud {
     char *version, *backend;
 
     struct conn **conns; /* [max_connections], in no order */
+    uint32_t nudged;     /* place of the stranger who had the last turn out of order */
     uint32_t n_conns, max_connections, max_per_address, max_strangers;
 
     /* What other threads and signal handlers say. They write here and to the eventfd, and nothing else. */
@@ -111,6 +113,22 @@ static bool make_room(struct cloud *c, const struct sockaddr *sa) {
     return true;
 }
 
+/* Those who are known may keep the loop busy all the time: one step of one stranger in so many milliseconds there is
+ * nevertheless, or nobody new would ever get in. */
+static void on_nudge(evutil_socket_t fd, short what, void *arg) {
+    static const struct timeval soon = {.tv_usec = NUDGE_MS * 1000L};
+    struct cloud *c = arg;
+    (void)fd;
+    (void)what;
+    for (uint32_t i = 0; i < c->n_conns; i++) {
+        struct conn *k = c->conns[++c->nudged % c->n_conns];
+        if (conn_is_stranger(k) && conn_nudge(k))
+            break;
+    }
+    if (count_strangers(c) > 0)
+        event_add(c->nudge, &soon);
+}
+
 static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *sa, int n, void *arg) {
     struct cloud *c = arg;
     struct err e = {0};
@@ -128,6 +146,8 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
         return;
     }
     c->n_conns++;
+    if (!event_pending(c->nudge, EV_TIMEOUT, NULL))
+        on_nudge(-1, 0, c);
 }
 
 /* Out of descriptors or memory. The waiting connection would raise this again at once: waits until there may be some.
@@ -312,8 +332,10 @@ static int start_loop(struct cloud *c, struct err *e) {
     c->wake = event_new(c->base, c->wake_fd, EV_READ | EV_PERSIST, on_wake, c);
     c->accept_again = evtimer_new(c->base, on_accept_again, c);
     c->drain_look = evtimer_new(c->base, on_drain_look, c);
+    c->nudge = evtimer_new(c->base, on_nudge, c);
     c->tidy = event_new(c->base, -1, EV_PERSIST, on_tidy, c);
-    if (!c->wake || !c->accept_again || !c->drain_look || !c->tidy || event_priority_set(c->wake, URGENCY_KNOWN) != 0 ||
+    if (!c->wake || !c->accept_again || !c->drain_look || !c->tidy || !c->nudge ||
+        event_priority_set(c->wake, URGENCY_KNOWN) != 0 || event_priority_set(c->nudge, URGENCY_KNOWN) != 0 ||
         event_add(c->tidy, &tidy) != 0 || event_add(c->wake, NULL) != 0)
         return err_set(e, ERR_MEMORY, "out of memory");
     return 0;
@@ -404,6 +426,7 @@ void cloud_free(struct cloud *c) {
     free_event(c->accept_again);
     free_event(c->drain_look);
     free_event(c->tidy);
+    free_event(c->nudge);
     if (c->base)
         event_base_free(c->base);
     if (c->wake_fd >= 0)

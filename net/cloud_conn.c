@@ -229,6 +229,7 @@ static bool let_in(struct conn *c) {
     return c->knocked;
 }
 
+/* Events that are active now keep theirs, which does no harm. */
 static void set_urgency(struct conn *c, int urgency) {
     event_priority_set(c->readable, urgency);
     event_priority_set(c->writable, urgency);
@@ -573,7 +574,7 @@ int conn_create(struct conn **out, struct conn_env *env, int fd, const struct so
         err_set(e, ERR_MEMORY, "out of memory");
         goto fail;
     }
-    set_urgency(c, URGENCY_STRANGER);
+    set_urgency(c, knock_is_good(&env->knock, &c->address) ? URGENCY_KNOWN : URGENCY_STRANGER);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     c->want_read = true;
     c->fd = fd;
@@ -618,6 +619,14 @@ bool conn_is_closing(const struct conn *c) {
 
 double conn_since(const struct conn *c) {
     return c->since;
+}
+
+bool conn_nudge(struct conn *c) {
+    char first;
+    if (c->state != CONN_HANDSHAKE || (!c->waits && recv(c->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT) <= 0))
+        return false;
+    drive(c);
+    return true;
 }
 
 void conn_wake(struct conn *c) {

@@ -53,6 +53,8 @@ bool conn_is_stranger(const struct conn *c);
 bool conn_is_closing(const struct conn *c);
 double conn_since(const struct conn *c); /* clock_ms when it was accepted */
 
+/* Takes the next step of a handshake if it waits for that; false: there is nothing to do. c may be gone afterwards. */
+bool conn_nudge(struct conn *c);
 /* The compute side may have something for it, or room again. */
 void conn_wake(struct conn *c);
 /* Ends it now, without a word but what TLS needs. */

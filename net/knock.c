@@ -60,3 +60,10 @@ void knock_give_back(struct knock *k, const struct conn_address *a, double now_m
         k->left += 1;
     p->good = true;
 }
+
+bool knock_is_good(const struct knock *k, const struct conn_address *a) {
+    for (int i = 0; i < KNOCK_PLACES; i++)
+        if (k->places[i].at != 0 && conn_address_equal(&k->places[i].address, a))
+            return k->places[i].good;
+    return false;
+}

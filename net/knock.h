@@ -36,5 +36,7 @@ void knock_init(struct knock *k, struct knock_rate each, struct knock_rate all);
 bool knock_take(struct knock *k, const struct conn_address *a, double now_ms);
 /* It was somebody who is allowed. */
 void knock_give_back(struct knock *k, const struct conn_address *a, double now_ms);
+/* Somebody who is allowed came from there before. */
+bool knock_is_good(const struct knock *k, const struct conn_address *a);
 
 #endif
