@@ -57,7 +57,7 @@ CORE_C := $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c)) \
           $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(sort $(wildcard core/*/*.c)))
 TOK_C  := $(wildcard tok/*.c tok/*/*.c)
 NET_C  := $(wildcard net/*.c)
-CMD_C  := $(wildcard cmd/*.c)
+CMD_C  := $(wildcard cmd/*.c cmd/*/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
 ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(CORE_C) $(TOK_C)
@@ -124,12 +124,12 @@ $(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 
 # Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
 # runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing
-# (families and tok_golden use threads to be quick, the same ones as their smaller sisters).
+# (families and tok_golden use threads to be quick, the same ones as their smaller sisters; trees uses none).
 CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
 RUNNER := $(BUILD)/test/forkrun.o
 UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
-          $(filter-out test/unit/test_families.c test/unit/test_tok_golden.c, \
+          $(filter-out test/unit/test_families.c test/unit/test_trees.c test/unit/test_tok_golden.c, \
           $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(batch|cloud|link|remote_middle|identity)|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
                   test/unit/test_*.c))
 endif

@@ -30,6 +30,14 @@ static const struct opt options[] = {
      .choices = full_choices},
     {"history", "WHAT", "keep the lines typed at the terminal in the file history of --home", OPT_CHOICE, AT(history),
      .choices = on_off},
+    {"prime", "FILE",
+     "learn this text, so that guesses know it; may be repeated. Leaves then, unless there is a --prompt", OPT_STRINGS,
+     AT(prime)},
+    {"no-store", NULL,
+     "neither use nor keep what conversations with a cloud teach the guesses; with --local nothing is kept anyway",
+     OPT_FLAG, AT(no_store)},
+    {"forget", NULL, "delete everything that was learned, for all models, from --home, and leave", OPT_FLAG,
+     AT(forget)},
     {"stats", NULL, "print counts and times to standard error", OPT_FLAG, AT(stats)},
     {0},
 };
@@ -64,6 +72,8 @@ const struct opt chat_settings_options[] = {
 
 static const char *const synopsis[] = {
     "chat --model M (--cloud HOST:PORT --pin PIN | --local) [--prompt TEXT] [OPTION]...",
+    "chat --model M --prime FILE... [OPTION]...",
+    "chat --forget [--home DIR] [--json]",
     NULL,
 };
 
@@ -73,6 +83,7 @@ static const struct opt_group groups[] = {
     {"Sampling", chat_settings_options, offsetof(struct chat_opts, settings)},
     {"Model", engine_options, offsetof(struct chat_opts, engine)},
     {"Context", engine_context_options, offsetof(struct chat_opts, engine)},
+    {"Modes jacobi and lookahead", engine_iterate_options, offsetof(struct chat_opts, engine)},
     {"Text", engine_text_options, offsetof(struct chat_opts, engine)},
     {"Common", common_options, offsetof(struct chat_opts, common)},
 };
@@ -135,7 +146,7 @@ static int one_shot(struct chat *c, const char *prompt, struct err *e) {
     /* Refused before anything large is read: a prompt that does not fit. */
     if (add_first_messages(c, prompt, e) != 0 || chat_prompt(c, &tokens, e) != 0)
         return -1;
-    if (engine_load(&c->engine, e) != 0)
+    if (chat_load(c, e) != 0)
         return interrupt_asked() ? interrupt_status() : -1;
     int rc = chat_answer(c, tokens, json ? NULL : tty ? chat_emit_terminal : chat_emit_plain, e);
     if (json && rc == 0)
@@ -152,9 +163,18 @@ static int one_shot(struct chat *c, const char *prompt, struct err *e) {
     return c->answer.reason == STOP_INTERRUPT || c->output_cut ? interrupt_status() : EXIT_DONE;
 }
 
+/* Learning alone is neither a conversation here nor one with a cloud. */
+static bool only_primes(const struct chat_opts *o) {
+    return o->prime.n > 0 && !o->prompt;
+}
+
 static int check_options(const struct chat_opts *o, struct err *e) {
     if (!o->engine.model)
         return err_set(e, ERR_USAGE, "--model is needed: a Hugging Face directory or a .gguf file");
+    if (o->prime.n && o->no_store)
+        return err_set(e, ERR_USAGE, "--prime and --no-store: a text is learned into the store");
+    if (only_primes(o))
+        return 0;
     if (o->local == tunnel_wanted(&o->engine.tunnel))
         return err_set(e, ERR_USAGE,
                        o->local ? "--local and --cloud: the middle layers run here or there, not both"
@@ -173,10 +193,36 @@ static int check_options(const struct chat_opts *o, struct err *e) {
     return 0;
 }
 
+int chat_load(struct chat *c, struct err *e) {
+    struct engine *en = &c->engine;
+    /* A store that primed is open already, and what a chat on this machine says must not get into it. */
+    if (!tunnel_wanted(&en->o.tunnel))
+        learned_close(&c->learned);
+    else if (!c->learned.store && !c->o->no_store)
+        learned_try_open(&c->learned, c->o->common.home, en->tok);
+    en->store = c->learned.store;
+    return engine_load(en, e);
+}
+
+static int prime(struct chat *c, struct err *e) {
+    uint64_t n;
+    if (learned_open(&c->learned, c->o->common.home, c->engine.tok, e) != 0)
+        return -1;
+    if (learned_prime(&c->learned, c->engine.tok, &c->o->prime, &n, e) != 0)
+        return -1;
+    if (c->o->common.json && only_primes(c->o))
+        printf("{\"learned_tokens\":%llu,\"store_tokens\":%llu}\n", (unsigned long long)n,
+               (unsigned long long)draft_store_tokens(c->learned.store));
+    return 0;
+}
+
 static int open_chat(struct chat *c, struct err *e) {
     struct engine *en = &c->engine;
-    if (engine_open(en, &c->o->engine, e) != 0 || engine_open_tokenizer(en, e) != 0 ||
-        (!c->o->raw && engine_open_template(en, e) != 0))
+    if (engine_open(en, &c->o->engine, e) != 0 || engine_open_tokenizer(en, e) != 0)
+        return -1;
+    if (only_primes(c->o))
+        return 0;
+    if (!c->o->raw && engine_open_template(en, e) != 0)
         return -1;
     c->source = (struct prompt_source){.tok = en->tok,
                                        .tmpl = en->tmpl,
@@ -201,15 +247,27 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
     o->engine.home = o->common.home;
     c->seed_given = opts_source(cmd_chat.table, given, "seed") != OPT_FROM_DEFAULT;
     conversation_init(&c->conv);
+    if (o->forget) {
+        status = learned_forget(o->common.home, o->common.json, e) == 0 ? EXIT_DONE : -1;
+        goto out;
+    }
     if (check_options(o, e) != 0)
         goto out;
-    bool repl = !o->prompt && isatty(STDIN_FILENO);
+    bool repl = !o->prompt && !only_primes(o) && isatty(STDIN_FILENO);
     if (repl && o->common.json) {
         err_set(e, ERR_USAGE, "--json needs --prompt TEXT, or a prompt on standard input");
         goto out;
     }
     if (open_chat(c, e) != 0)
         goto out;
+    if (o->prime.n && prime(c, e) != 0) {
+        status = interrupt_asked() ? interrupt_status() : -1;
+        goto out;
+    }
+    if (only_primes(o)) {
+        status = EXIT_DONE;
+        goto out;
+    }
     if (o->system) {
         if (!(c->system = strdup(o->system))) {
             err_set(e, ERR_MEMORY, "out of memory");
@@ -230,6 +288,7 @@ out:
     answer_free(&c->answer);
     conversation_free(&c->conv);
     engine_close(&c->engine);
+    learned_close(&c->learned); /* the drafter had it */
     wipe_free(c->system, c->system ? strlen(c->system) : 0);
     wipe_free(c, sizeof *c);
     return status;

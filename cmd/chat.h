@@ -6,6 +6,7 @@
 #include "cmd/conversation.h"
 #include "cmd/engine.h"
 #include "cmd/generate.h"
+#include "cmd/learned.h"
 #include "cmd/prompt.h"
 
 /* What /set may change in mid-conversation. */
@@ -24,6 +25,8 @@ struct chat_opts {
     bool local, raw, special, stats;
     int on_full;
     int history; /* 0: on, 1: off */
+    bool no_store, forget;
+    struct strings prime;
     struct chat_settings settings;
     struct engine_opts engine;
     struct common_opts common;
@@ -34,6 +37,7 @@ struct chat {
     char *system; /* the system prompt of the options; theirs is wiped */
     bool seed_given;
     struct engine engine;
+    struct learned learned; /* its store is the engine's */
     struct prompt_source source;
     struct prompt_maker maker;
     struct conversation conv;
@@ -55,6 +59,9 @@ int chat_prompt(struct chat *c, const struct ids **prompt, struct err *e);
  * Nothing of it is lost on error. */
 int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx, const char *text, size_t n),
                 struct err *e);
+
+/* Loads the engine, with the store where one is to be used. Called once. */
+int chat_load(struct chat *c, struct err *e);
 
 /* Statistics of the last answer, to standard error. */
 void chat_print_stats(const struct chat *c);

@@ -369,7 +369,7 @@ int chat_repl(struct chat *c, struct err *e) {
     if (c->system && conversation_set_system(&c->conv, c->system, e) != 0)
         goto out;
     interrupt_insist(true);
-    if (engine_load(&c->engine, e) != 0) {
+    if (chat_load(c, e) != 0) {
         rc = interrupt_asked() ? interrupt_status() : -1;
         goto out;
     }

@@ -25,6 +25,14 @@ static void print_cloud(const struct chat *c) {
     if (s->windows)
         fprintf(stderr, "guesses  %llu sent, %llu came true; %.1f ms of guessing\n", (unsigned long long)s->nodes_sent,
                 (unsigned long long)s->hits, s->draft_ms);
+    if (c->engine.pad_rows)
+        fprintf(stderr, "padding  windows of %d rows; %llu for the clock alone, and %llu ticks without one\n",
+                c->engine.pad_rows, (unsigned long long)s->ticks_idle, (unsigned long long)s->ticks_missed);
+    if (c->learned.store) {
+        term_size((double)draft_store_bytes(c->learned.store), up);
+        fprintf(stderr, "store    %llu tokens learned, %s\n", (unsigned long long)draft_store_tokens(c->learned.store),
+                up);
+    }
     if (s->recoveries)
         fprintf(stderr, "lost     %u time%s the cloud, for %.1f s in all; %llu positions were computed again\n",
                 s->recoveries, s->recoveries == 1 ? "" : "s", i.lost_ms / 1e3, (unsigned long long)s->replayed_tokens);
@@ -55,12 +63,18 @@ static bool add_cloud(const struct chat *c, yyjson_mut_doc *d, yyjson_mut_val *o
     struct remote_info i;
     if (!c->engine.tunnel)
         return yyjson_mut_obj_add_null(d, o, "rtt_ms");
+    const struct session_stats *s = session_stats(c->engine.session);
     remote_middle_info(c->engine.middle, &i);
     return (i.rtt_ms > 0 ? yyjson_mut_obj_add_real(d, o, "rtt_ms", i.rtt_ms)
                          : yyjson_mut_obj_add_null(d, o, "rtt_ms")) &&
            yyjson_mut_obj_add_uint(d, o, "bytes_up", i.bytes_up) &&
            yyjson_mut_obj_add_uint(d, o, "bytes_down", i.bytes_down) &&
-           yyjson_mut_obj_add_uint(d, o, "recoveries", session_stats(c->engine.session)->recoveries);
+           yyjson_mut_obj_add_uint(d, o, "recoveries", s->recoveries) &&
+           yyjson_mut_obj_add_uint(d, o, "guesses_sent", s->nodes_sent) &&
+           yyjson_mut_obj_add_uint(d, o, "guesses_right", s->hits) &&
+           yyjson_mut_obj_add_real(d, o, "draft_ms", s->draft_ms) &&
+           (c->learned.store ? yyjson_mut_obj_add_uint(d, o, "store_tokens", draft_store_tokens(c->learned.store))
+                             : yyjson_mut_obj_add_null(d, o, "store_tokens"));
 }
 
 static bool fill(const struct chat *c, yyjson_mut_doc *d) {

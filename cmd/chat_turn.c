@@ -125,6 +125,8 @@ int chat_answer(struct chat *c, const struct ids *prompt, int (*emit)(void *ctx,
     if (sampling(c, &o.sample, e) != 0 || settle_seed(c, &o.sample, e) != 0)
         return -1;
     int rc = generate(&c->engine, prompt, &o, a, e);
+    size_t n_shown;
+    learned_turn(&c->learned, c->engine.drafter, prompt, a->ids.p, answer_whole_ids(a, &n_shown));
     if (a->reason == STOP_OUTPUT && !c->output_errno)
         a->reason = STOP_INTERRUPT;
     if (a->text.n) {

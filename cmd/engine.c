@@ -1,5 +1,6 @@
 #include "cmd/engine.h"
 
+#include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/memory.h"
 #include "cmd/term.h"
@@ -27,8 +28,8 @@ enum { MAX_TEMPLATE_FILE = 1 << 20 };
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
 const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", "neon", NULL};
 static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
-static const char *const middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
-static const char *const mode_choices[] = {"auto", "sequential", "stop-and-wait", NULL};
+const char *const engine_middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
+static const char *const mode_choices[] = {"auto", "sequential", "stop-and-wait", "jacobi", "lookahead", NULL};
 static const char *const kv_choices[] = {"f16", "f32", NULL};
 
 #define AT(field) .offset = offsetof(struct engine_opts, field)
@@ -52,12 +53,36 @@ const struct opt engine_context_options[] = {
      .min = 0, .max = CONFIG_MAX_CTX},
     {"mode", "HOW",
      "auto: guess the next tokens while the cloud is away, to hide the round trip; sequential: one token, one round "
-     "trip; the text is the same. Without a cloud auto is sequential",
+     "trip; stop-and-wait: a window of guesses with each token; jacobi, lookahead: the same with guesses that the "
+     "model "
+     "itself improves. The text is the same in all. Without a cloud auto is sequential",
      OPT_CHOICE, AT(mode), .choices = mode_choices},
+    {"pad", "ROWS[:MS]",
+     "privacy: while an answer is made, a window of exactly so many rows goes to the cloud every MS milliseconds "
+     "(without "
+     "MS: as often as it was measured to be possible), so that sizes and times on the network do not tell which "
+     "guesses "
+     "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
+     OPT_STRING, AT(pad)},
+    {"draft-log", "FILE",
+     "write a line of numbers for each guess to FILE: source, depth, probability, what became of it, times; no tokens",
+     OPT_STRING, AT(draft_log)},
     {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
-     OPT_CHOICE, AT(middle_quant), .choices = middle_quant_choices},
+     OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
     {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
      .min = 0, .max = 8192},
+    {0},
+};
+const struct opt engine_iterate_options[] = {
+    {"block", "N", "jacobi: guesses in a window", OPT_INT, AT(iterate.block), .def = "16", .min = 1,
+     .max = ITERATE_BLOCK_MAX},
+    {"ngram", "N", "lookahead: tokens of an n-gram", OPT_INT, AT(iterate.ngram), .def = "5", .min = 2,
+     .max = ITERATE_NGRAM_MAX},
+    {"window", "N",
+     "lookahead: columns of the grid in which n-grams come about; 0: the oldest ones of prompt and answer are tried",
+     OPT_INT, AT(iterate.window), .def = "7", .min = 0, .max = ITERATE_WINDOW_MAX},
+    {"candidates", "N", "lookahead: n-grams that are tried at once", OPT_INT, AT(iterate.candidates), .def = "7",
+     .min = 0, .max = ITERATE_CANDIDATES_MAX},
     {0},
 };
 const struct opt engine_text_options[] = {
@@ -78,7 +103,8 @@ int engine_cloud_windows(const struct engine *en) {
 }
 
 enum session_mode engine_mode(const struct engine *en) {
-    static const enum session_mode modes[] = {SESSION_AUTO, SESSION_SEQUENTIAL, SESSION_STOP_AND_WAIT};
+    static const enum session_mode modes[] = {SESSION_AUTO, SESSION_SEQUENTIAL, SESSION_STOP_AND_WAIT, SESSION_JACOBI,
+                                              SESSION_LOOKAHEAD};
     return en->o.mode == 0 && !tunnel_wanted(&en->o.tunnel) ? SESSION_SEQUENTIAL : modes[en->o.mode];
 }
 
@@ -196,11 +222,36 @@ static int settle_shape(struct engine *en, struct err *e) {
     return 0;
 }
 
+/* "16" or "16:100". */
+static int parse_pad(struct engine *en, struct err *e) {
+    char *end = NULL;
+    if (!en->o.pad)
+        return 0;
+    long rows = strtol(en->o.pad, &end, 10);
+    double ms = 0;
+    bool ok = end != en->o.pad && rows >= 1 && rows <= SESSION_PAD_ROWS;
+    if (ok && *end == ':') {
+        const char *at = end + 1;
+        ms = strtod(at, &end);
+        ok = end != at && ms >= 1 && ms <= 60000;
+    }
+    if (!ok || *end != '\0')
+        return err_set(e, ERR_USAGE, "--pad %s: rows of a window, 1 to %d, and after a colon 1 to 60000 milliseconds",
+                       en->o.pad, SESSION_PAD_ROWS);
+    en->pad_rows = (int)rows;
+    en->pad_ms = ms;
+    en->o.tunnel.pad_ids = session_pad_ids(en->pad_rows);
+    return 0;
+}
+
 int engine_open(struct engine *en, const struct engine_opts *o, struct err *e) {
     *en = (struct engine){.o = *o};
     if (!o->model)
         return err_set(e, ERR_USAGE, "--model is needed: a Hugging Face directory or a .gguf file");
-    if (weights_open(&en->weights, o->model, e) != 0)
+    /* Commands without a context of their own do not have these options. */
+    if (o->iterate.block > 0 && iterate_check(&o->iterate, SESSION_MAX_NODES, e) != 0)
+        return -1;
+    if (parse_pad(en, e) != 0 || weights_open(&en->weights, o->model, e) != 0)
         return -1;
     en->config = weights_config(en->weights);
     return settle_shape(en, e);
@@ -232,33 +283,35 @@ static int check_memory(const struct engine *en, const struct memory_plan *p, st
     return 0;
 }
 
-/* One progress over three loads. */
-struct load_progress {
-    struct progress shown;
-    uint64_t before, all; /* bytes of the parts that are loaded; of all parts */
-};
-
+/* One progress over three loads, and over the first pass. */
 static int on_load(void *ctx, uint64_t done, uint64_t total) {
-    struct load_progress *p = ctx;
+    struct engine_part *p = ctx;
+    struct engine *en = p->en;
     (void)total;
-    progress_show(&p->shown, p->before + done, p->all);
-    return interrupt_asked();
+    progress_show(&en->loading, p->before + done, en->to_load);
+    bool whole = p->before + done == en->to_load, stop = interrupt_asked();
+    if (whole || stop)
+        progress_end(&en->loading, whole ? en->to_load : 0);
+    return stop;
 }
 
 static int load_stages(struct engine *en, const struct memory_plan *plan, struct err *e) {
-    struct load_progress p = {.all = plan->file[0] + plan->file[1] + plan->file[2]};
-    struct load_opts lo = {.max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
-    int rc = 0;
-    progress_start(&p.shown, "loading weights", NULL);
-    for (int i = 0; i < 3 && rc == 0; i++) {
+    struct load_opts lo = {.max_rows = en->chunk, .lazy = !en->settled, .progress = on_load};
+    en->to_load = plan->file[0] + plan->file[1] + plan->file[2];
+    progress_start(&en->loading, "loading weights", NULL);
+    uint64_t before = 0;
+    for (int i = 0; i < 3; before += plan->file[i++]) {
         if (i == 1 && en->tunnel)
             continue;
+        en->loads[i] = (struct engine_part){en, before};
         lo.quant = engine_quant(en, i);
-        rc = en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e);
-        p.before += plan->file[i];
+        lo.progress_ctx = &en->loads[i];
+        if (en->backend->ops->stage_load(en->backend, en->weights, &en->parts[i], &lo, &en->stages[i], e) != 0) {
+            progress_end(&en->loading, 0);
+            return -1;
+        }
     }
-    progress_end(&p.shown, rc == 0 ? p.all : 0);
-    return rc;
+    return 0;
 }
 
 /* The middle layers: a tunnel to those of a cloud. */
@@ -294,19 +347,25 @@ int engine_load(struct engine *en, struct err *e) {
     uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
     en->codec = tunnel_codec(&en->o.tunnel);
+    if (!remote && en->pad_rows > 0)
+        return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
     if (remote && connect_middle(en, live, e) != 0)
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
         return -1;
-    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + en->beside;
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx, .store = en->store};
+    /* The store itself is a mapped file, which the kernel can take back. */
+    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
+                    (remote ? session_speculation_bytes(en->config->hidden, en->config->vocab, 0) : 0) + en->beside;
     if (check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
-    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
-    if (drafter_create(&en->drafter, &dr, e) != 0)
+    if (drafter_create(&en->drafter, &dr, e) != 0 ||
+        (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0))
         return -1;
     const struct session_drafter drafter = session_drafter_of(en->drafter);
+    bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = en->middle,
@@ -314,7 +373,13 @@ int engine_load(struct engine *en, struct err *e) {
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = windows,
-                                    .speculation = {.mode = engine_mode(en), .drafter = &drafter}};
+                                    .speculation = {.mode = engine_mode(en),
+                                                    .drafter = &drafter,
+                                                    .iterate = iterates ? &en->o.iterate : NULL,
+                                                    .pad_rows = en->pad_rows,
+                                                    .pad_ms = en->pad_ms,
+                                                    .fate = en->draft_log ? draft_log_guess : NULL,
+                                                    .fate_ctx = en->draft_log}};
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
@@ -326,6 +391,7 @@ int engine_load(struct engine *en, struct err *e) {
 
 void engine_close(struct engine *en) {
     session_free(en->session);
+    draft_log_close(en->draft_log);
     drafter_free(en->drafter);
     if (en->tunnel)
         tunnel_close(en->tunnel);

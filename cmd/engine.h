@@ -7,6 +7,7 @@
 #define CMD_ENGINE_H
 
 #include "cmd/options.h"
+#include "cmd/term.h"
 #include "cmd/tunnel.h"
 #include "core/decode/session.h"
 #include "core/model/backend.h"
@@ -20,11 +21,14 @@ struct engine_opts {
     const char *tokenizer;     /* NULL: the model's own */
     const char *chat_template; /* a file; NULL: the model's own */
     int front, back;
-    int backend;      /* index into the choices: auto, cpu */
-    int isa;          /* engine_isa_name */
-    int threads;      /* 0: all */
-    int ctx;          /* 0: what the model was made for, at most 4096 */
-    int mode;         /* enum session_mode, through engine_mode */
+    int backend;                 /* index into the choices: auto, cpu */
+    int isa;                     /* engine_isa_name */
+    int threads;                 /* 0: all */
+    int ctx;                     /* 0: what the model was made for, at most 4096 */
+    int mode;                    /* enum session_mode, through engine_mode */
+    struct iterate_opts iterate; /* of modes jacobi and lookahead */
+    const char *pad;             /* "ROWS[:MS]"; NULL: windows are not padded */
+    const char *draft_log;       /* a file; NULL: none */
     int chunk;        /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
     int quant;        /* enum quant */
     int middle_quant; /* 0: as quant, else 1 + enum quant */
@@ -35,6 +39,7 @@ struct engine_opts {
 };
 extern const struct opt engine_options[];
 extern const struct opt engine_context_options[]; /* for commands that have one context of their own; the same struct */
+extern const struct opt engine_iterate_options[]; /* of modes jacobi and lookahead; the same struct */
 extern const struct opt engine_text_options[];    /* for commands that deal in text; the same struct */
 
 enum { ENGINE_MAX_STOP = 24 };
@@ -51,7 +56,19 @@ struct engine {
     struct part parts[3]; /* front, middle, back */
     uint32_t ctx;
     int chunk;
+    int pad_rows; /* of session_speculation, from o.pad */
+    double pad_ms;
     uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
+    struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
+    bool settled; /* weights are packed while loading, not behind the first token; set as beside, by who measures */
+
+    /* What was loaded of the three parts; the first pass goes on with it, so the struct stays where it is. */
+    struct progress loading;
+    struct engine_part {
+        struct engine *en;
+        uint64_t before; /* bytes of the parts in front of it */
+    } loads[3];
+    uint64_t to_load; /* bytes */
 
     struct backend *backend;
     struct stage *stages[3];
@@ -59,6 +76,7 @@ struct engine {
     struct middle *middle; /* the tunnel's, or a local one */
     enum codec codec;      /* of the boundary */
     struct drafter *drafter;
+    struct draft_log *draft_log; /* NULL: none */
     struct session *session;
     double load_ms;
 };
@@ -92,5 +110,6 @@ const char *engine_backend_name(const struct engine *en);
 /* What backend_cpu_create takes for a choice of --isa: NULL for auto. */
 const char *engine_isa_name(int choice);
 extern const char *const engine_isa_choices[];
+extern const char *const engine_middle_quant_choices[];
 
 #endif

@@ -9,8 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Sessions that a command opens at most, and nodes in flight in each. */
-enum { MAX_SESSIONS = 4, STOP_MS = 2000 };
+enum { STOP_MS = 2000 };
 
 struct loopback {
     struct identity *server, *client;
@@ -27,8 +26,8 @@ static uint32_t live(const struct engine *en) {
     return session_live(en->chunk, engine_cloud_windows(en));
 }
 
-uint64_t loopback_kv_bytes(const struct engine *en, const struct part *middle) {
-    return (uint64_t)MAX_SESSIONS * (en->ctx + live(en)) * config_kv_bytes(en->config, en->o.kv ? 4 : 2) *
+uint64_t loopback_kv_bytes(const struct engine *en, const struct part *middle, int sessions) {
+    return (uint64_t)sessions * (en->ctx + live(en)) * config_kv_bytes(en->config, en->o.kv ? 4 : 2) *
            (uint64_t)(middle->hi - middle->lo);
 }
 
@@ -45,7 +44,8 @@ static void *serve(void *arg) {
     return NULL;
 }
 
-int loopback_start(struct loopback **out, const struct engine *en, const struct part *middle, struct err *e) {
+int loopback_start(struct loopback **out, const struct engine *en, const struct part *middle, int sessions,
+                   struct err *e) {
     *out = NULL;
     struct progress p;
     const struct load_opts lo = {
@@ -57,7 +57,7 @@ int loopback_start(struct loopback **out, const struct engine *en, const struct 
         allow_list_create(&l->allow, identity_pin(l->client), 1, NULL, e) != 0 ||
         backend_cpu_create(&l->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0)
         goto fail;
-    progress_start(&p, "loading the middle layers once more", NULL);
+    progress_start(&p, "loading the middle layers for a cloud in this process", NULL);
     int rc = l->backend->ops->stage_load(l->backend, en->weights, middle, &lo, &l->stage, e);
     progress_end(&p, 0);
     if (rc != 0)
@@ -67,8 +67,8 @@ int loopback_start(struct loopback **out, const struct engine *en, const struct 
         .id = l->server,
         .allow = l->allow,
         .batch = {.stage = l->stage,
-                  .kv_bytes = loopback_kv_bytes(en, middle),
-                  .max_sessions = MAX_SESSIONS,
+                  .kv_bytes = loopback_kv_bytes(en, middle, sessions),
+                  .max_sessions = (uint32_t)sessions,
                   .max_ctx = en->ctx,
                   .max_live = live(en),
                   .max_rows = en->chunk,

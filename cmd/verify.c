@@ -1,6 +1,7 @@
 /* The verify command: does the split give what the model alone would have given, bit for bit? */
 #include "cmd/verify.h"
 #include "cmd/command.h"
+#include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/json.h"
 #include "cmd/memory.h"
@@ -15,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PROMPTS = 64, MAX_PROMPT_FILE = 16 << 20, AUDIT_ROWS = 48, RANDOM_PROMPT = 24 };
+enum { MAX_PROMPTS = 64, MAX_PROMPT_FILE = 16 << 20, AUDIT_ROWS = 48, RANDOM_PROMPT = 24, SESSIONS = 4 };
 
 /* Prose, a list, code, other scripts, rare bytes: what tokenizers cut differently. */
 static const char *const builtin[] = {
@@ -31,6 +32,7 @@ enum { N_BUILTIN = sizeof builtin / sizeof *builtin };
 
 struct verify_opts {
     const char *prompts;
+    bool random;
     int tokens, audit;
     uint64_t seed;
     struct engine_opts engine;
@@ -41,6 +43,8 @@ struct verify_opts {
 static const struct opt options[] = {
     {"prompts", "FILE", "texts to continue, separated by lines of ---; without it a few of its own", OPT_STRING,
      AT(prompts)},
+    {"random-prompts", NULL, "continue token ids drawn by chance: for a model without a tokenizer", OPT_FLAG,
+     AT(random)},
     {"tokens", "N", "length of each answer", OPT_INT, AT(tokens), .def = "32", .min = 1, .max = 100000},
     {"seed", "N", "of the sampled answers", OPT_U64, AT(seed), .def = "1"},
     {"audit", "N",
@@ -61,6 +65,7 @@ static const struct opt_group groups[] = {
     {"Cloud", tunnel_options, offsetof(struct verify_opts, engine.tunnel)},
     {"Model", engine_options, offsetof(struct verify_opts, engine)},
     {"Context", engine_context_options, offsetof(struct verify_opts, engine)},
+    {"Modes jacobi and lookahead", engine_iterate_options, offsetof(struct verify_opts, engine)},
     {"Text", engine_text_options, offsetof(struct verify_opts, engine)},
     {"Common", common_options, offsetof(struct verify_opts, common)},
 };
@@ -151,7 +156,7 @@ static int prompts_from_file(struct verify *v, struct err *e) {
     return rc;
 }
 
-/* A model without a tokenizer (random:NAME) gets token ids from the generator. */
+/* For a model without a tokenizer. */
 static int random_prompts(struct verify *v, struct err *e) {
     for (int i = 0; i < 2; i++) {
         struct ids *p = &v->prompts[v->n_prompts++];
@@ -165,10 +170,13 @@ static int random_prompts(struct verify *v, struct err *e) {
 
 static int make_prompts(struct verify *v, struct err *e) {
     int rc = 0;
-    if (!v->en.o.tokenizer && strncmp(v->en.o.model, "random:", 7) == 0)
-        rc = v->o->prompts
-                 ? err_set(e, ERR_USAGE, "%s has no tokenizer; name one with --tokenizer DIR|FILE", v->en.o.model)
-                 : random_prompts(v, e);
+    bool none = !v->en.o.tokenizer && strncmp(v->en.o.model, "random:", 7) == 0;
+    if (none && v->o->prompts)
+        rc = err_set(e, ERR_USAGE, "%s has no tokenizer; name one with --tokenizer DIR|FILE", v->en.o.model);
+    else if (v->o->random && v->o->prompts)
+        rc = err_set(e, ERR_USAGE, "--prompts FILE or --random-prompts, not both");
+    else if (none || v->o->random)
+        rc = random_prompts(v, e);
     else if (engine_open_tokenizer(&v->en, e) != 0)
         return -1;
     else if (v->o->prompts)
@@ -189,8 +197,8 @@ static int make_prompts(struct verify *v, struct err *e) {
 static int open_tunnel(struct verify *v, struct tunnel **t, const struct wire_hello *hello, struct err *e) {
     const struct engine *en = &v->en;
     if (!v->loop)
-        return tunnel_open(t, &v->o->engine.tunnel, v->o->common.home, hello, (uint32_t)en->chunk, e);
-    return tunnel_open_to(t, &v->o->engine.tunnel, loopback_address(v->loop), loopback_pin(v->loop),
+        return tunnel_open(t, &v->en.o.tunnel, v->o->common.home, hello, (uint32_t)en->chunk, e);
+    return tunnel_open_to(t, &v->en.o.tunnel, loopback_address(v->loop), loopback_pin(v->loop),
                           loopback_client(v->loop), hello, (uint32_t)en->chunk, e);
 }
 
@@ -217,12 +225,14 @@ static int count_memory(struct verify *v, struct err *e) {
     const struct part edges[3] = {en->parts[0], {0}, en->parts[2]}, middle[3] = {{0}, v->middle, {0}};
     if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, e) != 0)
         return -1;
-    en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows);
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
+    en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
+                 session_speculation_bytes(en->config->hidden, en->config->vocab, 0);
     if (tunnel_wanted(&en->o.tunnel))
         return 0;
     if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
         return -1;
-    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle);
+    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle, SESSIONS);
     return 0;
 }
 
@@ -232,14 +242,17 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     struct tunnel_opts tunnel = en->o.tunnel;
     if (count_memory(v, e) != 0)
         return -1;
+    int pad_rows = en->pad_rows;
     en->o.tunnel.cloud.n = 0; /* this engine is the local side, behind the same codec */
+    en->pad_rows = 0;
     if (!en->o.tunnel.codec)
         en->o.tunnel.codec = 1 + CODEC_F16;
     int rc = engine_load(en, e);
     en->o.tunnel = tunnel;
+    en->pad_rows = pad_rows;
     if (rc != 0)
         return -1;
-    if (!tunnel_wanted(&tunnel) && loopback_start(&v->loop, en, &v->middle, e) != 0)
+    if (!tunnel_wanted(&tunnel) && loopback_start(&v->loop, en, &v->middle, SESSIONS, e) != 0)
         return -1;
     if (make_hello(v, hello, e) != 0)
         return -1;
@@ -257,7 +270,13 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = engine_cloud_windows(en),
-                                    .speculation = {.mode = SESSION_SEQUENTIAL, .drafter = &drafter}};
+                                    .speculation = {.mode = SESSION_SEQUENTIAL,
+                                                    .drafter = &drafter,
+                                                    .iterate = &en->o.iterate,
+                                                    .pad_rows = en->pad_rows,
+                                                    .pad_ms = en->pad_ms,
+                                                    .fate = en->draft_log ? draft_log_guess : NULL,
+                                                    .fate_ctx = en->draft_log}};
     return session_create(&v->split, &so, e);
 }
 

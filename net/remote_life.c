@@ -18,6 +18,7 @@ enum {
     KEEP_MS = 15000,
     FIRST_PAUSE_MS = 100,
     LAST_PAUSE_MS = 2000,
+    PAD_MOST = 128,
     MAX_FAULTS = 2, /* breaches of the protocol without a result between them: after that it is no accident */
 };
 
@@ -140,6 +141,8 @@ int remote_middle_create(struct middle **out, const struct remote_opts *o, struc
     *out = NULL;
     if (o->hello.ctx < 1 || o->hello.live < 1 || o->hello.live > INT32_MAX / 2)
         return err_set(e, ERR_USAGE, "a session of %u positions and %u nodes in flight", o->hello.ctx, o->hello.live);
+    if (o->pad_ids > PAD_MOST)
+        return err_set(e, ERR_USAGE, "lists padded to multiples of %u ids; at most %d", o->pad_ids, PAD_MOST);
     struct remote *r = calloc(1, sizeof *r);
     if (!r)
         return err_set(e, ERR_MEMORY, "out of memory");

@@ -144,8 +144,15 @@ static bool wait_a_little(struct remote *r, double ms) {
 
 /* ---- what goes: the lock is held ---- */
 
+/* Ids that fill lists of n up. */
+static size_t padding(const struct remote *r, size_t n) {
+    size_t unit = r->o.pad_ids;
+    return unit ? (n / unit + (n % unit || n == 0)) * unit - n : 0;
+}
+
 static size_t lists_bytes(const struct remote *r) {
-    return 4 * ((size_t)(r->len - r->told) + (size_t)r->n_cancel);
+    size_t n = (size_t)(r->len - r->told) + (size_t)r->n_cancel;
+    return 4 * (n + padding(r, n));
 }
 
 static bool anything_gathered(const struct remote *r) {
@@ -154,6 +161,11 @@ static bool anything_gathered(const struct remote *r) {
 
 /* One SUBMIT with n_commit and n_cancel of what was gathered, and nodes. */
 static void put_submit(struct remote *r, int n_commit, int n_cancel, const struct node *nodes, int n, const float *x) {
+    int room = n_cancel == r->n_cancel ? r->max_cancel - n_cancel : 0; /* behind all that are cancelled */
+    int pad = (int)padding(r, (size_t)n_commit + (size_t)n_cancel);
+    pad = pad < room ? pad : room;
+    for (int i = 0; i < pad; i++)
+        r->cancel[n_cancel + i] = NODE_NONE;
     const struct wire_submit_parts s = {.seq = ++r->seq,
                                         .rewind = r->rewind,
                                         .audit = r->audit_next && n > 0,
@@ -162,7 +174,7 @@ static void put_submit(struct remote *r, int n_commit, int n_cancel, const struc
                                         .commit = r->chain + r->told,
                                         .n_commit = n_commit,
                                         .cancel = r->cancel,
-                                        .n_cancel = n_cancel,
+                                        .n_cancel = n_cancel + pad,
                                         .nodes = nodes,
                                         .n_nodes = n};
     wire_put_submit(channel_out(r->ch), &s, r->codec, r->hidden, x);
@@ -187,7 +199,7 @@ static void put_submit(struct remote *r, int n_commit, int n_cancel, const struc
 static void put_gathered(struct remote *r) {
     size_t room = (r->welcome.max_frame - SUBMIT_FIXED) / 4;
     while (anything_gathered(r)) {
-        size_t left = room < WIRE_MAX_LIST ? room : WIRE_MAX_LIST;
+        size_t left = (room < WIRE_MAX_LIST ? room : WIRE_MAX_LIST) - r->o.pad_ids;
         uint32_t waiting = r->len - r->told;
         int n_commit = waiting < left ? (int)waiting : (int)left;
         left -= (size_t)n_commit;
@@ -259,7 +271,7 @@ static int rm_cancel(struct middle *m, uint32_t id, struct err *e) {
     if (r->n_cancel == r->max_cancel)
         put_gathered(r);
     r->cancel[r->n_cancel++] = id;
-    if (r->n_wanted > 0) /* it may spare the cloud work */
+    if (r->n_wanted > 0 && r->o.pad_ids == 0) /* it may spare the cloud work */
         put_gathered(r);
     channel_unlock(r->ch);
     return 0;

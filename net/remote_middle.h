@@ -27,6 +27,8 @@ struct remote_opts {
     const struct remote_cloud *clouds; /* in order of preference; copied */
     int n_clouds;
     struct wire_hello hello; /* what we want; token is ignored */
+    uint32_t pad_ids;        /* privacy: the lists of a SUBMIT have a multiple of so many ids, and nodes that are
+                              * cancelled wait for the next one; 0: as many as there are */
     uint32_t max_rows;       /* of the caller's largest window; larger than the cloud's limit is no error: it is cut in
                               * pieces */
     uint32_t connect_ms;     /* one attempt: TCP, TLS and WELCOME; 0: 10 s */

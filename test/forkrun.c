@@ -104,36 +104,62 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void run(struct criterion_test *t) {
-    double start = now();
-    int status;
-    if (t->data->disabled) {
-        fprintf(tap, "ok - %s::%s # SKIP disabled\n", t->category, t->name);
-        return;
-    }
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid == 0) {
-        current = t;
-        t->test();
-        finish(current_failed ? FAIL : PASS);
-    }
-    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
-        perror("fork");
+/* Tests that run at the same time: as many as there are processors, as Criterion has it. */
+enum { MAX_RUNNING = 16 };
+static struct running {
+    struct criterion_test *test;
+    pid_t pid;
+    double start;
+} running[MAX_RUNNING];
+static int n_running;
+
+/* Waits for one of them and writes its line. */
+static void reap(void) {
+    int status, at = 0;
+    pid_t pid = waitpid(-1, &status, 0);
+    while (at < n_running && running[at].pid != pid)
+        at++;
+    if (pid < 0 || at == n_running) {
+        perror("waitpid");
         exit(EXIT_FAILURE);
     }
+    struct running r = running[at];
+    running[at] = running[--n_running];
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    const struct criterion_test *t = r.test;
     if (code == SKIP)
         return; /* the test's process has written the line */
     bool ok = t->data->signal ? WIFSIGNALED(status) && WTERMSIG(status) == t->data->signal : code == t->data->exit_code;
-    fprintf(tap, "%s - %s::%s (%.2fs)\n", ok ? "ok" : "not ok", t->category, t->name, now() - start);
+    fprintf(tap, "%s - %s::%s (%.2fs)\n", ok ? "ok" : "not ok", t->category, t->name, now() - r.start);
     if (!ok && code != FAIL)
         fprintf(tap, "  ended with %s %d\n", code < 0 ? "signal" : "status", code < 0 ? WTERMSIG(status) : code);
 }
 
+static void run(struct criterion_test *t, int at_once) {
+    if (t->data->disabled) {
+        fprintf(tap, "ok - %s::%s # SKIP disabled\n", t->category, t->name);
+        return;
+    }
+    while (n_running >= at_once)
+        reap();
+    fflush(NULL);
+    struct running r = {t, fork(), now()};
+    if (r.pid == 0) {
+        current = t;
+        t->test();
+        finish(current_failed ? FAIL : PASS);
+    }
+    if (r.pid < 0) {
+        perror("fork");
+        exit(EXIT_FAILURE);
+    }
+    running[n_running++] = r;
+}
+
 int main(int argc, char **argv) {
     const char *filter = NULL;
-    int n = 0;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    int n = 0, at_once = processors < 1 ? 1 : processors < MAX_RUNNING ? (int)processors : MAX_RUNNING;
     tap = stdout;
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "--tap=", 6) == 0 && !(tap = fopen(argv[i] + 6, "a")))
@@ -146,6 +172,8 @@ int main(int argc, char **argv) {
     fprintf(tap, "1..%d\n", n);
     for (struct criterion_test **t = __start_cr_tst; t < __stop_cr_tst; t++)
         if (!filter || fnmatch(filter, (*t)->data->identifier_, 0) == 0)
-            run(*t);
+            run(*t, at_once);
+    while (n_running > 0)
+        reap();
     return fclose(tap) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

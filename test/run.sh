@@ -74,10 +74,13 @@ sanitizers() {
 summary() {
     passed=$((passed + n_passed))
     skipped=$((skipped + n_skipped))
-    printf '%-32s %4d passed, %d failed, %d skipped\n' "$1" $n_passed $n_failed $n_skipped
+    now=$(date +%s)
+    printf '%-32s %4d passed, %d failed, %d skipped (%d s)\n' "$1" $n_passed $n_failed $n_skipped $((now - since))
+    since=$now
     n_passed=0 n_failed=0 n_skipped=0
 }
 n_passed=0 n_failed=0 n_skipped=0
+since=$(date +%s)
 
 wanted() { case $1 in *"$filter"*) return 0 ;; *) return 1 ;; esac }
 
@@ -177,7 +180,7 @@ run_unit
 leave_out() {
     case $build:$1 in
     *-tsan:test/fuzz/* | *-tsan:*/cli_usage.sh | *-tsan:*/readme_synopsis.sh | *-tsan:*/identity.sh) return 0 ;;
-    *-tsan:*/chat_oneshot.sh | *-tsan:*_wan.sh | *-clang:*.sh) return 0 ;; # chat_terminal and split run the same threads; gcc's binary ran these
+    *-tsan:*/chat_oneshot.sh | *-tsan:*/bench.sh | *-tsan:*_wan.sh | *-clang:*.sh) return 0 ;; # chat_terminal and split run the same threads; gcc's binary ran these
     *-tsan:*/build_*.sh | *-debug:*/build_*.sh) return 0 ;;
     *) return 1 ;;
     esac

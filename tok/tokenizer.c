@@ -101,6 +101,23 @@ uint32_t tokenizer_n(const struct tokenizer *t) {
     return t->vocab.n;
 }
 
+static uint64_t hash_bytes(uint64_t h, const void *p, size_t n) { /* FNV-1a */
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ ((const uint8_t *)p)[i]) * 0x100000001b3u;
+    return h;
+}
+
+uint64_t tokenizer_hash(const struct tokenizer *t) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (uint32_t id = 0; id < t->vocab.n; id++) {
+        size_t n;
+        const uint8_t *p = vocab_bytes(&t->vocab, id, &n);
+        const uint8_t head[3] = {(uint8_t)n, (uint8_t)(n >> 8), tokenizer_is_special(t, id)};
+        h = hash_bytes(hash_bytes(h, head, sizeof head), p, n);
+    }
+    return (h ^ h >> 32) * 0xff51afd7ed558ccdu;
+}
+
 const char *tokenizer_kind(const struct tokenizer *t) {
     static const char *const names[KIND_COUNT] = {"spm-bpe", "byte-bpe", "metaspace-bpe", "tekken"};
     return names[t->kind];

@@ -38,6 +38,9 @@ int tokenizer_parse_hf(struct tokenizer **out, const char *p, size_t n, const ch
 int tokenizer_parse_tekken(struct tokenizer **out, const char *p, size_t n, const char *name, struct err *e);
 
 uint32_t tokenizer_n(const struct tokenizer *t);
+/* Tells vocabularies apart: equal when the same ids have the same bytes and the same ones are special. No secret, and no
+ * defence against whoever makes two alike. */
+uint64_t tokenizer_hash(const struct tokenizer *t);
 const char *tokenizer_kind(const struct tokenizer *t); /* "spm-bpe", "byte-bpe", "metaspace-bpe", "tekken" */
 int tokenizer_bos(const struct tokenizer *t);      /* -1: none */
 int tokenizer_eos(const struct tokenizer *t);

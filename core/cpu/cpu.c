@@ -61,6 +61,7 @@ int cpu_init(struct cpu *c, int n_threads, const char *isa, struct err *e) {
 void cpu_free(struct cpu *c) {
     pool_free(c->pool);
     wipe_free(c->scratch, c->scratch_bytes);
+    free(c->panels);
     memset(c, 0, sizeof *c);
 }
 

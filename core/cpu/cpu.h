@@ -14,6 +14,7 @@
 #include "core/model/weights.h"
 #include "core/model/window.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +26,8 @@ struct cpu {
     const struct cpu_isa *isa;
     void *scratch; /* grown by cpu_reserve, used inside the calls below */
     size_t scratch_bytes;
+    uint8_t *panels; /* [threads][panel_bytes], grown by packed_raw: panels of raw matrices, made for one product */
+    size_t panel_bytes;
 };
 
 /* isa as in backend_cpu_create. */
@@ -34,13 +37,19 @@ const char *cpu_isa_name(const struct cpu *c);
 /* Names of the instruction sets that this machine can run, best first, NULL-terminated. */
 const char *const *cpu_isa_list(void);
 
-/* A matrix [rows][cols] in panels of 16 rows: for each k the 16 weights stand together. Owned. */
+/* A matrix [rows][cols] in panels of 16 rows: for each k the 16 weights stand together. Owned.
+ *
+ * A raw matrix has its place reserved, but its weights are still in the tensor. A product makes the panels that it
+ * needs on the way and multiplies them with the same kernels: the same bits, only slower. packed_settle ends that
+ * state, and may do so while products of other threads use the matrix. */
 struct packed {
     enum dtype type; /* F32 F16 BF16 Q8_0 Q4_0 Q4_K Q6_K: the precision; the layout is the panel's own (pack.c) */
     int rows, cols;
     size_t panel_bytes;
-    uint8_t *data; /* 64-byte aligned; NULL for an empty struct */
+    uint8_t *data; /* 64-byte aligned; NULL for an empty struct; not to be read while raw */
     size_t bytes;
+    atomic_bool raw;      /* goes from true to false once, with release order, when data is whole */
+    struct tensor source; /* of a matrix that is or was raw */
 };
 
 /* Bytes that packing a rows x cols matrix of t with quant takes, and the type it will have. */
@@ -48,8 +57,19 @@ size_t packed_size(enum dtype t, int rows, int cols, enum quant quant, enum dtyp
 /* Packs t with all threads of c, reading each row once. quant re-encodes matrices whose cols are a multiple of 32;
  * others keep their type. On error p is empty. */
 int packed_load(struct packed *p, struct cpu *c, const struct tensor *t, enum quant quant, struct err *e);
+/* Takes t as it lies, reading nothing; t's bytes must stay until p is freed. Not while a product of c runs. On error p
+ * is empty. */
+int packed_raw(struct packed *p, struct cpu *c, const struct tensor *t, struct err *e);
+/* Whether packed_raw is worth it: t lies in memory and packing it with quant only moves bytes. */
+bool packed_may_be_raw(const struct tensor *t, enum quant quant);
+/* Packs a raw matrix on this thread alone; nothing for one that is packed. scratch: packed_settle_scratch bytes. False
+ * when *stop came true first: p is still raw then. Cannot fail otherwise. Products that began before may read the
+ * source a little longer. */
+bool packed_settle(struct packed *p, const struct cpu_isa *isa, void *scratch, const atomic_bool *stop);
+size_t packed_settle_scratch(const struct packed *p);
+bool packed_is_raw(const struct packed *p);
 void packed_free(struct packed *p);
-/* Row `row` decoded to f32 (tests, tied embeddings). */
+/* Row `row` of a matrix that is not raw, decoded to f32 (tests, tied embeddings). */
 void packed_row(const struct packed *p, int row, float *dst);
 
 /* One product: y[i][r] (+)= bias[r] + sum_k w[r][k] * x[i][k], for i < n. */

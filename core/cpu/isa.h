@@ -5,6 +5,7 @@
 #define CORE_CPU_ISA_H
 
 #include "core/model/dtype.h"
+#include "core/model/weights.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,6 +18,8 @@ enum {
     TILE_MAX = 12, /* most rows of x in one tile */
     GROUP_MAX = 4, /* most panels that one tile call multiplies */
     KV_BLOCK = 64, /* logical positions per softmax block */
+
+    RAW_BYTES = 512 << 10, /* panels of a raw matrix that are made and multiplied at a time: half an L2 cache */
 };
 
 /* clang-format off */
@@ -98,6 +101,17 @@ struct cpu_isa {
     float (*fma_rounds)(int n);
     uint32_t (*read_bytes)(const uint8_t *p, size_t n);
 };
+
+/* Panel `panel` of t as type, to dst; scratch as in panel_scratch. pack.c. */
+void panel_make(uint8_t *dst, const struct cpu_isa *isa, const struct tensor *t, enum dtype type, int panel,
+                uint8_t *scratch);
+/* How many panels of a raw matrix are made at a time. */
+static inline int raw_panels(size_t panel_bytes) {
+    size_t n = RAW_BYTES / panel_bytes;
+    return n < 1 ? 1 : n < GROUP_MAX ? (int)n : GROUP_MAX;
+}
+/* Bytes of scratch, a multiple of 64: 16 source rows, 16 re-encoded rows, one row of f32. */
+size_t panel_scratch(const struct tensor *t, enum dtype type);
 
 extern const struct cpu_isa cpu_isa_portable;
 extern const struct cpu_isa cpu_isa_avx2;

@@ -21,6 +21,8 @@ struct run {
     const float *x;
     int ldx, n, cols;
     struct tiles kind[2]; /* [is_float] */
+    uint8_t *panels;      /* per worker, for raw matrices */
+    size_t panel_bytes;
 };
 
 /* The rows of the next tile when n are left: a full tile, or the smallest size that holds them. */
@@ -69,8 +71,9 @@ static void pack(void *ctx, int item, int worker) {
         pack_tile(run, &run->kind[0], (item - n_float) * run->kind[0].full);
 }
 
-/* Panels [panel, panel + n_panels) times rows [row0, row1). */
-static void multiply_chunk(const struct run *run, const struct matmul *m, int panel, int n_panels, int row0, int row1) {
+/* Panels [panel, panel + n_panels), which stand at data, times rows [row0, row1). */
+static void multiply_chunk(const struct run *run, const struct matmul *m, const uint8_t *data, int panel, int n_panels,
+                           int row0, int row1) {
     _Alignas(64) float acc[(CHUNK_ROWS + TILE_MAX) * GROUP_MAX * PANEL];
     const struct packed *w = m->w;
     const struct tiles *tiles = &run->kind[dtype_is_float(w->type)];
@@ -85,7 +88,7 @@ static void multiply_chunk(const struct run *run, const struct matmul *m, int pa
             t.x = tiles->x + (size_t)row * tiles->row_bytes;
             for (int p = 0; p < n_panels; p += t.n_panels) {
                 t.n_panels = n_panels - p < tiles->sizes[t.rows] ? 1 : tiles->sizes[t.rows];
-                t.w = w->data + (size_t)(panel + p) * w->panel_bytes;
+                t.w = data + (size_t)p * w->panel_bytes;
                 run->isa->tile[w->type](&t);
                 t.acc += (size_t)t.n_panels * t.acc_panel;
             }
@@ -110,23 +113,45 @@ static int groups(const struct packed *w) {
     return (panels(w) + GROUP_MAX - 1) / GROUP_MAX;
 }
 
-static void multiply(void *ctx, int item, int worker) {
-    const struct run *run = ctx;
-    (void)worker;
-    const struct matmul *m = run->jobs;
-    for (; item >= groups(m->w); m++)
-        item -= groups(m->w);
-    int panel = item * GROUP_MAX, n_panels = panels(m->w) - panel < GROUP_MAX ? panels(m->w) - panel : GROUP_MAX;
+static void multiply_panels(const struct run *run, const struct matmul *m, const uint8_t *data, int panel, int n) {
     int full = run->kind[dtype_is_float(m->w->type)].full, n_chunks = (run->n + CHUNK_ROWS - 1) / CHUNK_ROWS;
     int chunk = ((run->n + n_chunks - 1) / n_chunks + full - 1) / full * full;
     for (int row = 0; row < run->n; row += chunk)
-        multiply_chunk(run, m, panel, n_panels, row, run->n - row < chunk ? run->n : row + chunk);
+        multiply_chunk(run, m, data, panel, n, row, run->n - row < chunk ? run->n : row + chunk);
+}
+
+static void multiply(void *ctx, int item, int worker) {
+    const struct run *run = ctx;
+    const struct matmul *m = run->jobs;
+    for (; item >= groups(m->w); m++)
+        item -= groups(m->w);
+    const struct packed *w = m->w;
+    int panel = item * GROUP_MAX, end = panels(w) - panel < GROUP_MAX ? panels(w) : panel + GROUP_MAX;
+    if (!packed_is_raw(w)) {
+        multiply_panels(run, m, w->data + (size_t)panel * w->panel_bytes, panel, end - panel);
+        return;
+    }
+    uint8_t *made = run->panels + (size_t)worker * run->panel_bytes;
+    for (int n, at = raw_panels(w->panel_bytes); panel < end; panel += n) {
+        n = end - panel < at ? end - panel : at;
+        for (int i = 0; i < n; i++)
+            panel_make(made + (size_t)i * w->panel_bytes, run->isa, &w->source, w->type, panel + i,
+                       made + (size_t)at * w->panel_bytes);
+        multiply_panels(run, m, made, panel, n);
+    }
 }
 
 void cpu_matmul(struct cpu *c, const struct matmul *jobs, int n_jobs, const float *x, int ldx, int n) {
     if (n <= 0 || n_jobs <= 0)
         return;
-    struct run run = {.isa = c->isa, .jobs = jobs, .x = x, .ldx = ldx, .n = n, .cols = jobs[0].w->cols};
+    struct run run = {.isa = c->isa,
+                      .jobs = jobs,
+                      .x = x,
+                      .ldx = ldx,
+                      .n = n,
+                      .cols = jobs[0].w->cols,
+                      .panels = c->panels,
+                      .panel_bytes = c->panel_bytes};
     int items = 0;
     for (int j = 0; j < n_jobs; j++) {
         items += groups(jobs[j].w);

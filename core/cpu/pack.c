@@ -50,22 +50,14 @@ size_t packed_size(enum dtype t, int rows, int cols, enum quant quant, enum dtyp
     return ((size_t)rows + PANEL - 1) / PANEL * panel_size(*type, cols);
 }
 
-struct load {
-    const struct cpu_isa *isa;
-    struct packed *p;
-    const struct tensor *t;
-    uint8_t *scratch; /* per worker: 16 source rows, 16 re-encoded rows, one row of f32 */
-    size_t per_worker;
-};
-
-static void pack_floats(const struct load *l, uint8_t *dst, const uint8_t *const rows[PANEL]) {
-    size_t cols = (size_t)l->p->cols;
-    if (l->p->type == DT_F32)
-        l->isa->transpose(dst, rows, 0, cols);
-    else if (l->p->type == DT_F16)
-        l->isa->transpose_half(dst, rows, 0, cols);
+static void pack_floats(uint8_t *dst, const struct cpu_isa *isa, enum dtype type, size_t cols,
+                        const uint8_t *const rows[PANEL]) {
+    if (type == DT_F32)
+        isa->transpose(dst, rows, 0, cols);
+    else if (type == DT_F16)
+        isa->transpose_half(dst, rows, 0, cols);
     else {
-        l->isa->transpose(dst, rows, 0, cols / 2);
+        isa->transpose(dst, rows, 0, cols / 2);
         for (size_t r = 0; cols % 2 && r < PANEL; r++) {
             uint8_t last[4] = {rows[r][cols * 2 - 2], rows[r][cols * 2 - 1], 0, 0};
             memcpy(dst + cols / 2 * 64 + r * 4, last, 4);
@@ -74,22 +66,23 @@ static void pack_floats(const struct load *l, uint8_t *dst, const uint8_t *const
 }
 
 /* Q8_0 and Q4_0: blocks of {d f16, quants}. */
-static void pack_blocks(const struct load *l, uint8_t *dst, const uint8_t *const rows[PANEL]) {
-    size_t n = (size_t)l->p->cols / QBLOCK, dwords = l->p->type == DT_Q8_0 ? 8 : 4;
+static void pack_blocks(uint8_t *dst, const struct cpu_isa *isa, enum dtype type, size_t cols,
+                        const uint8_t *const rows[PANEL]) {
+    size_t n = cols / QBLOCK, dwords = type == DT_Q8_0 ? 8 : 4;
     uint8_t *scales = dst + n * dwords * 64;
     for (size_t b = 0; b < n; b++) {
         size_t off = b * (2 + dwords * 4);
-        l->isa->transpose(dst + b * dwords * 64, rows, off + 2, dwords);
+        isa->transpose(dst + b * dwords * 64, rows, off + 2, dwords);
         for (size_t r = 0; r < PANEL; r++)
             memcpy(scales + b * 32 + r * 2, rows[r] + off, 2);
     }
 }
 
 /* Blocks of {d f16, dmin f16, 12 bytes of six-bit scales and minima, 128 bytes of quants}. */
-static void pack_q4_k(const struct load *l, uint8_t *dst, const uint8_t *const rows[PANEL]) {
-    size_t n = (size_t)l->p->cols / SUPER;
+static void pack_q4_k(uint8_t *dst, const struct cpu_isa *isa, size_t cols, const uint8_t *const rows[PANEL]) {
+    size_t n = cols / SUPER;
     for (size_t s = 0; s < n; s++) {
-        l->isa->transpose(dst + s * 2048, rows, s * 144 + 16, 32);
+        isa->transpose(dst + s * 2048, rows, s * 144 + 16, 32);
         uint8_t *to = dst + n * 2048 + s * 320;
         for (size_t r = 0; r < PANEL; r++) {
             const uint8_t *b = rows[r] + s * 144, *q = b + 4;
@@ -104,10 +97,10 @@ static void pack_q4_k(const struct load *l, uint8_t *dst, const uint8_t *const r
 }
 
 /* Blocks of {ql 128 bytes, qh 64, sc 16, d f16}. */
-static void pack_q6_k(const struct load *l, uint8_t *dst, const uint8_t *const rows[PANEL]) {
-    size_t n = (size_t)l->p->cols / SUPER;
+static void pack_q6_k(uint8_t *dst, const struct cpu_isa *isa, size_t cols, const uint8_t *const rows[PANEL]) {
+    size_t n = cols / SUPER;
     for (size_t s = 0; s < n; s++) {
-        l->isa->transpose(dst + s * 3072, rows, s * 210, 48);
+        isa->transpose(dst + s * 3072, rows, s * 210, 48);
         uint8_t *to = dst + n * 3072 + s * 288;
         for (size_t r = 0; r < PANEL; r++) {
             const uint8_t *b = rows[r] + s * 210;
@@ -118,57 +111,135 @@ static void pack_q6_k(const struct load *l, uint8_t *dst, const uint8_t *const r
     }
 }
 
-static void load_panel(void *ctx, int panel, int worker) {
-    const struct load *l = ctx;
-    const struct packed *p = l->p;
-    const struct tensor *t = l->t;
-    uint8_t *raw = l->scratch + (size_t)worker * l->per_worker, *coded = raw + PANEL * t->row_bytes;
-    size_t coded_bytes = p->type == t->dtype ? 0 : dtype_row_bytes(p->type, (size_t)p->cols);
-    float *f = (float *)(void *)(l->scratch + (size_t)(worker + 1) * l->per_worker - (size_t)p->cols * sizeof(float));
+static size_t coded_row_bytes(const struct tensor *t, enum dtype type) {
+    return type == t->dtype ? 0 : dtype_row_bytes(type, t->cols);
+}
+
+size_t panel_scratch(const struct tensor *t, enum dtype type) {
+    size_t coded = coded_row_bytes(t, type), f32 = coded ? t->cols * sizeof(float) : 0;
+    return (PANEL * (t->row_bytes + coded) + f32 + 63) / 64 * 64;
+}
+
+void panel_make(uint8_t *dst, const struct cpu_isa *isa, const struct tensor *t, enum dtype type, int panel,
+                uint8_t *scratch) {
+    uint8_t *coded = scratch + PANEL * t->row_bytes;
+    size_t coded_bytes = coded_row_bytes(t, type), cols = t->cols;
+    float *f = (float *)(void *)(scratch + panel_scratch(t, type) - cols * sizeof(float));
     const uint8_t *rows[PANEL];
-    for (int i = 0; i < PANEL; i++) {
-        int r = panel * PANEL + i, last = p->rows - 1;
-        rows[i] = tensor_row(t, (uint32_t)(r < last ? r : last), raw + (size_t)i * t->row_bytes);
-        if (p->type != t->dtype) {
-            dtype_decode(t->dtype, rows[i], (size_t)p->cols, f);
-            dtype_encode(p->type, f, (size_t)p->cols, coded + (size_t)i * coded_bytes);
-            rows[i] = coded + (size_t)i * coded_bytes;
+    for (uint32_t i = 0; i < PANEL; i++) {
+        uint32_t r = (uint32_t)panel * PANEL + i, last = t->rows - 1;
+        rows[i] = tensor_row(t, r < last ? r : last, scratch + i * t->row_bytes);
+        if (coded_bytes) {
+            dtype_decode(t->dtype, rows[i], cols, f);
+            dtype_encode(type, f, cols, coded + i * coded_bytes);
+            rows[i] = coded + i * coded_bytes;
         }
     }
-    uint8_t *dst = p->data + (size_t)panel * p->panel_bytes;
-    if (dtype_is_float(p->type))
-        pack_floats(l, dst, rows);
-    else if (p->type == DT_Q4_K)
-        pack_q4_k(l, dst, rows);
-    else if (p->type == DT_Q6_K)
-        pack_q6_k(l, dst, rows);
+    if (dtype_is_float(type))
+        pack_floats(dst, isa, type, cols, rows);
+    else if (type == DT_Q4_K)
+        pack_q4_k(dst, isa, cols, rows);
+    else if (type == DT_Q6_K)
+        pack_q6_k(dst, isa, cols, rows);
     else
-        pack_blocks(l, dst, rows);
+        pack_blocks(dst, isa, type, cols, rows);
+}
+
+/* The place for a matrix. Nothing of it is touched: fresh memory costs when it is written for the first time. */
+static int reserve(struct packed *p, const struct tensor *t, enum quant quant, struct err *e) {
+    enum dtype type;
+    int rows = (int)t->rows, cols = (int)t->cols;
+    size_t bytes = packed_size(t->dtype, rows, cols, quant, &type);
+    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64, rounded = (bytes + align - 1) / align * align;
+    memset(p, 0, sizeof *p);
+    uint8_t *data = aligned_alloc(align, rounded);
+    if (!data)
+        return err_set(e, ERR_MEMORY, "out of memory for tensor %s (%zu MB); a smaller --quant needs less", t->name,
+                       bytes >> 20);
+    if (align == HUGE_PAGE)
+        madvise(data, rounded, MADV_HUGEPAGE);
+    p->type = type;
+    p->rows = rows;
+    p->cols = cols;
+    p->panel_bytes = panel_size(type, cols);
+    p->data = data;
+    p->bytes = bytes;
+    return 0;
+}
+
+struct load {
+    const struct cpu_isa *isa;
+    struct packed *p;
+    const struct tensor *t;
+    uint8_t *scratch; /* per worker */
+    size_t per_worker;
+};
+
+static void load_panel(void *ctx, int panel, int worker) {
+    const struct load *l = ctx;
+    panel_make(l->p->data + (size_t)panel * l->p->panel_bytes, l->isa, l->t, l->p->type, panel,
+               l->scratch + (size_t)worker * l->per_worker);
+}
+
+static int n_panels(const struct packed *p) {
+    return (p->rows + PANEL - 1) / PANEL;
 }
 
 int packed_load(struct packed *p, struct cpu *c, const struct tensor *t, enum quant quant, struct err *e) {
-    memset(p, 0, sizeof *p);
-    enum dtype type;
-    int rows = (int)t->rows, cols = (int)t->cols, n_panels = (rows + PANEL - 1) / PANEL;
-    size_t bytes = packed_size(t->dtype, rows, cols, quant, &type);
-    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64, rounded = (bytes + align - 1) / align * align;
-    struct load l = {.isa = c->isa, .p = p, .t = t};
-    size_t coded = type == t->dtype ? 0 : dtype_row_bytes(type, (size_t)cols);
-    l.per_worker = (PANEL * (t->row_bytes + coded) + (size_t)cols * sizeof(float) + 63) / 64 * 64;
+    if (reserve(p, t, quant, e) != 0)
+        return -1;
+    struct load l = {.isa = c->isa, .p = p, .t = t, .per_worker = panel_scratch(t, p->type)};
     l.scratch = aligned_alloc(64, l.per_worker * (size_t)pool_threads(c->pool));
-    uint8_t *data = aligned_alloc(align, rounded);
-    if (!data || !l.scratch) {
-        free(data);
-        free(l.scratch);
-        return err_set(e, ERR_MEMORY, "out of memory for tensor %s (%zu MB); a smaller --quant needs less", t->name,
-                       bytes >> 20);
+    if (!l.scratch) {
+        packed_free(p);
+        return err_set(e, ERR_MEMORY, "out of memory loading tensor %s", t->name);
     }
-    if (align == HUGE_PAGE)
-        madvise(data, rounded, MADV_HUGEPAGE);
-    *p = (struct packed){type, rows, cols, panel_size(type, cols), data, bytes};
-    pool_run(c->pool, load_panel, &l, n_panels);
+    pool_run(c->pool, load_panel, &l, n_panels(p));
     free(l.scratch);
     return 0;
+}
+
+bool packed_may_be_raw(const struct tensor *t, enum quant quant) {
+    return t->data && packed_type(t->dtype, (int)t->cols, quant) == t->dtype;
+}
+
+int packed_raw(struct packed *p, struct cpu *c, const struct tensor *t, struct err *e) {
+    if (reserve(p, t, QUANT_NONE, e) != 0)
+        return -1;
+    size_t need = (size_t)raw_panels(p->panel_bytes) * p->panel_bytes + panel_scratch(t, p->type);
+    if (need > c->panel_bytes) {
+        uint8_t *panels = aligned_alloc(64, need * (size_t)pool_threads(c->pool));
+        if (!panels) {
+            packed_free(p);
+            return err_set(e, ERR_MEMORY, "out of memory for panels of tensor %s", t->name);
+        }
+        free(c->panels);
+        c->panels = panels;
+        c->panel_bytes = need;
+    }
+    p->source = *t;
+    atomic_init(&p->raw, true);
+    return 0;
+}
+
+bool packed_is_raw(const struct packed *p) {
+    return atomic_load_explicit(&p->raw, memory_order_acquire);
+}
+
+size_t packed_settle_scratch(const struct packed *p) {
+    return panel_scratch(&p->source, p->type);
+}
+
+bool packed_settle(struct packed *p, const struct cpu_isa *isa, void *scratch, const atomic_bool *stop) {
+    if (!packed_is_raw(p))
+        return true;
+    for (int i = 0; i < n_panels(p); i++) {
+        if (atomic_load_explicit(stop, memory_order_relaxed))
+            return false;
+        panel_make(p->data + (size_t)i * p->panel_bytes, isa, &p->source, p->type, i, scratch);
+    }
+    atomic_store_explicit(&p->raw, false, memory_order_release);
+    return true;
 }
 
 void packed_free(struct packed *p) {

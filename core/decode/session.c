@@ -210,6 +210,8 @@ static int rows_of(struct session *s, uint32_t first, int n, struct err *e) {
 int session_launch(struct session *s, const uint32_t *tokens, int n, float *x, struct err *e) {
     struct stage *front = s->o.front;
     uint32_t first = s->next_id;
+    bool paced = s->paced;
+    s->paced = false;
     if (kv_table_add(s->table, s->nodes, n, NULL, e) < 0)
         return -1;
     s->next_id += (uint32_t)n;
@@ -222,6 +224,8 @@ int session_launch(struct session *s, const uint32_t *tokens, int n, float *x, s
         return -1;
     double t1 = clock_ms();
     s->stats.front_ms += t1 - t0;
+    if (paced)
+        speculation_hold(s, t1 - t0);
     if (s->split) {
         const struct window w = {.nodes = s->nodes, .n = n};
         if (s->o.middle->ops->submit(s->o.middle, &w, x, e) != 0)
@@ -452,6 +456,7 @@ int session_sample(struct session *s, const struct sample_params *p, uint32_t n_
         return err_set(e, ERR_USAGE, "nothing was computed yet: feed a prompt first");
     double t0 = clock_ms();
     *token = sampler_pick(s->sampler, p, s->logits, s->tokens, (int)s->n, (int)n_generated, s->n);
+    speculation_sampled(s, p, n_generated);
     s->stats.sample_ms += clock_ms() - t0;
     return 0;
 }

@@ -46,7 +46,8 @@ struct session {
     float *got_x;       /* [max_rows][hidden] */
     struct row *rows;   /* [max_rows] */
     struct sampler *sampler;
-    struct speculation *spec; /* NULL: no drafter, or no split */
+    struct speculation *spec; /* NULL: sequential decoding is all there is */
+    bool paced;               /* the next window goes out on a tick (pad.h) */
     struct session_stats stats;
 };
 

@@ -1,49 +1,13 @@
-#include "core/decode/speculate.h"
-
 #include "core/base/clock.h"
 #include "core/base/wipe.h"
-#include "core/decode/price.h"
+#include "core/decode/rounds.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    BACK_ROWS = 4, /* nodes of the likeliest path that go through back layers and head in one pass */
-    OFFERED = 16,  /* candidates that are held against the truth at each position */
-};
-/* What the session knows of a node of the tree, beside what the drafter does. */
-struct guess {
-    uint32_t id, pos;
-    int place;                       /* of its row in x */
-    enum { SENT, HERE, DONE } state; /* HERE: back from the middle; DONE: its logits are at row */
-    int row;
-};
-
-struct speculation {
-    struct session_speculation o;
-    struct session_drafter drafter;
-    int max_nodes, max_batch;
-    struct price price;
-    struct guess head;       /* the token that is being computed; the tree hangs below it, or below the committed one */
-    bool has_head;           /* between its submit and its commit */
-    struct draft_node *tree; /* [max_nodes]; parents first */
-    struct guess *guess;     /* [max_nodes]: of the same nodes */
-    int n;
-    int *map;         /* [max_nodes]: scratch of compactions */
-    uint32_t *doomed; /* [max_nodes + 1]: scratch of cancels */
-    float *x;         /* [max_nodes + 1][hidden]: rows that came from the middle, by place */
-    int *places;      /* [max_nodes + 1]: free ones */
-    int n_places;
-    float *pass;      /* [max_nodes + 1][hidden]: rows of one pass */
-    uint32_t *tokens; /* [max_nodes + 1]: of one window */
-    float *logits;    /* [BACK_ROWS][vocab] */
-    struct draft_candidate offered[OFFERED];
-    int n_offered; /* what the drafter said of the next token; -1: it was not asked */
-};
-
 const char *session_mode_name(enum session_mode m) {
-    static const char *const names[N_SESSION_MODES] = {"sequential", "stop-and-wait", "auto"};
+    static const char *const names[N_SESSION_MODES] = {"sequential", "stop-and-wait", "auto", "jacobi", "lookahead"};
     return names[m];
 }
 
@@ -55,37 +19,55 @@ static void forget(struct speculation *p) {
     p->n = 0;
     p->has_head = false;
     p->n_offered = -1;
-    p->n_places = p->max_nodes + 1;
+    p->pad.n_idle = 0;
+    p->n_places = p->room + 1;
     for (int i = 0; i < p->n_places; i++)
         p->places[i] = i;
+}
+
+uint64_t session_speculation_bytes(int hidden, int vocab, int max_nodes) {
+    uint64_t n = (uint64_t)(max_nodes ? max_nodes : SESSION_NODES) + 1;
+    return n * (2 * (uint64_t)hidden * sizeof(float) + sizeof(struct draft_node) + sizeof(struct guess)) +
+           BACK_ROWS * (uint64_t)vocab * sizeof(float);
 }
 
 int speculation_create(struct session *s, struct err *e) {
     const struct session_speculation *o = &s->o.speculation;
     size_t hidden = (size_t)s->config->hidden, vocab = (size_t)s->config->vocab;
-    if (!o->drafter || !s->split)
+    bool rounds = o->iterate || o->mode == SESSION_JACOBI || o->mode == SESSION_LOOKAHEAD;
+    int depth = 0;
+    if ((!o->drafter && !rounds && !o->pad_rows) || !s->split)
         return 0;
+    int most = s->o.max_rows < SESSION_PAD_ROWS ? s->o.max_rows : SESSION_PAD_ROWS;
+    if (o->pad_rows < 0 || o->pad_rows > most)
+        return err_set(e, ERR_USAGE, "padded windows of %d rows; at most %d", o->pad_rows, most);
     if (o->max_nodes < 0 || o->max_nodes > SESSION_MAX_NODES)
         return err_set(e, ERR_USAGE, "%d guesses in flight; at most %d", o->max_nodes, SESSION_MAX_NODES);
     struct speculation *p = s->spec = calloc(1, sizeof *p);
     if (!p)
         return err_set(e, ERR_MEMORY, "out of memory");
     p->o = *o;
-    p->drafter = *o->drafter;
-    p->max_nodes = o->max_nodes ? o->max_nodes : SESSION_NODES;
+    if (o->drafter)
+        p->drafter = *o->drafter;
+    p->room = p->max_nodes = o->max_nodes ? o->max_nodes : SESSION_NODES;
+    if (rounds && rounds_create(&p->rounds, o->iterate, &p->room, &depth, e) != 0)
+        return -1;
+    p->room = p->room > o->pad_rows ? p->room : o->pad_rows;
+    p->pad = (struct pad){.rows = o->pad_rows, .tick_ms = o->pad_ms};
     p->max_batch = s->o.max_rows < BACK_ROWS ? s->o.max_rows : BACK_ROWS;
-    size_t n = (size_t)p->max_nodes + 1;
+    p->n_logits = rounds ? BACK_ROWS + depth + 1 : BACK_ROWS;
+    size_t n = (size_t)p->room + 1;
     p->tree = calloc(n, sizeof *p->tree);
     p->guess = calloc(n, sizeof *p->guess);
     p->map = calloc(n, sizeof *p->map);
-    p->doomed = calloc(n, sizeof *p->doomed);
+    p->doomed = calloc(n + SESSION_PAD_IDLE, sizeof *p->doomed);
     p->places = calloc(n, sizeof *p->places);
     p->tokens = calloc(n, sizeof *p->tokens);
     p->x = malloc(n * hidden * sizeof *p->x);
     p->pass = malloc(n * hidden * sizeof *p->pass);
-    p->logits = malloc(BACK_ROWS * vocab * sizeof *p->logits);
+    p->logits = malloc((size_t)p->n_logits * vocab * sizeof *p->logits);
     if (!p->tree || !p->guess || !p->map || !p->doomed || !p->places || !p->tokens || !p->x || !p->pass || !p->logits)
-        return err_set(e, ERR_MEMORY, "out of memory for %d guesses", p->max_nodes);
+        return err_set(e, ERR_MEMORY, "out of memory for %d guesses", p->room);
     forget(p);
     return 0;
 }
@@ -94,7 +76,7 @@ void speculation_free(struct session *s) {
     struct speculation *p = s->spec;
     if (!p)
         return;
-    size_t n = (size_t)p->max_nodes + 1, rows = n * (size_t)s->config->hidden * sizeof *p->x;
+    size_t n = (size_t)p->room + 1, rows = n * (size_t)s->config->hidden * sizeof *p->x;
     wipe_free(p->tree, n * sizeof *p->tree);
     free(p->guess);
     free(p->map);
@@ -103,15 +85,46 @@ void speculation_free(struct session *s) {
     wipe_free(p->tokens, n * sizeof *p->tokens);
     wipe_free(p->x, rows);
     wipe_free(p->pass, rows);
-    wipe_free(p->logits, BACK_ROWS * (size_t)s->config->vocab * sizeof *p->logits);
+    wipe_free(p->logits, (size_t)p->n_logits * (size_t)s->config->vocab * sizeof *p->logits);
+    rounds_free(p->rounds);
     wipe_free(p, sizeof *p);
     s->spec = NULL;
+}
+
+static void tell_fate(struct speculation *p, int i, int fate, double now) {
+    const struct guess *g = &p->guess[i];
+    if (g->id == 0) /* it did not get away */
+        return;
+    const struct session_guess said = {.fate = fate,
+                                       .source = p->tree[i].source,
+                                       .depth = g->depth,
+                                       .p = p->tree[i].p,
+                                       .path = g->path,
+                                       .sent_ms = g->sent_ms,
+                                       .came_ms = g->came_ms,
+                                       .over_ms = now};
+    p->o.fate(p->o.fate_ctx, &said);
+}
+
+/* The tree goes, but for the branch of node keep (-1: all of it). decided: another token came where it begins. */
+static void tell_fates(const struct session *s, int keep, bool decided) {
+    struct speculation *p = s->spec;
+    double now = clock_ms();
+    for (int i = 0; i < p->n && p->o.fate; i++) {
+        int up = p->tree[i].parent;
+        p->map[i] = i == keep || (up >= 0 && p->map[up]); /* stays */
+        if (i == keep)
+            tell_fate(p, i, GUESS_ACCEPTED, now);
+        else if (!p->map[i])
+            tell_fate(p, i, up < 0 && decided ? GUESS_REJECTED : GUESS_CANCELLED, now);
+    }
 }
 
 void speculation_forget(struct session *s) {
     struct speculation *p = s->spec;
     if (!p)
         return;
+    tell_fates(s, -1, false);
     s->stats.nodes_cancelled += (uint64_t)p->n;
     forget(p);
 }
@@ -125,6 +138,9 @@ static int cancel_branches(struct session *s, int keep, struct err *e) {
     int n = 0;
     if (p->has_head)
         p->doomed[n++] = p->head.id;
+    for (int i = 0; i < p->pad.n_idle; i++)
+        p->doomed[n++] = p->pad.idle[i];
+    p->pad.n_idle = 0;
     for (int i = 0; i < p->n; i++)
         if (p->tree[i].parent < 0 && i != keep)
             p->doomed[n++] = p->guess[i].id;
@@ -138,7 +154,9 @@ static int cancel_branches(struct session *s, int keep, struct err *e) {
 void speculation_drop(struct session *s) {
     struct speculation *p = s->spec;
     struct err ignored = {0}; /* the middle's debt says it */
-    if (!p || (p->n == 0 && !p->has_head))
+    if (p)
+        p->pad.due_ms = 0;
+    if (!p || (p->n == 0 && !p->has_head && p->pad.n_idle == 0))
         return;
     (void)cancel_branches(s, -1, &ignored);
     speculation_forget(s);
@@ -160,6 +178,7 @@ int speculation_take(struct session *s, uint32_t id, const float *x) {
         return -1;
     memcpy(p->x + (size_t)g->place * (size_t)s->config->hidden, x, (size_t)s->config->hidden * sizeof *x);
     g->state = HERE;
+    g->came_ms = p->o.fate ? clock_ms() : 0;
     return 1;
 }
 
@@ -195,8 +214,7 @@ static void descend(struct session *s, int at) {
     p->n = n;
 }
 
-/* Takes of tree[from..n), which the drafter wrote, what can be sent. */
-static void accept(struct session *s, int from, int n) {
+void speculation_accept(struct session *s, int from, int n) {
     struct speculation *p = s->spec;
     int kept = from;
     for (int i = from; i < n; i++) {
@@ -212,24 +230,30 @@ static void accept(struct session *s, int from, int n) {
             continue;
         p->map[i] = kept;
         p->tree[kept] = a;
-        p->guess[kept++].pos = pos;
+        p->guess[kept++] = (struct guess){.pos = pos};
     }
     p->n = kept;
 }
 
 /* ---- sending ---- */
 
+static bool is_priced(const struct speculation *p) {
+    return p->o.mode == SESSION_AUTO && p->pad.rows == 0;
+}
+
 /* New nodes below the head. They are the last of the tree then, and have no id yet. */
 static void grow(struct session *s, bool miss) {
     struct speculation *p = s->spec;
     const struct session_drafter *d = &p->drafter;
-    bool priced = p->o.mode == SESSION_AUTO;
+    bool priced = is_priced(p);
     int old = p->n, cap = priced ? price_cap(&p->price, p->max_nodes) : p->max_nodes;
+    if (p->pad.rows && cap >= p->pad.rows)
+        cap = p->pad.rows - 1;
     double least = priced ? price_least(&p->price) : 0, t0 = clock_ms();
     d->sync(d->ctx, s->tokens, s->n + 1);
     if ((miss || priced) && old < cap && least < 1 && !(miss && priced && price_probe(&p->price))) {
         int n = d->grow(d->ctx, NULL, 0, p->tree, old, cap, (float)least);
-        accept(s, old, n > cap ? cap : n);
+        speculation_accept(s, old, n > cap ? cap : n);
     }
     if (!miss && p->n > old) {
         double sum = 0;
@@ -246,7 +270,7 @@ static void grow(struct session *s, bool miss) {
 static int rows_of_next(const struct session *s, bool first, int from, int left) {
     const struct speculation *p = s->spec;
     int n = left < s->o.max_rows ? left : s->o.max_rows, likely = 1;
-    if (!first || p->o.mode != SESSION_AUTO)
+    if (!first || !is_priced(p))
         return n;
     double least = price_together(&p->price);
     while (likely < n && (double)p->tree[from + likely - 1].path >= least)
@@ -269,9 +293,13 @@ static int send(struct session *s, bool with_head, int from, int *rows, double *
             int parent = at < from ? 0 : p->tree[at].parent;
             uint32_t above = at < from ? s->last_sent : parent < 0 ? p->head.id : p->guess[parent].id;
             *g = (struct guess){.id = s->next_id + (uint32_t)i, .pos = g->pos, .place = p->places[--p->n_places]};
+            g->depth = g->pos - p->head.pos;
+            g->path = at < from ? 1 : p->tree[at].path;
+            g->sent_ms = p->o.fate ? clock_ms() : 0;
             s->nodes[i] = (struct node){.id = g->id, .parent = above, .pos = g->pos};
             p->tokens[i] = at < from ? s->tokens[s->n] : p->tree[at].token;
         }
+        s->paced = p->pad.rows > 0;
         if (session_launch(s, p->tokens, n, p->pass, e) != 0)
             return -1;
         if (left == all)
@@ -284,6 +312,17 @@ static int send(struct session *s, bool with_head, int from, int *rows, double *
 
 /* ---- coming back ---- */
 
+int speculation_await_all(struct session *s, struct err *e) {
+    struct speculation *p = s->spec;
+    double t0 = clock_ms();
+    int rc = 0;
+    for (int i = -1; i < p->n && rc == 0; i++)
+        while ((i < 0 ? &p->head : &p->guess[i])->state == SENT && rc == 0)
+            rc = pad_gather(s, e) < 0 ? -1 : 0;
+    s->stats.middle_ms += clock_ms() - t0;
+    return rc;
+}
+
 static int await_head(struct session *s, double *compute_ms, struct err *e) {
     struct speculation *p = s->spec;
     double t0 = clock_ms();
@@ -291,7 +330,7 @@ static int await_head(struct session *s, double *compute_ms, struct err *e) {
     *compute_ms = 0;
     while (p->head.state == SENT && rc == 0) {
         double before = s->stats.cloud_ms;
-        rc = session_gather(s, -1, e) < 0 ? -1 : 0;
+        rc = pad_gather(s, e) < 0 ? -1 : 0;
         *compute_ms = s->stats.cloud_ms - before;
     }
     s->stats.middle_ms += clock_ms() - t0;
@@ -323,22 +362,13 @@ static int next_here(const struct speculation *p, int parent, double least) {
     return best;
 }
 
-/* Back layers and head for the head, and in the same pass for the likeliest path below it as far as it is here. */
-static int finish(struct session *s, struct err *e) {
+int speculation_back(struct session *s, struct guess *const *g, int n, struct err *e) {
     struct speculation *p = s->spec;
     struct stage *back = s->o.back;
-    size_t hidden = (size_t)s->config->hidden, vocab = (size_t)s->config->vocab;
-    struct guess *chain[BACK_ROWS] = {&p->head};
-    uint32_t tokens[BACK_ROWS] = {s->tokens[s->n]};
-    int n = 1;
-    double least = price_back_least(&p->price);
-    for (int at = -1; n < p->max_batch && (at = next_here(p, at, least)) >= 0; n++) {
-        chain[n] = &p->guess[at];
-        tokens[n] = p->tree[at].token;
-    }
+    size_t hidden = (size_t)s->config->hidden;
     for (int i = 0; i < n; i++) {
-        s->new_ids[i] = chain[i]->id;
-        memcpy(p->pass + (size_t)i * hidden, p->x + (size_t)chain[i]->place * hidden, hidden * sizeof *p->x);
+        s->new_ids[i] = g[i]->id;
+        memcpy(p->pass + (size_t)i * hidden, p->x + (size_t)g[i]->place * hidden, hidden * sizeof *p->x);
     }
     double t0 = clock_ms(), head_ms = s->stats.head_ms;
     if (kv_table_rows(s->table, s->new_ids, n, s->rows, e) != 0)
@@ -351,17 +381,59 @@ static int finish(struct session *s, struct err *e) {
     if (session_head(s, p->pass, n, p->logits, e) != 0)
         return -1;
     price_fit_add(&p->price.back, n, t1 - t0 + s->stats.head_ms - head_ms);
+    return 0;
+}
+
+/* Back layers and head for the head, and in the same pass for the likeliest path below it as far as it is here. */
+static int finish_path(struct session *s, struct err *e) {
+    struct speculation *p = s->spec;
+    if (take_what_came(s, e) != 0)
+        return -1;
+    size_t vocab = (size_t)s->config->vocab;
+    struct guess *chain[BACK_ROWS] = {&p->head};
+    uint32_t tokens[BACK_ROWS] = {s->tokens[s->n]};
+    int n = 1;
+    double least = price_back_least(&p->price);
+    for (int at = -1; n < p->max_batch && (at = next_here(p, at, least)) >= 0; n++) {
+        chain[n] = &p->guess[at];
+        tokens[n] = p->tree[at].token;
+    }
+    if (speculation_back(s, chain, n, e) != 0)
+        return -1;
+    double t0 = clock_ms();
     for (int i = 0; i < n; i++) {
         chain[i]->state = DONE;
         chain[i]->row = i;
         if (p->drafter.logits)
             p->drafter.logits(p->drafter.ctx, tokens[i], p->logits + (size_t)i * vocab);
     }
-    s->stats.draft_ms += p->drafter.logits ? clock_ms() - t1 - (s->stats.head_ms - head_ms) : 0;
+    s->stats.draft_ms += clock_ms() - t0;
     return 0;
 }
 
 /* ---- one token ---- */
+
+/* What the modes with guesses do in their own way. */
+static const struct way {
+    void (*grow)(struct session *s, bool miss);      /* below the head, which is new when it is a miss */
+    int (*finish)(struct session *s, struct err *e); /* behind a miss: logits of the head at least; it is here */
+    bool drafts;                                     /* with the drafter */
+} ways[N_SESSION_MODES] = {[SESSION_STOP_AND_WAIT] = {grow, finish_path, true},
+                           [SESSION_AUTO] = {grow, finish_path, true},
+                           [SESSION_JACOBI] = {rounds_grow, rounds_finish, false},
+                           [SESSION_LOOKAHEAD] = {rounds_grow, rounds_finish, false}};
+
+static void grow_nothing(struct session *s, bool miss) {
+    (void)s, (void)miss;
+}
+
+/* NULL: token by token, with nothing around it. */
+static const struct way *way_of(const struct speculation *p) {
+    static const struct way padding = {grow_nothing, finish_path, false};
+    const struct way *w = &ways[p->o.mode == SESSION_AUTO && p->pad.rows ? SESSION_STOP_AND_WAIT : p->o.mode];
+    bool can = w->grow && (w->drafts ? p->drafter.grow != NULL : p->rounds != NULL);
+    return can ? w : p->pad.rows ? &padding : NULL;
+}
 
 /* What the drafter had offered for this position against what came. */
 static void learn(struct session *s, uint32_t token) {
@@ -377,6 +449,7 @@ static void learn(struct session *s, uint32_t token) {
     }
     price_offer(&p->price, claimed, came);
     d->outcome(d->ctx, p->offered, p->n_offered, token);
+    p->n_offered = -1;
     s->stats.draft_ms += clock_ms() - t0;
 }
 
@@ -390,9 +463,19 @@ static void ask(struct session *s) {
 
 bool speculation_wanted(struct session *s) {
     struct speculation *p = s->spec;
-    if (!p || p->o.mode == SESSION_SEQUENTIAL || s->debt != SOUND || s->done != s->n)
+    if (!p || s->debt != SOUND || s->done != s->n || !way_of(p))
         return false;
-    return p->o.mode != SESSION_AUTO || price_on(&p->price);
+    return !is_priced(p) || price_on(&p->price);
+}
+
+void speculation_sampled(struct session *s, const struct sample_params *p, uint32_t n_generated) {
+    if (s->spec && s->spec->rounds)
+        rounds_sampled(s->spec->rounds, p, s->n, n_generated);
+}
+
+void speculation_hold(struct session *s, double front_ms) {
+    s->spec->pad.front_ms = front_ms;
+    pad_hold(s);
 }
 
 void speculation_window(struct session *s, int rows, double elapsed_ms, double compute_ms) {
@@ -401,7 +484,7 @@ void speculation_window(struct session *s, int rows, double elapsed_ms, double c
 }
 
 void speculation_plain(struct session *s, double ms) {
-    if (!s->spec || s->spec->o.mode != SESSION_AUTO)
+    if (!s->spec || !is_priced(s->spec))
         return;
     price_token(&s->spec->price, ms);
     price_plain(&s->spec->price, ms);
@@ -409,32 +492,43 @@ void speculation_plain(struct session *s, double ms) {
 
 int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     struct speculation *p = s->spec;
+    const struct way *way = way_of(p);
     double t0 = clock_ms(), draft_ms = s->stats.draft_ms, sent_ms = t0, compute_ms = 0;
     int at = find_child(p, token), from, rows = 0;
     bool hit = at >= 0;
     learn(s, token);
     if (cancel_branches(s, at, e) != 0)
         return -1;
+    tell_fates(s, at, true);
     if (hit) {
         descend(s, at);
         s->stats.hits++;
     } else {
-        speculation_forget(s);
+        s->stats.nodes_cancelled += (uint64_t)p->n;
+        forget(p);
         p->head = (struct guess){.pos = s->n};
         s->stats.steps++;
     }
     from = p->n;
-    grow(s, !hit);
+    way->grow(s, !hit);
+    if (p->pad.rows && !hit)
+        pad_fill(s);
     p->has_head = true;
     if ((!hit || p->n > from) && send(s, !hit, from, &rows, &sent_ms, e) != 0)
         return -1;
-    ask(s);
+    if (way->drafts)
+        ask(s);
     s->stats.late += hit && p->head.state == SENT;
     if (p->head.state == SENT && await_head(s, &compute_ms, e) != 0)
         return -1;
     if (!hit)
         price_window(&p->price, rows, clock_ms() - sent_ms, compute_ms);
-    if (p->head.state == HERE && (take_what_came(s, e) != 0 || finish(s, e) != 0))
+    if (p->pad.rows && !hit) { /* nothing is in flight when the next one is told what became of this */
+        if (speculation_await_all(s, e) != 0)
+            return -1;
+        pad_came(s);
+    }
+    if (p->head.state == HERE && (hit ? finish_path : way->finish)(s, e) != 0)
         return -1;
     size_t vocab = (size_t)s->config->vocab;
     memcpy(s->logits, p->logits + (size_t)p->head.row * vocab, vocab * sizeof *s->logits);
@@ -444,7 +538,7 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     int rc = session_commit(s, &id, 1, true, e);
     s->sent = s->done;
     s->last_sent = id;
-    if (p->o.mode == SESSION_AUTO && rc == 0) {
+    if (is_priced(p) && rc == 0) {
         double ms = clock_ms() - t0;
         price_token(&p->price, ms);
         if (!hit && p->n == 0)

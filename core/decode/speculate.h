@@ -16,10 +16,15 @@ void speculation_free(struct session *s);
 bool speculation_wanted(struct session *s);
 /* session_advance, on a session that is whole. When it fails, guesses may be in flight: the session rewinds. */
 int speculation_advance(struct session *s, uint32_t token, struct err *e);
+/* The caller sampled the next token in this way. */
+void speculation_sampled(struct session *s, const struct sample_params *p, uint32_t n_generated);
 /* A window of the context was waited for since it was sent, with nothing before it. */
 void speculation_window(struct session *s, int rows, double elapsed_ms, double compute_ms);
 /* A token was computed in ms without speculation. */
 void speculation_plain(struct session *s, double ms);
+
+/* A window that has a tick to wait for is ready; its front took ms. */
+void speculation_hold(struct session *s, double front_ms);
 
 /* Cancels what is in flight, here and there. */
 void speculation_drop(struct session *s);

@@ -41,6 +41,22 @@ static bool uses(const struct drafter *d, enum draft_source s) {
     return d->o.sources & 1u << s;
 }
 
+static unsigned session_bits(const struct drafter_opts *o) {
+    unsigned bits = NGRAM_MIN_BITS;
+    while (((uint64_t)NGRAM_LINE << bits) < (uint64_t)o->max_ctx * N_CONTEXTS * 3 / 2 && bits < NGRAM_MAX_BITS)
+        bits++;
+    return bits;
+}
+
+uint64_t drafter_bytes(const struct drafter_opts *o) {
+    unsigned sources = o->sources ? o->sources : (1u << N_DRAFT_SOURCES) - 1;
+    uint64_t n = sizeof(struct drafter) + ngram_bytes(session_bits(o)) + o->max_ctx * sizeof(uint32_t) +
+                 MAX_SUCC * sizeof(struct ngram_succ) + DRAFT_FRONTIER * sizeof(struct frontier_item);
+    n += sources & 1u << DRAFT_POOL ? ngram_bytes(NGRAM_MIN_BITS) : 0;
+    n += sources & 1u << DRAFT_SUFFIX ? suffix_bytes(o->max_ctx) : 0;
+    return n + (sources & 1u << DRAFT_RECYCLE ? recycle_bytes(o->vocab) : 0);
+}
+
 int drafter_create(struct drafter **out, const struct drafter_opts *o, struct err *e) {
     struct drafter *d = calloc(1, sizeof *d);
     if (!d)
@@ -55,9 +71,7 @@ int drafter_create(struct drafter **out, const struct drafter_opts *o, struct er
         err_set(e, ERR_MODEL, "a vocabulary of %u tokens: drafts work with at most %d", o->vocab, NGRAM_MAX_VOCAB);
         goto fail;
     }
-    unsigned bits = NGRAM_MIN_BITS;
-    while (((uint64_t)NGRAM_LINE << bits) < (uint64_t)o->max_ctx * N_CONTEXTS * 3 / 2 && bits < NGRAM_MAX_BITS)
-        bits++;
+    unsigned bits = session_bits(o);
     d->session.bits = bits;
     d->session.slots = aligned_alloc(64, ngram_bytes(bits));
     d->pool.bits = NGRAM_MIN_BITS;

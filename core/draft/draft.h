@@ -36,6 +36,8 @@ struct drafter_opts {
     struct draft_store *store; /* borrowed; NULL: none */
 };
 
+/* Bytes that a drafter takes. */
+uint64_t drafter_bytes(const struct drafter_opts *o);
 int drafter_create(struct drafter **out, const struct drafter_opts *o, struct err *e);
 void drafter_free(struct drafter *d); /* wipes */
 

@@ -18,6 +18,10 @@ struct recycle {
     struct top *of;
 };
 
+uint64_t recycle_bytes(uint32_t vocab) {
+    return vocab * (uint64_t)sizeof(struct top);
+}
+
 int recycle_create(struct recycle **out, uint32_t vocab, struct err *e) {
     struct recycle *r = calloc(1, sizeof *r);
     if (!r || !(r->of = calloc(vocab, sizeof *r->of))) {

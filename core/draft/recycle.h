@@ -11,6 +11,7 @@ enum { RECYCLE_TOP = 8 };
 
 struct recycle;
 
+uint64_t recycle_bytes(uint32_t vocab);
 int recycle_create(struct recycle **out, uint32_t vocab, struct err *e);
 void recycle_free(struct recycle *r); /* wipes */
 /* logits [vocab] are those behind token. */

@@ -6,7 +6,8 @@
  * counts that is mapped, so opening takes no time however much was learned. A damaged table is made again from the log;
  * a log that ends in the middle of a record loses that record; both with a warning. Both have a bound: the log drops
  * its older half, a full table forgets what was seen least. Several processes may use a store at once; the files count
- * as hostile input. */
+ * as hostile input. They are replaced by renaming and never cut while they may be mapped; when another program does
+ * that, what is gone counts as zeros until the next draft_store_learn repairs it (store_guard.h). */
 #ifndef CORE_DRAFT_STORE_H
 #define CORE_DRAFT_STORE_H
 
@@ -31,12 +32,17 @@ int draft_store_open(struct draft_store **out, const char *dir, const struct dra
 int draft_store_create(struct draft_store **out, const struct draft_store_opts *o, struct err *e);
 void draft_store_close(struct draft_store *s); /* NULL is fine */
 /* Deletes all stores in dir, of every tokenizer. What other processes have open they lose when they next learn. */
-int draft_store_forget(const char *dir, struct err *e);
+struct draft_store_forgotten {
+    int n; /* stores */
+    uint64_t bytes;
+};
+int draft_store_forget(const char *dir, struct draft_store_forgotten *done, struct err *e);
 
 /* One sequence: a prompt with its answer, or a text. It ends before a token that the vocabulary lacks. On failure what
- * was learned before stays. No drafter may be using s meanwhile (the table may move). */
+ * was learned before stays, and s can be used as before. No drafter may be using s meanwhile (the table may move). */
 int draft_store_learn(struct draft_store *s, const uint32_t *tokens, size_t n, struct err *e);
 uint64_t draft_store_tokens(const struct draft_store *s); /* learned so far, by all processes */
+uint64_t draft_store_bytes(const struct draft_store *s);  /* of both files */
 
 /* The counts; valid until the next draft_store_learn. The kinds of contexts in them (bits 1 << enum context_kind). */
 const struct ngram_table *draft_store_table(const struct draft_store *s);

@@ -1,6 +1,7 @@
 #include "core/draft/store_table.h"
 
 #include "core/base/wipe.h"
+#include "core/draft/store_guard.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,6 +36,7 @@ static void settle(struct store_table *t, uint8_t *map, size_t n, ino_t inode) {
     t->map = map;
     t->n = n;
     t->inode = inode;
+    t->guard = inode ? store_guard_add(map, n) : -1;
     t->head = (struct store_head *)(void *)map;
     t->ngrams = (struct ngram_table){.slots = (uint64_t *)(void *)(map + STORE_TABLE_HEAD), .bits = t->head->bits};
 }
@@ -65,6 +67,7 @@ static int make(struct store_table *t, const char *path, const struct store_kind
     struct stat st = {0};
     int fd = -1;
     uint8_t *map = MAP_FAILED;
+    *t = (struct store_table){0};
     if (path) {
         int rc = snprintf(temp, sizeof temp, "%s.new", path);
         if (rc < 0 || (size_t)rc >= sizeof temp)
@@ -96,6 +99,8 @@ static int make(struct store_table *t, const char *path, const struct store_kind
         close(fd);
     return 0;
 fail:
+    if (t->map)
+        store_guard_remove(t->guard);
     *t = (struct store_table){0};
     if (map != MAP_FAILED)
         munmap(map, n);
@@ -145,8 +150,10 @@ out:
 void store_table_close(struct store_table *t) {
     if (t->map && t->inode == 0)
         wipe(t->map, t->n); /* a file keeps what it holds */
-    if (t->map)
+    if (t->map) {
+        store_guard_remove(t->guard);
         munmap(t->map, t->n);
+    }
     *t = (struct store_table){0};
 }
 

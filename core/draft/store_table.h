@@ -31,6 +31,7 @@ struct store_table {
     uint8_t *map; /* NULL: none */
     size_t n;
     ino_t inode; /* 0: no file */
+    int guard;   /* store_guard.h; -1: none */
     struct store_head *head;
     struct ngram_table ngrams;
 };

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NONE = UINT32_MAX, ROOT = 0, REFRESH = 16 };
+enum { NONE = UINT32_MAX, ROOT = 0, REFRESH = 16, MAX_TOKENS = 1 << 28 };
 
 struct state {
     uint32_t len, link;
@@ -45,16 +45,26 @@ void suffix_clear(struct suffix *s) {
     s->last = state_new(s, 0, 0);
 }
 
-int suffix_create(struct suffix **out, uint32_t max_tokens, struct err *e) {
-    struct suffix *s = calloc(1, sizeof *s);
-    if (!s || max_tokens > UINT32_MAX / 16)
-        goto fail;
+static void set_bounds(struct suffix *s, uint32_t max_tokens) {
     s->max = max_tokens;
     /* An automaton of n tokens has at most 2n - 1 states and 3n - 4 transitions, n of 3 and more. */
     s->max_states = 2 * max_tokens + 2;
     s->max_edges = 3 * max_tokens + 4;
     for (s->hash_mask = 1023; s->hash_mask < s->max_edges;)
         s->hash_mask = 2 * s->hash_mask + 1;
+}
+
+uint64_t suffix_bytes(uint32_t max_tokens) {
+    struct suffix s;
+    set_bounds(&s, max_tokens <= MAX_TOKENS ? max_tokens : MAX_TOKENS);
+    return s.max_states * sizeof *s.states + s.max_edges * sizeof *s.edges + heads_bytes(&s);
+}
+
+int suffix_create(struct suffix **out, uint32_t max_tokens, struct err *e) {
+    struct suffix *s = calloc(1, sizeof *s);
+    if (!s || max_tokens > MAX_TOKENS)
+        goto fail;
+    set_bounds(s, max_tokens);
     s->states = calloc(s->max_states, sizeof *s->states);
     s->edges = calloc(s->max_edges, sizeof *s->edges);
     s->heads = malloc(heads_bytes(s));

@@ -16,6 +16,7 @@ struct suffix_match {
     uint32_t len; /* tokens of the longest suffix that occurs; 0: none */
 };
 
+uint64_t suffix_bytes(uint32_t max_tokens);
 int suffix_create(struct suffix **out, uint32_t max_tokens, struct err *e);
 void suffix_free(struct suffix *s); /* wipes */
 void suffix_clear(struct suffix *s);

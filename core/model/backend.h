@@ -27,7 +27,10 @@ enum quant { QUANT_NONE, QUANT_Q8, QUANT_Q4 };
 struct load_opts {
     enum quant quant;  /* re-encode matrices while loading */
     int max_rows;      /* rows of the largest pass this stage will see; scratch is sized by it */
-    /* Called now and then with bytes loaded so far and in all; may be NULL. A return of non-zero stops the load. */
+    bool lazy;         /* the first pass may be what reads the weights; the results are the same bits */
+    /* Called now and then with bytes loaded so far and in all; may be NULL. A return of non-zero stops the load. With
+     * lazy it is called in passes too until each weight was read once, so progress_ctx stays as long as the stage: a
+     * pass that it stops fails with ERR_NONE, and the next one goes on from there. */
     int (*progress)(void *ctx, uint64_t done, uint64_t total);
     void *progress_ctx;
 };

@@ -168,7 +168,7 @@ def time_models(a):
 
 def time_splitinf(a, path):
     """(prefill, decode) tok/s of one run of `splitinf bench` on the same file."""
-    cmd = [a.splitinf, "bench", "--model", path, "--prefill", a.prompt, "--tokens", a.new, "--repeat", 1]
+    cmd = [a.splitinf, "bench", "--local", "--model", path, "--prefill", a.prompt, "--tokens", a.new, "--repeat", 1]
     cmd += ["--chunk", a.prompt, "--threads", a.threads, "--json", "--quiet"]
     r = json.loads(subprocess.run([str(x) for x in cmd], check=True, stdout=subprocess.PIPE).stdout)
     return r["prefill_tok_s"], r["decode_tok_s"]

@@ -6,7 +6,7 @@
  * HALF: 0 or 1 takes the prompts whose hash is even or odd, so that the others can show whether the shares hold beyond
  * what they were learned from; 2 takes all. The store grows answer by answer, so each is new to it: files should not
  * answer the same prompts. */
-#include "cmd/bench_traces.h"
+#include "cmd/bench/traces.h"
 #include "core/draft/drafter.h"
 #include "core/draft/store.h"
 

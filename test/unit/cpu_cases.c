@@ -75,7 +75,7 @@ static float case_y(const struct matmul_case *m, int i, int r) {
 /* Leading dimensions are larger than the rows, so that a kernel that ignores them is seen. */
 enum { X_GAP = 3, Y_GAP = 5 };
 
-float *matmul_case_run(struct cpu *c, const struct matmul_case *m, int step) {
+static float *case_run(struct cpu *c, const struct matmul_case *m, int step, bool raw) {
     struct tensor t;
     struct packed w = {0};
     struct err e = {0};
@@ -83,7 +83,7 @@ float *matmul_case_run(struct cpu *c, const struct matmul_case *m, int step) {
     uint8_t *data = matmul_case_weights(m, &t);
     float *x = malloc(n * ldx * sizeof *x), *y = malloc(n * ldy * sizeof *y), *bias = malloc(ldy * sizeof *bias),
           *out = NULL;
-    if (!data || !x || !y || !bias || packed_load(&w, c, &t, m->quant, &e) != 0 ||
+    if (!data || !x || !y || !bias || (raw ? packed_raw(&w, c, &t, &e) : packed_load(&w, c, &t, m->quant, &e)) != 0 ||
         cpu_reserve(c, cpu_matmul_scratch(&w, m->n), &e) != 0)
         goto out;
     for (int i = 0; i < m->n; i++)
@@ -116,6 +116,14 @@ out:
     free(y);
     free(bias);
     return out;
+}
+
+float *matmul_case_run(struct cpu *c, const struct matmul_case *m, int step) {
+    return case_run(c, m, step, false);
+}
+
+float *matmul_case_run_raw(struct cpu *c, const struct matmul_case *m, int step) {
+    return case_run(c, m, step, true);
 }
 
 double *matmul_case_reference(const struct matmul_case *m) {

@@ -22,6 +22,8 @@ struct matmul_case {
 uint8_t *matmul_case_weights(const struct matmul_case *m, struct tensor *t);
 /* The product in calls of `step` rows (0: all at once); malloc'ed, [n][rows]. NULL when packing or memory failed. */
 float *matmul_case_run(struct cpu *c, const struct matmul_case *m, int step);
+/* The same over a matrix that stays raw. */
+float *matmul_case_run_raw(struct cpu *c, const struct matmul_case *m, int step);
 double *matmul_case_reference(const struct matmul_case *m);
 
 /* Rows of a batch over scattered slots: a chain of n_rows new positions behind n_trunk committed ones; or a tree whose

@@ -13,7 +13,7 @@ static struct stage *load(struct rig *r, int lo, int hi, bool embed, bool head, 
     struct err e = {0};
     struct stage *s;
     const struct part part = {.lo = lo, .hi = hi, .embed = embed, .head = head};
-    const struct load_opts opts = {.max_rows = o->max_rows, .quant = o->quant};
+    const struct load_opts opts = {.max_rows = o->max_rows, .quant = o->quant, .lazy = o->lazy};
     cr_assert_eq(r->backend->ops->stage_load(r->backend, r->weights, &part, &opts, &s, &e), 0, "%s", e.msg);
     return s;
 }

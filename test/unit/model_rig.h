@@ -19,6 +19,7 @@ struct rig_opts {
     uint32_t ctx;
     enum dtype kv_type;
     enum quant quant; /* re-encode matrices while loading */
+    bool lazy;        /* leave them where they lie until the first pass is over */
 };
 
 struct rig {

@@ -21,7 +21,16 @@ struct toy_rig {
     struct shaky shaky;
     struct oracle oracle;
     struct session *s;
+    uint64_t fates[3], came; /* of guesses; results that came */
 };
+
+static void on_fate(void *ctx, const struct session_guess *g) {
+    struct toy_rig *r = ctx;
+    r->fates[g->fate]++;
+    r->came += g->came_ms > 0;
+    cr_assert(g->depth >= 1 && g->depth < TOY_CTX && g->path >= 0 && g->sent_ms > 0);
+    cr_assert(g->over_ms >= g->sent_ms && (g->came_ms == 0 || (g->came_ms >= g->sent_ms && g->over_ms >= g->came_ms)));
+}
 
 /* The last two arguments may be 0: as usual. */
 static void rig_up(struct toy_rig *r, enum session_mode mode, const struct oracle *o, int nodes, int rows) {
@@ -43,7 +52,8 @@ static void rig_up(struct toy_rig *r, enum session_mode mode, const struct oracl
         .max_ctx = TOY_CTX,
         .max_rows = rows,
         .prefill_windows = 2,
-        .speculation = {.mode = mode, .drafter = oracle_drafter(&r->oracle), .max_nodes = nodes}};
+        .speculation = {
+            .mode = mode, .drafter = oracle_drafter(&r->oracle), .max_nodes = nodes, .fate = on_fate, .fate_ctx = r}};
     cr_assert_eq(session_create(&r->s, &so, &e), 0, "%s", e.msg);
 }
 
@@ -136,15 +146,13 @@ static void converse(struct session *s, int k, const uint32_t *truth) {
     check_clean(s);
 }
 
-static const enum session_mode modes[] = {SESSION_SEQUENTIAL, SESSION_STOP_AND_WAIT, SESSION_AUTO};
-
 Test(speculate, every_mode_tells_the_same) {
     static const double accuracies[] = {0, 0.5, 0.9, 1};
     for (int k = 0; k < N_DRAWS; k++) {
         uint32_t truth[TOY_CTX];
         tell(k, truth);
-        for (int m = 0; m < 3; m++)
-            for (int a = 0; a < 4; a++)
+        for (int m = 0; m < N_SESSION_MODES; m++)
+            for (int a = 0; a < (m < SESSION_JACOBI ? 4 : 1); a++) /* the others do not ask the oracle */
                 for (int how = 0; how < 4; how++) {
                     struct toy_rig r;
                     const struct oracle o = {.kind = how % 2 ? ORACLE_BRAGS : ORACLE_HONEST,
@@ -153,16 +161,18 @@ Test(speculate, every_mode_tells_the_same) {
                                              .accuracy = accuracies[a],
                                              .width = 1 + how,
                                              .seed = (uint32_t)(a + how)};
-                    rig_up(&r, modes[m], &o, how == 3 ? 5 : 0, how == 2 ? 3 : 0);
+                    rig_up(&r, (enum session_mode)m, &o, how == 3 ? 5 : 0, how == 2 ? 3 : 0);
                     r.shaky.pieces = how > 0;
-                    r.shaky.delay_ms = how < 2 && modes[m] == SESSION_AUTO ? 0.6 : 0;
+                    r.shaky.delay_ms = how < 2 && m == SESSION_AUTO ? 0.6 : 0;
                     r.shaky.seed = (uint32_t)how;
                     converse(r.s, k, truth);
                     const struct session_stats *st = session_stats(r.s);
                     cr_assert_eq(st->hits + st->steps, st->generated);
-                    cr_assert_leq(st->hits, st->nodes_sent);
-                    cr_assert(modes[m] != SESSION_SEQUENTIAL || (st->hits == 0 && st->nodes_sent == 0));
-                    cr_assert(modes[m] != SESSION_STOP_AND_WAIT || accuracies[a] < 0.5 || st->hits > 10);
+                    cr_assert_eq(r.fates[GUESS_ACCEPTED], st->hits);
+                    cr_assert_eq(r.fates[0] + r.fates[1] + r.fates[2], st->nodes_sent);
+                    cr_assert(r.came >= st->hits - st->late && r.came <= st->nodes_sent);
+                    cr_assert(m != SESSION_SEQUENTIAL || (st->hits == 0 && st->nodes_sent == 0));
+                    cr_assert(m != SESSION_STOP_AND_WAIT || accuracies[a] < 0.5 || st->hits > 10);
                     rig_down(&r);
                 }
     }
@@ -177,8 +187,8 @@ Test(speculate, drafters_that_harm) {
                 struct toy_rig r;
                 struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .seed = (uint32_t)nodes};
                 o.kind = (enum oracle_kind)kind;
-                rig_up(&r, modes[m], &o, nodes, nodes == 1 ? 2 : 0);
-                r.shaky.delay_ms = modes[m] == SESSION_AUTO ? 1 : 0;
+                rig_up(&r, (enum session_mode)m, &o, nodes, nodes == 1 ? 2 : 0);
+                r.shaky.delay_ms = m == SESSION_AUTO ? 1 : 0;
                 converse(r.s, 1, truth);
                 rig_down(&r);
             }
@@ -233,7 +243,7 @@ Test(speculate, ten_thousand_tokens_lose_no_slot) {
                            .n_truth = PROMPT + ANSWER,
                            .accuracy = m == 1 ? 0.8 : 0.97,
                            .width = 3};
-        rig_up(&r, modes[m], &o, 0, 0);
+        rig_up(&r, (enum session_mode)m, &o, 0, 0);
         r.shaky.delay_ms = m == 1 ? 0 : 6; /* guesses have to pay in auto, whatever this machine is doing */
         for (int round = 0; round < 10000 / ANSWER; round++) {
             r.oracle.seed = (uint32_t)round;
@@ -283,24 +293,29 @@ Test(speculate, a_link_that_fails_at_any_call) {
         for (int late = 0; late < 2; late++) {
             fail_everywhere(SESSION_STOP_AND_WAIT, late, loses, late, 0, 3);
             fail_everywhere(SESSION_AUTO, late, loses, late, 0, 17);
+            fail_everywhere(SESSION_JACOBI, late, loses, late, 0, 13);
+            fail_everywhere(SESSION_LOOKAHEAD, late, loses, late, 0, 19);
         }
 }
 
 Test(speculate, a_link_that_fails_again_and_again) {
     fail_everywhere(SESSION_STOP_AND_WAIT, false, 1, true, 60, 7);
     fail_everywhere(SESSION_AUTO, true, 1, true, 90, 19);
+    fail_everywhere(SESSION_JACOBI, false, 1, true, 70, 23);
+    fail_everywhere(SESSION_LOOKAHEAD, true, 1, true, 80, 29);
 }
 
 Test(speculate, stopped_while_it_waits) {
     uint32_t truth[TOY_CTX];
     tell(0, truth);
-    for (int at = 0; at < 60; at++) {
+    for (int at = 0; at < 180; at++) {
+        enum session_mode m = at % 3 ? at % 3 == 1 ? SESSION_JACOBI : SESSION_LOOKAHEAD : SESSION_STOP_AND_WAIT;
         struct toy_rig r;
         struct err e = {0};
         const struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 0.9};
-        rig_up(&r, SESSION_STOP_AND_WAIT, &o, 6, 0);
+        rig_up(&r, m, &o, 6, 0);
         cr_assert_eq(session_feed(r.s, truth, PROMPT, NULL, NULL, &e), 0);
-        r.shaky.stop_left = at;
+        r.shaky.stop_left = at / 3;
         int stops = 0;
         for (int n = PROMPT; n < PROMPT + 40;) {
             if (session_advance(r.s, truth[n], &e) == 0) {
@@ -322,11 +337,11 @@ Test(speculate, modes_change_between_tokens) {
     struct err e = {0};
     tell(0, truth);
     const struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 0.8, .width = 2};
-    rig_up(&r, SESSION_AUTO, &o, 0, 0);
+    rig_up(&r, SESSION_JACOBI, &o, 0, 0); /* auto and the others come on their own */
     r.shaky.delay_ms = 1;
     cr_assert_eq(session_feed(r.s, truth, PROMPT, NULL, NULL, &e), 0);
     for (int n = PROMPT; n < PROMPT + ANSWER; n++) {
-        session_set_mode(r.s, modes[toy_rnd(&seed) % 3]);
+        session_set_mode(r.s, (enum session_mode)(toy_rnd(&seed) % N_SESSION_MODES));
         follow(r.s, 0, truth, n, n + 1);
     }
     check_clean(r.s);
@@ -336,11 +351,11 @@ Test(speculate, modes_change_between_tokens) {
 Test(speculate, the_context_fills_up) {
     uint32_t t[TOY_CTX];
     toy_fill(t, TOY_CTX, 77);
-    for (int m = 0; m < 3; m++) {
+    for (int m = 0; m < N_SESSION_MODES; m++) {
         struct toy_rig r;
         struct err e = {0};
         const struct oracle o = {.kind = ORACLE_DEEP, .truth = t, .n_truth = TOY_CTX};
-        rig_up(&r, modes[m], &o, 0, 0);
+        rig_up(&r, (enum session_mode)m, &o, 0, 0);
         r.shaky.delay_ms = 1;
         cr_assert_eq(session_feed(r.s, t, TOY_CTX - 20, NULL, NULL, &e), 0);
         for (int n = TOY_CTX - 20; n < TOY_CTX; n++) {
@@ -378,7 +393,7 @@ Test(speculate, the_tiny_model) {
             cr_assert_eq(session_advance(r.session, truth[PROMPT + i], &e), 0, "%s", e.msg);
             memcpy(want + (size_t)i * vocab, session_logits(r.session), vocab * sizeof *want);
         }
-        for (int m = 1; m < 3; m++) {
+        for (int m = 1; m < N_SESSION_MODES; m++) {
             struct middle *inner;
             struct shaky shaky;
             struct session *s;
@@ -394,14 +409,15 @@ Test(speculate, the_tiny_model) {
             shaky_init(&shaky, inner, r.config->hidden);
             shaky.pieces = k == 1;
             shaky.delay_ms = m == 2 ? 12 : 0;
-            const struct session_opts so = {.front = r.front,
-                                            .back = r.back,
-                                            .middle = &shaky.base,
-                                            .kv_type = DT_F16,
-                                            .max_ctx = CTX,
-                                            .max_rows = WINDOW,
-                                            .prefill_windows = 1,
-                                            .speculation = {.mode = modes[m], .drafter = oracle_drafter(&o)}};
+            const struct session_opts so = {
+                .front = r.front,
+                .back = r.back,
+                .middle = &shaky.base,
+                .kv_type = DT_F16,
+                .max_ctx = CTX,
+                .max_rows = WINDOW,
+                .prefill_windows = 1,
+                .speculation = {.mode = (enum session_mode)m, .drafter = oracle_drafter(&o)}};
             cr_assert_eq(session_create(&s, &so, &e), 0, "%s", e.msg);
             cr_assert_eq(session_feed(s, truth, PROMPT, NULL, NULL, &e), 0, "%s", e.msg);
             for (int i = 0; i < SAID; i++) {

@@ -42,7 +42,7 @@ Test(speculate_remote, every_mode_over_a_link) {
         cr_assert_eq(st->hits + st->steps, st->generated);
         if (mode == SESSION_SEQUENTIAL)
             cr_assert_eq(st->steps, ANSWER);
-        else
+        else if (mode != SESSION_JACOBI && mode != SESSION_LOOKAHEAD) /* which do not ask the oracle */
             cr_assert_lt(st->steps, ANSWER / 2, "%lu round trips", (unsigned long)st->steps);
         cr_log_info("%s: %.0f ms, %lu round trips, %lu nodes sent", session_mode_name((enum session_mode)mode),
                     clock_ms() - t0, (unsigned long)st->steps, (unsigned long)st->nodes_sent);

@@ -121,8 +121,12 @@ Test(store, learns_and_stays) {
     }
     draft_store_close(s);
     cr_assert_eq(n_warnings, 0);
+    struct draft_store_forgotten gone;
     struct err e = {0};
-    cr_assert_eq(draft_store_forget(dir, &e), 0);
+    uint64_t bytes = (uint64_t)(size_of(path_of("log")) + size_of(path_of("table")));
+    cr_assert_eq(draft_store_forget(dir, &gone, &e), 0);
+    cr_assert(gone.n == 1 && gone.bytes == bytes);
+    cr_assert_eq(size_of(path_of("lock")), -1);
     cr_assert_eq(size_of(path_of("log")), -1);
     cr_assert_eq(size_of(path_of("table")), -1);
 }
@@ -279,8 +283,9 @@ Test(store, processes_share_it, .timeout = 120) {
     learn(s, 999); /* finds that its files were replaced */
     cr_assert_eq(draft_store_tokens(s), (PROCESSES * TEXTS + 1) * N);
     cr_assert_gt(knows(s, 2 * TEXTS - 1), 0.8);
+    struct draft_store_forgotten gone;
     struct err e = {0};
-    cr_assert_eq(draft_store_forget(dir, &e), 0);
+    cr_assert_eq(draft_store_forget(dir, &gone, &e), 0);
     learn(s, 1000);
     cr_assert_eq(draft_store_tokens(s), N, "what was forgotten stays forgotten");
     draft_store_close(s);
@@ -310,5 +315,59 @@ Test(store, makes_drafts_better) {
     draft_store_shares(s, &w);
     cr_assert_eq(memcmp(&w, &d->shares, sizeof w), 0);
     drafter_free(d);
+    draft_store_close(s);
+}
+
+/* Another program cuts a file that is mapped: what is gone counts as nothing, and learning repairs it. */
+Test(store, files_cut_while_open, .timeout = 120) {
+    static const off_t cuts[] = {0, 100, STORE_TABLE_HEAD, STORE_TABLE_HEAD + 5000, -1};
+    struct draft_store *s = open_store();
+    learn(s, 1);
+    off_t n = size_of(path_of("table"));
+    for (int i = 0; cuts[i] >= 0; i++) {
+        cr_assert_eq(truncate(path_of("table"), cuts[i]), 0);
+        struct blend_shares w;
+        cr_assert_lt(knows(s, 1), 1.01);
+        draft_store_shares(s, &w);
+        draft_store_keep_shares(s, &w);
+        n_warnings = 0;
+        learn(s, 2);
+        cr_assert_eq(n_warnings, 1, "cut at %ld", (long)cuts[i]);
+        cr_assert_gt(knows(s, 1), 0.95);
+        cr_assert_gt(knows(s, 2), 0.95);
+        cr_assert_eq(size_of(path_of("table")), n);
+    }
+    /* Cut and written over, so that the size is right again. */
+    cr_assert_eq(truncate(path_of("table"), 0), 0);
+    cr_assert_eq(knows(s, 1), 0);
+    cr_assert_eq(truncate(path_of("table"), n), 0);
+    learn(s, 2);
+    cr_assert_gt(knows(s, 1), 0.95);
+    for (off_t cut = 0; cut < 200; cut += 40) {
+        cr_assert_eq(truncate(path_of("log"), cut), 0);
+        learn(s, 3);
+        draft_store_close(s);
+        n_warnings = 0;
+        s = open_store();
+        cr_assert_eq(n_warnings, 0, "cut at %ld", (long)cut);
+    }
+    draft_store_close(s);
+}
+
+/* A store that cannot be written to goes on with what it knows. */
+Test(store, learning_that_fails_changes_nothing) {
+    struct draft_store *s = open_store();
+    struct err e = {0};
+    uint32_t t[N];
+    text(t, 2);
+    learn(s, 1);
+    unlink(path_of("log"));
+    cr_assert_eq(mkdir(path_of("log"), 0700), 0);
+    cr_assert_eq(draft_store_learn(s, t, N, &e), -1);
+    cr_assert(strstr(e.msg, path_of("log")), "%s", e.msg);
+    cr_assert_gt(knows(s, 1), 0.95);
+    rmdir(path_of("log"));
+    learn(s, 2);
+    cr_assert_gt(knows(s, 2), 0.95);
     draft_store_close(s);
 }

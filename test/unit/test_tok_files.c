@@ -42,6 +42,29 @@ Test(tok_files, the_smallest_tokenizer_json) {
     expect_ids("{\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\",\"b\"]]}}", "xaby", "2");
 }
 
+static uint64_t hash_of(const char *vocab, const char *rest) {
+    struct err e = {0};
+    struct tokenizer *t;
+    char json[400];
+    snprintf(json, sizeof json, "{\"model\":{\"vocab\":{%s},\"merges\":[]}%s}", vocab, rest);
+    cr_assert_eq(tokenizer_parse_hf(&t, json, strlen(json), "t.json", &e), 0, "%s: %s", json, e.msg);
+    uint64_t h = tokenizer_hash(t);
+    tokenizer_free(t);
+    return h;
+}
+
+Test(tok_files, hash_tells_vocabularies_apart) {
+    static const char lower[] = ",\"normalizer\":{\"type\":\"Lowercase\"}",
+                      added[] = ",\"added_tokens\":[{\"id\":2,\"content\":\"abc\",\"special\":false}]",
+                      special[] = ",\"added_tokens\":[{\"id\":2,\"content\":\"abc\",\"special\":true}]";
+    uint64_t h = hash_of("\"a\":0,\"b\":1,\"abc\":2", "");
+    cr_assert_eq(hash_of("\"abc\":2,\"b\":1,\"a\":0", lower), h, "how text is cut does not say what ids mean");
+    cr_assert_neq(hash_of("\"a\":1,\"b\":0,\"abc\":2", ""), h);
+    cr_assert_neq(hash_of("\"a\":0,\"b\":1", ""), h);
+    cr_assert_neq(hash_of("\"ab\":0,\"b\":1,\"bc\":2", ""), hash_of("\"a\":0,\"bb\":1,\"bc\":2", ""));
+    cr_assert_neq(hash_of("\"a\":0,\"b\":1", special), hash_of("\"a\":0,\"b\":1", added));
+}
+
 static void refused(const char *json, const char *a, const char *b) {
     struct err e = {0};
     struct tokenizer *t = NULL;

@@ -1,4 +1,4 @@
-#include "cmd/bench_model.h"
+#include "cmd/bench/local.h"
 
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
@@ -30,7 +30,7 @@ static int stop(void *ctx, uint32_t done, uint32_t all) {
 }
 
 /* One prompt and one answer, from an empty context. */
-static int measure(struct session *s, const uint32_t *prompt, const struct bench_model_opts *b, struct run *r,
+static int measure(struct session *s, const uint32_t *prompt, const struct bench_local_opts *b, struct run *r,
                    struct err *e) {
     struct sample_params greedy;
     sample_params_default(&greedy);
@@ -91,7 +91,7 @@ static void print_table(const struct report *r) {
            r->tokens, r->decode_tok_s, r->gb_s, 100 * r->gb_s / r->read_gb_s, r->read_gb_s);
 }
 
-int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, struct err *e) {
+int bench_local(const struct engine_opts *o, const struct bench_local_opts *b, struct err *e) {
     struct engine en;
     uint32_t *prompt = NULL;
     double *prefill = NULL, *decode = NULL;
@@ -113,6 +113,7 @@ int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, s
         err_set(e, ERR_USAGE, "--prefill %d and --tokens %d do not fit into --ctx %u", b->prefill, b->tokens, en.ctx);
         goto out;
     }
+    en.settled = true;
     if (engine_load(&en, e) != 0)
         goto out;
     prompt = malloc((size_t)b->prefill * sizeof *prompt);

@@ -1,4 +1,4 @@
-/* cmd/bench_kernels.h - the table of `splitinf bench --kernels`: matrix products against what this machine can do. */
+/* cmd/bench/kernels.h - the table of `splitinf bench --kernels`: matrix products against what this machine can do. */
 #ifndef CMD_BENCH_KERNELS_H
 #define CMD_BENCH_KERNELS_H
 

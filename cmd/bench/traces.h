@@ -1,4 +1,4 @@
-/* cmd/bench_traces.h - recorded answers as tokens: files of lines {"id", "prompt", "output"}, or plain text to prime
+/* cmd/bench/traces.h - recorded answers as tokens: files of lines {"id", "prompt", "output"}, or plain text to prime
  * with. */
 #ifndef CMD_BENCH_TRACES_H
 #define CMD_BENCH_TRACES_H

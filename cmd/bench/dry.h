@@ -1,4 +1,4 @@
-/* cmd/bench_dry.h - tokens per round trip on recorded answers, without a model: how well drafts guess real text. */
+/* cmd/bench/dry.h - tokens per round trip on recorded answers, without a model: how well drafts guess real text. */
 #ifndef CMD_BENCH_DRY_H
 #define CMD_BENCH_DRY_H
 
@@ -14,6 +14,7 @@ struct bench_dry_opts {
     const char *nodes; /* "4,8,16" */
     int answers;       /* measured at most, spread over the file; 0: all */
     int folds;
+    const char *out; /* a directory for reports; NULL: none */
     bool json;
 };
 extern const struct opt bench_dry_options[];

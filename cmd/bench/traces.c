@@ -1,4 +1,4 @@
-#include "cmd/bench_traces.h"
+#include "cmd/bench/traces.h"
 
 #include "cmd/json.h"
 #include "core/base/file.h"

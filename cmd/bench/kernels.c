@@ -1,4 +1,4 @@
-#include "cmd/bench_kernels.h"
+#include "cmd/bench/kernels.h"
 
 #include "core/cpu/cpu.h"
 

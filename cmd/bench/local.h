@@ -1,10 +1,10 @@
-/* cmd/bench_model.h - how fast this machine alone reads a prompt and writes an answer with a model. */
-#ifndef CMD_BENCH_MODEL_H
-#define CMD_BENCH_MODEL_H
+/* cmd/bench/local.h - how fast this machine alone reads a prompt and writes an answer with a model. */
+#ifndef CMD_BENCH_LOCAL_H
+#define CMD_BENCH_LOCAL_H
 
 #include "cmd/engine.h"
 
-struct bench_model_opts {
+struct bench_local_opts {
     int prefill; /* tokens of the prompt */
     int tokens;  /* tokens generated behind it */
     int repeat;
@@ -13,6 +13,6 @@ struct bench_model_opts {
 
 /* Loads the model of o (no tokenizer is needed: the tokens are pseudo-random) and measures. Prints a table, or one JSON
  * object, on standard output. */
-int bench_model(const struct engine_opts *o, const struct bench_model_opts *b, struct err *e);
+int bench_local(const struct engine_opts *o, const struct bench_local_opts *b, struct err *e);
 
 #endif

@@ -1,0 +1,33 @@
+/* core/cpu/settle.h - packs raw matrices (cpu.h) on a thread of low priority, behind the first pass: the first token
+ * waits for nothing but the bytes of the file, and a little later products are as fast as packing at load makes them.
+ *
+ * Each stage has a settle; the stages of one backend share a gate. No settle begins before all of them have served
+ * their first pass, and they work one after the other, so at most one thread of a backend competes with its passes. */
+#ifndef CORE_CPU_SETTLE_H
+#define CORE_CPU_SETTLE_H
+
+#include "core/cpu/cpu.h"
+
+#include <pthread.h>
+
+struct settle_gate {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int n_unserved; /* settles that wait for their stage's first pass */
+    bool busy;      /* one is working */
+};
+void settle_gate_init(struct settle_gate *g);
+void settle_gate_free(struct settle_gate *g);
+
+struct settle;
+
+/* All that it will need is taken now. p[0..n), copied, in the order in which they become packed; they and what their
+ * sources point at stay until settle_stop. c is borrowed. */
+int settle_start(struct settle **out, struct settle_gate *g, const struct cpu *c, struct packed *const *p, int n,
+                 struct err *e);
+/* The stage's first pass is over. Any number of times. */
+void settle_served(struct settle *s);
+/* Returns when the thread is gone: within the time of one panel. What is raw then stays raw. NULL is fine. */
+void settle_stop(struct settle *s);
+
+#endif
