@@ -4,7 +4,7 @@
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "net/address.h"
+#include "net/client/address.h"
 #include "net/identity.h"
 #include "net/link.h"
 

@@ -1,7 +1,7 @@
-/* net/knock: handshakes of strangers have a rate. And what that means on a cloud. */
+/* net/cloud/knock: handshakes of strangers have a rate. And what that means on a cloud. */
 #include "core/base/clock.h"
-#include "net/cloud.h"
-#include "net/knock.h"
+#include "net/cloud/cloud.h"
+#include "net/cloud/knock.h"
 #include "test/unit/cloud_rig.h"
 
 #include <criterion/criterion.h>
