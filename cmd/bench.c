@@ -34,7 +34,9 @@ static const struct opt local_options[] = {
      "alone",
      OPT_FLAG, AT(local)},
     {"prefill", "N", "tokens of the prompt", OPT_INT, AT(alone.prefill), .def = "512", .min = 1, .max = 1 << 20},
-    {"repeat", "N", "runs, of which the median counts", OPT_INT, AT(alone.repeat), .def = "3", .min = 1, .max = 1000},
+    {"repeat", "N",
+     "runs, of which the median counts; of a split model every answer so often, added up, and once if not given",
+     OPT_INT, AT(alone.repeat), .def = "3", .min = 1, .max = 1000},
     {0},
 };
 static const struct opt cloud_options[] = {
@@ -54,7 +56,7 @@ static const struct opt cloud_options[] = {
 #undef AT
 
 static const char *const synopsis[] = {
-    "bench --model M [--mode HOW,...] [--rtt MS,...] [--mbit N,...] [--out DIR] [OPTION]...",
+    "bench --model M [--mode HOW,...] [--rtt MS,...] [--out DIR] [OPTION]...",
     "bench --model M --replay FILE [--prime FILE]... [--rtt MS,...] [OPTION]...",
     "bench --dry --replay FILE --tokenizer FILE|DIR [--prime FILE]... [--nodes N,N...]",
     "bench --local --model M [--prefill N] [--tokens N] [--repeat N] [OPTION]...",
@@ -69,6 +71,7 @@ static const struct opt_group groups[] = {
     {"This machine alone", local_options, 0},
     {"The kernels", kernel_options, 0},
     {"Model", engine_options, offsetof(struct bench_opts, engine)},
+    {"Modes jacobi and lookahead", engine_iterate_options, offsetof(struct bench_opts, engine)},
     {"Common", common_options, offsetof(struct bench_opts, common)},
 };
 
@@ -87,8 +90,10 @@ static const struct opt_table table = {
     .no_args = "say what to measure with --model M, --dry, --local or --kernels",
 };
 
-static int run_split(struct bench_opts *o, bool nodes, struct err *e) {
-    o->split.nodes = nodes ? o->dry.nodes : NULL;
+/* Options that more than one kind of bench has count for a split model only where they were given. */
+static int run_split(struct bench_opts *o, const struct opt_result *given, struct err *e) {
+    o->split.nodes = opts_source(cmd_bench.table, given, "nodes") != OPT_FROM_DEFAULT ? o->dry.nodes : NULL;
+    o->split.repeat = opts_source(cmd_bench.table, given, "repeat") != OPT_FROM_DEFAULT ? o->alone.repeat : 1;
     o->split.replay = o->dry.replay;
     o->split.answers = o->dry.answers;
     o->split.prime = o->dry.prime;
@@ -113,6 +118,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
     interrupt_setup();
     if (o->dry.dry) {
         o->dry.json = o->common.json;
+        o->dry.out = o->split.out;
         int rc = bench_dry(&o->dry, e);
         return rc != 0 && interrupt_asked() ? interrupt_status() : rc;
     }
@@ -121,7 +127,7 @@ static int run(void *values, const struct opt_result *given, struct err *e) {
             e, ERR_USAGE,
             "say what to measure: a model with --model M, drafts with --dry, or this machine with --kernels");
     interrupt_insist(true);
-    int rc = o->local ? run_local(o, e) : run_split(o, opts_source(&table, given, "nodes") != OPT_FROM_DEFAULT, e);
+    int rc = o->local ? run_local(o, e) : run_split(o, given, e);
     return rc < 0 && interrupt_asked() ? interrupt_status() : rc;
 }
 

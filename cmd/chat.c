@@ -83,6 +83,7 @@ static const struct opt_group groups[] = {
     {"Sampling", chat_settings_options, offsetof(struct chat_opts, settings)},
     {"Model", engine_options, offsetof(struct chat_opts, engine)},
     {"Context", engine_context_options, offsetof(struct chat_opts, engine)},
+    {"Modes jacobi and lookahead", engine_iterate_options, offsetof(struct chat_opts, engine)},
     {"Text", engine_text_options, offsetof(struct chat_opts, engine)},
     {"Common", common_options, offsetof(struct chat_opts, common)},
 };

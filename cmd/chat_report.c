@@ -25,6 +25,9 @@ static void print_cloud(const struct chat *c) {
     if (s->windows)
         fprintf(stderr, "guesses  %llu sent, %llu came true; %.1f ms of guessing\n", (unsigned long long)s->nodes_sent,
                 (unsigned long long)s->hits, s->draft_ms);
+    if (c->engine.pad_rows)
+        fprintf(stderr, "padding  windows of %d rows; %llu for the clock alone, and %llu ticks without one\n",
+                c->engine.pad_rows, (unsigned long long)s->ticks_idle, (unsigned long long)s->ticks_missed);
     if (c->learned.store) {
         term_size((double)draft_store_bytes(c->learned.store), up);
         fprintf(stderr, "store    %llu tokens learned, %s\n", (unsigned long long)draft_store_tokens(c->learned.store),

@@ -1,5 +1,6 @@
 #include "cmd/engine.h"
 
+#include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/memory.h"
 #include "cmd/term.h"
@@ -56,6 +57,23 @@ const struct opt engine_context_options[] = {
      "model "
      "itself improves. The text is the same in all. Without a cloud auto is sequential",
      OPT_CHOICE, AT(mode), .choices = mode_choices},
+    {"pad", "ROWS[:MS]",
+     "privacy: while an answer is made, a window of exactly so many rows goes to the cloud every MS milliseconds "
+     "(without "
+     "MS: as often as it was measured to be possible), so that sizes and times on the network do not tell which "
+     "guesses "
+     "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
+     OPT_STRING, AT(pad)},
+    {"draft-log", "FILE",
+     "write a line of numbers for each guess to FILE: source, depth, probability, what became of it, times; no tokens",
+     OPT_STRING, AT(draft_log)},
+    {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
+     OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
+    {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
+     .min = 0, .max = 8192},
+    {0},
+};
+const struct opt engine_iterate_options[] = {
     {"block", "N", "jacobi: guesses in a window", OPT_INT, AT(iterate.block), .def = "16", .min = 1,
      .max = ITERATE_BLOCK_MAX},
     {"ngram", "N", "lookahead: tokens of an n-gram", OPT_INT, AT(iterate.ngram), .def = "5", .min = 2,
@@ -65,17 +83,6 @@ const struct opt engine_context_options[] = {
      OPT_INT, AT(iterate.window), .def = "7", .min = 0, .max = ITERATE_WINDOW_MAX},
     {"candidates", "N", "lookahead: n-grams that are tried at once", OPT_INT, AT(iterate.candidates), .def = "7",
      .min = 0, .max = ITERATE_CANDIDATES_MAX},
-    {"pad", "ROWS[:MS]",
-     "privacy: while an answer is made, a window of exactly so many rows goes to the cloud every MS milliseconds "
-     "(without "
-     "MS: as often as it was measured to be possible), so that sizes and times on the network do not tell which "
-     "guesses "
-     "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
-     OPT_STRING, AT(pad)},
-    {"middle-quant", "TYPE", "the same for the middle layers alone: what a cloud was started with; same: as --quant",
-     OPT_CHOICE, AT(middle_quant), .choices = engine_middle_quant_choices},
-    {"chunk", "N", "prompt tokens computed in one pass; 0: 256, or 64 to a cloud", OPT_INT, AT(chunk), .def = "0",
-     .min = 0, .max = 8192},
     {0},
 };
 const struct opt engine_text_options[] = {
@@ -340,6 +347,8 @@ int engine_load(struct engine *en, struct err *e) {
     uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
     en->codec = tunnel_codec(&en->o.tunnel);
+    if (!remote && en->pad_rows > 0)
+        return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
     if (remote && connect_middle(en, live, e) != 0)
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
@@ -352,7 +361,8 @@ int engine_load(struct engine *en, struct err *e) {
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
-    if (drafter_create(&en->drafter, &dr, e) != 0)
+    if (drafter_create(&en->drafter, &dr, e) != 0 ||
+        (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0))
         return -1;
     const struct session_drafter drafter = session_drafter_of(en->drafter);
     bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
@@ -366,8 +376,10 @@ int engine_load(struct engine *en, struct err *e) {
                                     .speculation = {.mode = engine_mode(en),
                                                     .drafter = &drafter,
                                                     .iterate = iterates ? &en->o.iterate : NULL,
-                                                    .pad_rows = remote ? en->pad_rows : 0,
-                                                    .pad_ms = en->pad_ms}};
+                                                    .pad_rows = en->pad_rows,
+                                                    .pad_ms = en->pad_ms,
+                                                    .fate = en->draft_log ? draft_log_guess : NULL,
+                                                    .fate_ctx = en->draft_log}};
     if (session_create(&en->session, &so, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
@@ -379,6 +391,7 @@ int engine_load(struct engine *en, struct err *e) {
 
 void engine_close(struct engine *en) {
     session_free(en->session);
+    draft_log_close(en->draft_log);
     drafter_free(en->drafter);
     if (en->tunnel)
         tunnel_close(en->tunnel);

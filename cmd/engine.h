@@ -28,6 +28,7 @@ struct engine_opts {
     int mode;                    /* enum session_mode, through engine_mode */
     struct iterate_opts iterate; /* of modes jacobi and lookahead */
     const char *pad;             /* "ROWS[:MS]"; NULL: windows are not padded */
+    const char *draft_log;       /* a file; NULL: none */
     int chunk;        /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
     int quant;        /* enum quant */
     int middle_quant; /* 0: as quant, else 1 + enum quant */
@@ -38,6 +39,7 @@ struct engine_opts {
 };
 extern const struct opt engine_options[];
 extern const struct opt engine_context_options[]; /* for commands that have one context of their own; the same struct */
+extern const struct opt engine_iterate_options[]; /* of modes jacobi and lookahead; the same struct */
 extern const struct opt engine_text_options[];    /* for commands that deal in text; the same struct */
 
 enum { ENGINE_MAX_STOP = 24 };
@@ -74,6 +76,7 @@ struct engine {
     struct middle *middle; /* the tunnel's, or a local one */
     enum codec codec;      /* of the boundary */
     struct drafter *drafter;
+    struct draft_log *draft_log; /* NULL: none */
     struct session *session;
     double load_ms;
 };

@@ -29,7 +29,7 @@ struct serve_opts {
     struct strings allow;
     const char *allow_file, *listen, *metrics, *export_middle;
     uint64_t kv_mem;
-    int max_sessions, max_ctx, session_ttl, max_rows, grace;
+    int max_sessions, max_per_pin, max_ctx, session_ttl, max_rows, grace;
     struct engine_opts engine;
     struct common_opts common;
 };
@@ -48,6 +48,8 @@ static const struct opt options[] = {
     {"kv-mem", "BYTES", "memory for the KV cache that all sessions share; 0: three quarters of what the weights leave",
      OPT_BYTES, AT(kv_mem), .def = "0"},
     {"max-sessions", "N", "sessions at once", OPT_INT, AT(max_sessions), .def = "64", .min = 1, .max = 4096},
+    {"max-sessions-per-pin", "N", "sessions at once of one client; 0: a quarter of --max-sessions, at least 8", OPT_INT,
+     AT(max_per_pin), .def = "0", .min = 0, .max = 4096},
     {"max-ctx", "N", "positions of one session; 0: what the model was made for", OPT_INT, AT(max_ctx), .def = "0",
      .min = 0, .max = CONFIG_MAX_CTX},
     {"session-ttl", "S", "seconds that a session is kept for a client whose connection dropped", OPT_INT,
@@ -211,6 +213,11 @@ static enum dtype kv_type(const struct server *s) {
     return s->en.o.kv ? DT_F32 : DT_F16;
 }
 
+static uint32_t max_per_pin(const struct serve_opts *o) {
+    uint32_t quarter = (uint32_t)o->max_sessions / 4;
+    return o->max_per_pin ? (uint32_t)o->max_per_pin : quarter > 8 ? quarter : 8;
+}
+
 static uint32_t max_ctx(const struct server *s) {
     return (uint32_t)(s->o->max_ctx ? s->o->max_ctx : s->en.config->max_ctx);
 }
@@ -284,6 +291,7 @@ static int start(struct server *s, struct err *e) {
         .batch = {.stage = s->stage,
                   .kv_bytes = s->kv_bytes,
                   .max_sessions = (uint32_t)o->max_sessions,
+                  .max_per_pin = max_per_pin(o),
                   .max_ctx = max_ctx(s),
                   .max_live = MAX_LIVE,
                   .max_rows = o->max_rows,

@@ -32,6 +32,8 @@ const struct opt tunnel_options[] = {
      .max = 86400},
     {"link-rtt", "MS", "put an emulated link of this round trip before the cloud, for trying things out", OPT_FLOAT,
      AT(link_rtt), .def = "0", .min = 0, .max = 10000},
+    {"link-jitter", "MS", "and with up to so much more delay each way, by chance", OPT_FLOAT, AT(link_jitter),
+     .def = "0", .min = 0, .max = 10000},
     {"link-mbit", "N", "and of this bandwidth in Mbit/s each way; 0: no limit", OPT_FLOAT, AT(link_mbit), .def = "0",
      .min = 0, .max = 1e6},
     {0},
@@ -58,8 +60,12 @@ enum codec tunnel_codec(const struct tunnel_opts *o) {
     return tunnel_wanted(o) ? CODEC_F16 : CODEC_F32;
 }
 
+static bool has_link(const struct tunnel_opts *o) {
+    return o->link_rtt > 0 || o->link_jitter > 0 || o->link_mbit > 0;
+}
+
 int tunnel_check(const struct tunnel_opts *o, struct err *e) {
-    bool emulated = o->link_rtt > 0 || o->link_mbit > 0;
+    bool emulated = has_link(o);
     if (o->cloud.n > MAX_CLOUDS)
         return err_set(e, ERR_USAGE, "--cloud %d times; at most %d", o->cloud.n, MAX_CLOUDS);
     if (!tunnel_wanted(o)) {
@@ -67,14 +73,15 @@ int tunnel_check(const struct tunnel_opts *o, struct err *e) {
             return err_set(e, ERR_USAGE, "%s goes with --cloud HOST:PORT",
                            o->pin.n         ? "--pin"
                            : o->trust_first ? "--trust-on-first-use"
-                                            : "--link-rtt or --link-mbit");
+                                            : "--link-rtt, --link-jitter or --link-mbit");
         return 0;
     }
     if (o->pin.n && o->pin.n != o->cloud.n)
         return err_set(e, ERR_USAGE, "--cloud %d times and --pin %d times: each cloud has its own, in the same order",
                        o->cloud.n, o->pin.n);
     if (emulated && !o->pin.n)
-        return err_set(e, ERR_USAGE, "--link-rtt and --link-mbit need --pin: the link hides the address of the cloud");
+        return err_set(e, ERR_USAGE,
+                       "--link-rtt, --link-jitter and --link-mbit need --pin: the link hides the address of the cloud");
     return 0;
 }
 
@@ -109,10 +116,11 @@ static int on_stop(void *ctx) {
 
 static int open_link(struct tunnel *t, int i, const struct tunnel_opts *o, struct remote_cloud *c, struct err *e) {
     char host[ADDRESS_HOST];
-    struct link_opts lo = {.host = host, .rtt_ms = o->link_rtt, .mbit = o->link_mbit};
-    if (o->link_rtt <= 0 && o->link_mbit <= 0)
+    struct link_opts lo = {
+        .host = host, .rtt_ms = o->link_rtt, .jitter_ms = o->link_jitter, .mbit = o->link_mbit, .seed = 1};
+    if (!has_link(o))
         return 0;
-    t->link_rtt = o->link_rtt;
+    t->link_rtt = o->link_rtt + 2 * o->link_jitter;
     if (address_parse(c->address, host, &lo.port, e) != 0 || link_start(&t->links[i], &lo, e) != 0)
         return -1;
     snprintf(t->link_address[i], sizeof t->link_address[i], "127.0.0.1:%u", link_port(t->links[i]));

@@ -14,7 +14,7 @@ struct tunnel_opts {
     bool trust_first;
     int codec; /* 0: auto, else 1 + enum codec */
     int patience;
-    double link_rtt, link_mbit;
+    double link_rtt, link_jitter, link_mbit;
     uint32_t pad_ids; /* of remote_opts; no option of its own */
 };
 extern const struct opt tunnel_options[];

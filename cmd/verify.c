@@ -1,6 +1,7 @@
 /* The verify command: does the split give what the model alone would have given, bit for bit? */
 #include "cmd/verify.h"
 #include "cmd/command.h"
+#include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/json.h"
 #include "cmd/memory.h"
@@ -31,6 +32,7 @@ enum { N_BUILTIN = sizeof builtin / sizeof *builtin };
 
 struct verify_opts {
     const char *prompts;
+    bool random;
     int tokens, audit;
     uint64_t seed;
     struct engine_opts engine;
@@ -41,6 +43,8 @@ struct verify_opts {
 static const struct opt options[] = {
     {"prompts", "FILE", "texts to continue, separated by lines of ---; without it a few of its own", OPT_STRING,
      AT(prompts)},
+    {"random-prompts", NULL, "continue token ids drawn by chance: for a model without a tokenizer", OPT_FLAG,
+     AT(random)},
     {"tokens", "N", "length of each answer", OPT_INT, AT(tokens), .def = "32", .min = 1, .max = 100000},
     {"seed", "N", "of the sampled answers", OPT_U64, AT(seed), .def = "1"},
     {"audit", "N",
@@ -61,6 +65,7 @@ static const struct opt_group groups[] = {
     {"Cloud", tunnel_options, offsetof(struct verify_opts, engine.tunnel)},
     {"Model", engine_options, offsetof(struct verify_opts, engine)},
     {"Context", engine_context_options, offsetof(struct verify_opts, engine)},
+    {"Modes jacobi and lookahead", engine_iterate_options, offsetof(struct verify_opts, engine)},
     {"Text", engine_text_options, offsetof(struct verify_opts, engine)},
     {"Common", common_options, offsetof(struct verify_opts, common)},
 };
@@ -151,7 +156,7 @@ static int prompts_from_file(struct verify *v, struct err *e) {
     return rc;
 }
 
-/* A model without a tokenizer (random:NAME) gets token ids from the generator. */
+/* For a model without a tokenizer. */
 static int random_prompts(struct verify *v, struct err *e) {
     for (int i = 0; i < 2; i++) {
         struct ids *p = &v->prompts[v->n_prompts++];
@@ -165,10 +170,13 @@ static int random_prompts(struct verify *v, struct err *e) {
 
 static int make_prompts(struct verify *v, struct err *e) {
     int rc = 0;
-    if (!v->en.o.tokenizer && strncmp(v->en.o.model, "random:", 7) == 0)
-        rc = v->o->prompts
-                 ? err_set(e, ERR_USAGE, "%s has no tokenizer; name one with --tokenizer DIR|FILE", v->en.o.model)
-                 : random_prompts(v, e);
+    bool none = !v->en.o.tokenizer && strncmp(v->en.o.model, "random:", 7) == 0;
+    if (none && v->o->prompts)
+        rc = err_set(e, ERR_USAGE, "%s has no tokenizer; name one with --tokenizer DIR|FILE", v->en.o.model);
+    else if (v->o->random && v->o->prompts)
+        rc = err_set(e, ERR_USAGE, "--prompts FILE or --random-prompts, not both");
+    else if (none || v->o->random)
+        rc = random_prompts(v, e);
     else if (engine_open_tokenizer(&v->en, e) != 0)
         return -1;
     else if (v->o->prompts)
@@ -234,11 +242,14 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     struct tunnel_opts tunnel = en->o.tunnel;
     if (count_memory(v, e) != 0)
         return -1;
+    int pad_rows = en->pad_rows;
     en->o.tunnel.cloud.n = 0; /* this engine is the local side, behind the same codec */
+    en->pad_rows = 0;
     if (!en->o.tunnel.codec)
         en->o.tunnel.codec = 1 + CODEC_F16;
     int rc = engine_load(en, e);
     en->o.tunnel = tunnel;
+    en->pad_rows = pad_rows;
     if (rc != 0)
         return -1;
     if (!tunnel_wanted(&tunnel) && loopback_start(&v->loop, en, &v->middle, SESSIONS, e) != 0)
@@ -263,7 +274,9 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
                                                     .drafter = &drafter,
                                                     .iterate = &en->o.iterate,
                                                     .pad_rows = en->pad_rows,
-                                                    .pad_ms = en->pad_ms}};
+                                                    .pad_ms = en->pad_ms,
+                                                    .fate = en->draft_log ? draft_log_guess : NULL,
+                                                    .fate_ctx = en->draft_log}};
     return session_create(&v->split, &so, e);
 }
 

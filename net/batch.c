@@ -100,8 +100,8 @@ static void answer(struct batch_thread *b, int from, int to) {
     struct wire_result r = {.seq = w->submit.seq,
                             .last = w->n_waiting == 0,
                             .n = to - from,
-                            .compute_us = (uint32_t)(p->ms * 1e3),
-                            .wait_us = waited > 0 ? (uint32_t)(waited * 1e3) : 0};
+                            .compute_us = wire_us(p->ms),
+                            .wait_us = wire_us(waited)};
     serve_result(c->port, c, &r, p->ids, p->x + (size_t)from * (size_t)p->hidden, p->hidden, NULL);
     if (r.last) {
         b->stats.windows++;
@@ -133,6 +133,7 @@ static void count_pass(struct batch_thread *b) {
         bucket++;
     s->passes++;
     s->rows += (uint64_t)b->pass.n_left;
+    s->pass_rows += (uint64_t)b->pass.n;
     s->busy_ms += b->pass.ms;
     s->pass_rows_le[bucket]++;
 }
@@ -165,6 +166,7 @@ static void run_pass(struct batch_thread *b) {
     b->kv_dirty = true;
     if (pass_run(p, look, b, &e) != 0) {
         log_line(LOG_ERROR, "a pass of %d rows failed: %s", p->n, e.msg);
+        wipe(p->x, (size_t)p->n * (size_t)p->hidden * sizeof *p->x);
         for (int i = 0; i < p->n; i++) /* each session once: its rows stand together */
             if (i + 1 == p->n || p->rows[i + 1].session != p->rows[i].session)
                 serve_fail(&b->server, p->rows[i].session->port, WIRE_E_FAILED,

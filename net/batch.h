@@ -23,9 +23,10 @@ struct batch_opts {
     struct wire_hello mine; /* what a HELLO is held against (wire_match); kv also says what the KV cache holds */
     uint64_t kv_bytes;      /* of the KV cache that all sessions share */
     uint32_t max_sessions;
-    uint32_t max_ctx;  /* of one session */
-    uint32_t max_live; /* of one session */
-    int max_rows;      /* of a pass, and of one SUBMIT; <= the stage's */
+    uint32_t max_per_pin; /* sessions of one client; 0: no other limit */
+    uint32_t max_ctx;     /* of one session */
+    uint32_t max_live;    /* of one session */
+    int max_rows;         /* of a pass, and of one SUBMIT; <= the stage's */
     uint32_t session_ttl_ms, idle_ms;
     const char *backend_name; /* for WELCOME */
     /* Called from the thread when a port has something to take or was closed: net/cloud.c wakes its loop. Must not
@@ -67,6 +68,7 @@ struct batch_stats {
     uint64_t kv_slots, kv_slots_reserved, kv_slots_used;
     uint32_t queued_windows;
     uint64_t pass_rows_le[10]; /* passes by rows: <= 1, 2, 4, ... 256, more */
+    uint64_t pass_rows;        /* of all passes when they began; some are dropped on the way */
     double wait_ms;            /* sum over windows of the time in the queue */
     uint64_t windows;
 };

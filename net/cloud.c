@@ -20,6 +20,9 @@ enum {
     HANDSHAKE_MS = 10000,
     IDLE_MS = 60000,
     MAX_STRANGERS = 32,
+    KNOCKS_EACH = 5,
+    KNOCKS_ALL = 25,
+    KNOCK_BURST_S = 4,
     SPARE_CONNECTIONS = 64, /* beside those of sessions: strangers, and the farewells of others */
     ACCEPT_PAUSE_MS = 1000,
     FLUSH_MS = 500, /* for the last frames to leave after the grace is over */
@@ -258,7 +261,10 @@ static void collect_metrics(void *ctx, struct metrics_view *v) {
     struct cloud *c = ctx;
     v->net = c->env.counters;
     v->net.open = c->n_conns;
-    v->net.strangers = count_strangers(c);
+    for (uint32_t i = 0; i < c->n_conns; i++) {
+        v->net.closing += conn_is_closing(c->conns[i]);
+        v->net.strangers += conn_is_stranger(c->conns[i]) && !conn_is_closing(c->conns[i]);
+    }
     batch_stats(c->batch, &v->batch);
     v->uptime_ms = clock_ms() - c->started;
     v->draining = c->draining;
@@ -271,15 +277,31 @@ static int copy_text(char **out, const char *text, struct err *e) {
     return *out ? 0 : err_set(e, ERR_MEMORY, "out of memory");
 }
 
+/* Between two steps of strangers it looks again whether there is something to do for those who are known. */
+static struct event_base *make_base(void) {
+    struct event_base *b = NULL;
+    struct event_config *o = event_config_new();
+    if (o && event_config_set_max_dispatch_interval(o, NULL, 1, URGENCY_STRANGER) == 0)
+        b = event_base_new_with_config(o);
+    if (o)
+        event_config_free(o);
+    if (b && event_base_priority_init(b, N_URGENCIES) != 0) {
+        event_base_free(b);
+        b = NULL;
+    }
+    return b;
+}
+
 static int start_loop(struct cloud *c, struct err *e) {
-    c->base = event_base_new();
+    c->base = make_base();
     c->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (!c->base || c->wake_fd < 0)
         return err_sys(e, errno, "making an event loop");
     c->wake = event_new(c->base, c->wake_fd, EV_READ | EV_PERSIST, on_wake, c);
     c->accept_again = evtimer_new(c->base, on_accept_again, c);
     c->drain_look = evtimer_new(c->base, on_drain_look, c);
-    if (!c->wake || !c->accept_again || !c->drain_look || event_add(c->wake, NULL) != 0)
+    if (!c->wake || !c->accept_again || !c->drain_look || event_priority_set(c->wake, URGENCY_KNOWN) != 0 ||
+        event_add(c->wake, NULL) != 0)
         return err_set(e, ERR_MEMORY, "out of memory");
     return 0;
 }
@@ -295,6 +317,10 @@ static int start_listening(struct cloud *c, const char *address, struct err *e) 
     }
     evconnlistener_set_error_cb(c->listener, on_accept_error);
     return 0;
+}
+
+static struct knock_rate knocks(uint32_t per_s) {
+    return (struct knock_rate){.burst = (double)per_s * KNOCK_BURST_S, .per_s = per_s};
 }
 
 int cloud_create(struct cloud **out, const struct cloud_opts *o, struct err *e) {
@@ -321,6 +347,8 @@ int cloud_create(struct cloud **out, const struct cloud_opts *o, struct err *e) 
     c->env.allow = o->allow;
     c->env.handshake_ms = o->handshake_ms ? o->handshake_ms : HANDSHAKE_MS;
     c->env.idle_ms = o->idle_ms ? o->idle_ms : IDLE_MS;
+    knock_init(&c->env.knock, knocks(o->knocks_each ? o->knocks_each : KNOCKS_EACH),
+               knocks(o->knocks_all ? o->knocks_all : KNOCKS_ALL));
     c->env.over = on_conn_over;
     c->env.ctx = c;
     bo.idle_ms = c->env.idle_ms;

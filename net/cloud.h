@@ -23,7 +23,10 @@ struct cloud_opts {
     uint32_t max_connections; /* 0: max_sessions + 64 */
     uint32_t max_per_address; /* open at once; 0: as max_connections */
     uint32_t max_strangers;   /* connections before their HELLO; 0: 32 */
-    const char *version;      /* for /metrics; may be NULL; copied */
+    /* TLS handshakes that show no allowed pin, a second: from one address, and from all; what is more has to wait (four
+     * seconds' worth may come at once). 0: 5 and 25. */
+    uint32_t knocks_each, knocks_all;
+    const char *version; /* for /metrics; may be NULL; copied */
 };
 
 /* Listens. Nothing is served before cloud_run. */

@@ -23,7 +23,8 @@ enum {
     MAX_OWN = 4096,      /* of PONG and ERROR that the peer does not read: no more is read from it */
     LAST_WORD_MS = 2000, /* for the last frame to leave, and for the peer to close behind it */
     MAX_DISCARD = 4 << 20,
-    KEEP = 65536,   /* of an output buffer while there is nothing to send */
+    KEEP = 65536, /* of an output buffer while there is nothing to send */
+    KNOCK_AGAIN_MS = 50,
     SIGN_MS = 1000, /* so often a peer from whom nothing is read is told that this side is there */
 };
 
@@ -49,6 +50,7 @@ struct conn {
     double since, heard, sent;      /* clock_ms: accepted; last byte in; last byte out, or nothing was to be sent */
     double linger_until, due;       /* due: of the timer */
     bool known, refused_pin, hello; /* its pin is allowed; is not; it has said HELLO */
+    bool knocked, waits;            /* its handshake was let through; waits for that */
     bool paused;                    /* nothing is read from it for now, through no fault of its own */
     uint32_t asked;                 /* PINGs that it has not answered yet */
 
@@ -70,10 +72,6 @@ struct conn {
 };
 
 /* Who it is. */
-
-bool conn_address_equal(const struct conn_address *a, const struct conn_address *b) {
-    return memcmp(a->b, b->b, sizeof a->b) == 0;
-}
 
 struct conn_address conn_address_of(const struct sockaddr *sa) {
     struct conn_address a = {{0}};
@@ -111,10 +109,12 @@ static void log_stranger(struct conn_env *env, const char *peer, const struct co
                          const char *detail) {
     uint8_t key[1 + sizeof a->b] = {(uint8_t)why};
     uint64_t held;
+    bool ended = why != N_CONN_ENDS; /* else it has to wait */
     memcpy(key + 1, a->b, sizeof a->b);
     if (log_gate_pass(&env->strangers, key, sizeof key, clock_ms(), &held))
-        log_line(LOG_INFO, "conn event=refused peer=%s reason=%s held_back=%" PRIu64 "%s%s%s", peer, conn_end_name(why),
-                 held, *detail ? " detail=\"" : "", detail, *detail ? "\"" : "");
+        log_line(LOG_INFO, "conn event=%s peer=%s reason=%s held_back=%" PRIu64 "%s%s%s", ended ? "refused" : "delayed",
+                 peer, ended ? conn_end_name(why) : "too many handshakes", held, *detail ? " detail=\"" : "", detail,
+                 *detail ? "\"" : "");
 }
 
 static void log_pin(struct conn *c) {
@@ -213,8 +213,32 @@ static bool accept_pin(void *ctx, const struct pin *pin) {
     return !c->refused_pin;
 }
 
+/* Its first bytes have come: is there time for its handshake? */
+static bool let_in(struct conn *c) {
+    if (!c->knocked)
+        c->knocked = knock_take(&c->env->knock, &c->address, clock_ms());
+    if (!c->knocked && !c->waits) {
+        c->env->counters.delayed++;
+        log_stranger(c->env, c->peer, &c->address, N_CONN_ENDS, "");
+    }
+    c->waits = !c->knocked;
+    if (c->waits) {
+        double left = c->since + c->env->handshake_ms - clock_ms();
+        arm(c, left < KNOCK_AGAIN_MS ? left : KNOCK_AGAIN_MS);
+    }
+    return c->knocked;
+}
+
+static void set_urgency(struct conn *c, int urgency) {
+    event_priority_set(c->readable, urgency);
+    event_priority_set(c->writable, urgency);
+    event_priority_set(c->timer, urgency);
+}
+
 static void handshake(struct conn *c) {
     struct err e = {0};
+    if (!let_in(c))
+        return;
     enum tls_status st = tls_handshake(c->tls, &e);
     c->reading = c->writing = st;
     if (st == TLS_WANT_READ || st == TLS_WANT_WRITE)
@@ -232,6 +256,8 @@ static void handshake(struct conn *c) {
     c->known = true;
     pin_format(pin, c->pin);
     c->env->counters.handshakes++;
+    knock_give_back(&c->env->knock, &c->address, clock_ms());
+    set_urgency(c, URGENCY_KNOWN);
     c->port = port_open(c->env->batch, pin, c->peer, &e);
     if (!c->port) {
         last_word(c, END_LINK, WIRE_E_FAILED, e.msg);
@@ -435,7 +461,7 @@ static void settle(struct conn *c) {
     bool in = false, out = false;
     switch (c->state) {
     case CONN_HANDSHAKE:
-        in = c->reading != TLS_WANT_WRITE;
+        in = c->reading != TLS_WANT_WRITE && !c->waits;
         out = c->reading == TLS_WANT_WRITE;
         break;
     case CONN_OPEN:
@@ -522,6 +548,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg) {
             die(c, END_TIMEOUT, "");
     } else {
         arm(c, c->since + c->env->handshake_ms - now);
+        if (c->state == CONN_HANDSHAKE && !c->waits)
+            return; /* nothing has come */
     }
     drive(c);
 }
@@ -545,6 +573,7 @@ int conn_create(struct conn **out, struct conn_env *env, int fd, const struct so
         err_set(e, ERR_MEMORY, "out of memory");
         goto fail;
     }
+    set_urgency(c, URGENCY_STRANGER);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     c->want_read = true;
     c->fd = fd;

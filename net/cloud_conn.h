@@ -6,6 +6,7 @@
 
 #include "core/base/err.h"
 #include "net/batch.h"
+#include "net/knock.h"
 #include "net/log_gate.h"
 #include "net/metrics.h"
 #include "net/tls.h"
@@ -17,6 +18,10 @@
 struct conn;
 struct event_base;
 
+/* Of the events of the loop: what belongs to connections that are allowed goes before every single step of strangers.
+ */
+enum { URGENCY_KNOWN, URGENCY_STRANGER, N_URGENCIES };
+
 /* What all connections of a cloud share. */
 struct conn_env {
     struct event_base *base;
@@ -25,17 +30,13 @@ struct conn_env {
     struct batch_thread *batch;
     struct cloud_counters counters;
     struct log_gate pins, strangers; /* of log lines about refused pins; about other strangers */
+    struct knock knock;
     uint32_t handshake_ms, idle_ms;
     /* The connection is over; conn_free is next. May be called from within any function below that takes a conn. */
     void (*over)(void *ctx, struct conn *c);
     void *ctx;
 };
 
-/* Who a peer is before it has said anything: an IPv4 address, or the /64 of an IPv6 one. */
-struct conn_address {
-    uint8_t b[9];
-};
-bool conn_address_equal(const struct conn_address *a, const struct conn_address *b);
 struct conn_address conn_address_of(const struct sockaddr *sa);
 
 /* Counts and logs a connection that was closed before it became one. */

@@ -93,7 +93,7 @@ static void passes_text(struct wbuf *w, const struct batch_stats *b) {
             wbuf_fmt(w, "splitinf_pass_rows_bucket{le=\"%d\"} %" PRIu64 "\n", 1 << i, sum);
     }
     wbuf_fmt(w, "splitinf_pass_rows_bucket{le=\"+Inf\"} %" PRIu64 "\n", sum);
-    wbuf_fmt(w, "splitinf_pass_rows_sum %" PRIu64 "\nsplitinf_pass_rows_count %" PRIu64 "\n", b->rows, sum);
+    wbuf_fmt(w, "splitinf_pass_rows_sum %" PRIu64 "\nsplitinf_pass_rows_count %" PRIu64 "\n", b->pass_rows, sum);
     gauge(w, "queued_windows", b->queued_windows, "Windows that wait for a pass.");
     counter(w, "windows_total", b->windows, "Windows taken from the queue.");
     seconds(w, "queue_wait_seconds_total", "counter", b->wait_ms, "Time that windows waited in the queue, in all.");
@@ -102,11 +102,13 @@ static void passes_text(struct wbuf *w, const struct batch_stats *b) {
 static void network_text(struct wbuf *w, const struct cloud_counters *c) {
     gauge(w, "connections", c->open, "Open connections, strangers too.");
     gauge(w, "connections_strangers", c->strangers, "Open connections that have not said HELLO.");
+    gauge(w, "connections_closing", c->closing, "Open connections on which everything was said.");
     counter(w, "connections_total", c->accepted, "Connections accepted.");
     counter(w, "accept_errors_total", c->accept_errors, "Times that accepting a connection failed.");
     counter(w, "handshakes_total", c->handshakes, "TLS handshakes with an allowed pin.");
-    counter(w, "handshakes_failed_total", c->ended[END_HANDSHAKE] + c->ended[END_PIN] + c->ended[END_TIMEOUT],
-            "Handshakes that failed, were refused, or took too long.");
+    counter(w, "handshakes_failed_total", c->ended[END_HANDSHAKE] + c->ended[END_PIN],
+            "TLS handshakes that failed, or whose pin is not allowed.");
+    counter(w, "handshakes_delayed_total", c->delayed, "Handshakes that had to wait, for there were too many.");
     head(w, "connections_ended_total", "counter", "Connections that ended or were refused, by reason.");
     for (int i = 0; i < N_CONN_ENDS; i++)
         wbuf_fmt(w, "splitinf_connections_ended_total{reason=\"%s\"} %" PRIu64 "\n", conn_end_name((enum conn_end)i),

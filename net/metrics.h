@@ -23,7 +23,7 @@ enum conn_end {
     END_STOPPED,      /* the cloud ended, or drains and the connection had no session */
     END_HANDSHAKE,    /* TLS failed: garbage, no certificate, an older TLS */
     END_PIN,          /* a certificate whose pin is not allowed */
-    END_TIMEOUT,      /* no HELLO in handshake_ms */
+    END_TIMEOUT,      /* no TLS and HELLO in handshake_ms */
     END_CROWDED,      /* a stranger that made room for another one */
     END_FULL,         /* max_connections */
     END_ADDRESS_FULL, /* max_per_address */
@@ -37,7 +37,9 @@ struct cloud_counters {
     uint64_t ended[N_CONN_ENDS];
     uint64_t frames_in, frames_out, pings;
     uint64_t bytes_in, bytes_out; /* of frames */
-    uint32_t open, strangers;     /* now; strangers: those that have not said HELLO */
+    uint64_t delayed;             /* handshakes that had to wait (net/knock.h) */
+    uint32_t open;                /* now */
+    uint32_t strangers, closing;  /* of them: have not said HELLO; have said everything */
 };
 
 struct metrics_view {

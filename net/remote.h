@@ -59,7 +59,10 @@ struct remote {
     uint8_t root[WIRE_DIGEST];
     struct wbuf opening;
 
+    double progress; /* when something was computed last, or began to be expected */
+
     bool lost;
+    bool elsewhere; /* another cloud is rather to be tried than the one that was lost */
     struct err why; /* of the loss */
     int code;
     double lost_at;

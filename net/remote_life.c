@@ -13,6 +13,7 @@
 enum {
     CONNECT_MS = 10000,
     STALL_MS = 10000,
+    PROGRESS_MS = 300000,
     PATIENCE_MS = 120000,
     KEEP_MS = 15000,
     FIRST_PAUSE_MS = 100,
@@ -108,7 +109,7 @@ static enum dial_verdict open_channel(struct remote *r, int i, double until, str
         return DIAL_NEVER;
     }
     r->info.connections++;
-    r->lost = false;
+    r->lost = r->elsewhere = false;
     r->why = (struct err){0};
     r->code = 0;
     return DIAL_DONE;
@@ -150,6 +151,7 @@ int remote_middle_create(struct middle **out, const struct remote_opts *o, struc
     r->o.clouds = NULL;
     r->o.connect_ms = o->connect_ms ? o->connect_ms : CONNECT_MS;
     r->o.stall_ms = o->stall_ms ? o->stall_ms : STALL_MS;
+    r->o.progress_ms = o->progress_ms ? o->progress_ms : PROGRESS_MS;
     r->o.patience_ms = o->patience_ms ? o->patience_ms : PATIENCE_MS;
     r->codec = (enum codec)o->hello.codec;
     r->hidden = (int)o->hello.hidden;
@@ -245,7 +247,7 @@ static int search(struct remote *r, bool *hopeless, struct err *e) {
     double began = clock_ms(), until = began + r->o.patience_ms, pause = FIRST_PAUSE_MS;
     int home = r->cloud, n = dial_count(r->dial);
     uint64_t dice = (uint64_t)(began * 1000) | 1;
-    bool elsewhere = dial_verdict_of(r->code) == DIAL_ELSEWHERE;
+    bool elsewhere = r->elsewhere || dial_verdict_of(r->code) == DIAL_ELSEWHERE;
     int first = elsewhere ? home + 1 : home;
     char told[sizeof e->msg] = "";
     struct err why = {0};

@@ -72,6 +72,7 @@ int remote_on_frame(void *ctx, int type, struct wbuf *payload, struct err *e) {
         *payload = old;
         r->awaiting = false;
         r->has_opening = true;
+        r->progress = clock_ms();
         forget_done(r);
         return 0;
     }
@@ -83,6 +84,8 @@ int remote_on_frame(void *ctx, int type, struct wbuf *payload, struct err *e) {
         return -1;
     f->got += v.n;
     f->done = v.last;
+    if (v.n > 0 || v.last)
+        r->progress = clock_ms();
     if (v.has_root) {
         memcpy(r->root, v.root, sizeof r->root);
         r->has_root = true;
@@ -106,6 +109,37 @@ static int enter(struct remote *r, struct err *e) {
     remote_lost(r, e);
     channel_unlock(r->ch);
     return -1;
+}
+
+/* ---- waiting: the lock is held ---- */
+
+/* A cloud may be there and answer PINGs, and not compute: it hangs, or has far too much to do. */
+static void judge_progress(struct remote *r) {
+    double quiet = clock_ms() - r->progress;
+    if (r->lost || (r->n_flights == 0 && !r->awaiting) || quiet < r->o.progress_ms)
+        return;
+    err_set(&r->why, ERR_IO, "it is there and has computed nothing for %.1f s", quiet / 1000);
+    r->code = 0;
+    r->elsewhere = true;
+    remote_lost(r, NULL);
+}
+
+static bool lost_while_waiting(struct remote *r) {
+    bool dead = channel_dead(r->ch, NULL, NULL);
+    if (!dead)
+        judge_progress(r);
+    return r->lost || dead;
+}
+
+/* At most ms, until something happens. false: stop was asked. */
+static bool wait_a_little(struct remote *r, double ms) {
+    channel_wait(r->ch, ms);
+    if (!r->o.stop)
+        return true;
+    channel_unlock(r->ch);
+    bool stop = remote_asked_to_stop(r);
+    channel_lock(r->ch);
+    return !stop;
 }
 
 /* ---- what goes: the lock is held ---- */
@@ -150,6 +184,8 @@ static void put_submit(struct remote *r, int n_commit, int n_cancel, const struc
     memmove(r->cancel, r->cancel + n_cancel, (size_t)r->n_cancel * sizeof *r->cancel);
     if (n == 0)
         return;
+    if (r->n_flights == 0)
+        r->progress = clock_ms();
     r->flights[(r->first_flight + r->n_flights++) % REMOTE_FLIGHTS] =
         (struct remote_flight){.seq = s.seq, .first = nodes[0].id, .last = nodes[n - 1].id, .n = n, .audit = s.audit};
     r->n_wanted++;
@@ -172,6 +208,17 @@ static void put_gathered(struct remote *r) {
     channel_send(r->ch);
 }
 
+/* As many SUBMITs as there is a place for have no answer yet: waits for one. */
+static int await_flight(struct remote *r, struct err *e) {
+    while (r->n_flights == REMOTE_FLIGHTS) {
+        if (lost_while_waiting(r))
+            return remote_lost(r, e);
+        if (!wait_a_little(r, REMOTE_SLICE_MS))
+            return -1;
+    }
+    return 0;
+}
+
 static int rm_submit(struct middle *m, const struct window *w, const float *x, struct err *e) {
     struct remote *r = remote_of(m);
     if (enter(r, e) != 0)
@@ -190,11 +237,8 @@ static int rm_submit(struct middle *m, const struct window *w, const float *x, s
         size_t fit = (room - lists_bytes(r)) / row, left = (size_t)(w->n - at);
         fit = fit < r->welcome.max_rows ? fit : r->welcome.max_rows;
         int n = (int)(fit < left ? fit : left);
-        if (r->n_flights == REMOTE_FLIGHTS) {
-            const struct err why = {ERR_PEER, "more than 1024 windows were not answered"};
-            broke_rules(r, &why, e);
+        if (r->n_flights == REMOTE_FLIGHTS && await_flight(r, e) != 0)
             goto out;
-        }
         put_submit(r, (int)(r->len - r->told), r->n_cancel, w->nodes + at, n, x + (size_t)at * (size_t)r->hidden);
         channel_send(r->ch);
         at += n;
@@ -321,7 +365,7 @@ static int rm_collect(struct middle *m, struct middle_result *out, int timeout_m
             rc = take_result(r, out, e);
             break;
         }
-        if (r->lost || channel_dead(r->ch, NULL, NULL)) {
+        if (lost_while_waiting(r)) {
             rc = remote_lost(r, e);
             break;
         }
@@ -330,13 +374,7 @@ static int rm_collect(struct middle *m, struct middle_result *out, int timeout_m
             rc = 0;
             break;
         }
-        channel_wait(r->ch, left < REMOTE_SLICE_MS ? left : REMOTE_SLICE_MS);
-        if (r->n_results > 0 || !r->o.stop)
-            continue;
-        channel_unlock(r->ch);
-        bool stop = remote_asked_to_stop(r);
-        channel_lock(r->ch);
-        if (stop)
+        if (!wait_a_little(r, left < REMOTE_SLICE_MS ? left : REMOTE_SLICE_MS) && r->n_results == 0)
             break;
     }
     channel_unlock(r->ch);
@@ -377,6 +415,7 @@ int remote_middle_challenge(struct middle *m, uint16_t layer, struct wbuf *out, 
         goto out;
     }
     r->awaiting = true;
+    r->progress = clock_ms();
     r->has_opening = false;
     wire_put_challenge(channel_out(r->ch), r->audit_seq, layer);
     channel_limit(r->ch, r->welcome.max_frame);
@@ -391,7 +430,7 @@ int remote_middle_challenge(struct middle *m, uint16_t layer, struct wbuf *out, 
             rc = 0;
             break;
         }
-        if (r->lost || channel_dead(r->ch, NULL, NULL)) {
+        if (lost_while_waiting(r)) {
             remote_lost(r, e);
             break;
         }
@@ -401,11 +440,7 @@ int remote_middle_challenge(struct middle *m, uint16_t layer, struct wbuf *out, 
                     timeout_ms);
             break;
         }
-        channel_wait(r->ch, left < REMOTE_SLICE_MS ? left : REMOTE_SLICE_MS);
-        channel_unlock(r->ch);
-        bool stop = remote_asked_to_stop(r);
-        channel_lock(r->ch);
-        if (stop)
+        if (!wait_a_little(r, left < REMOTE_SLICE_MS ? left : REMOTE_SLICE_MS))
             break;
     }
 out:

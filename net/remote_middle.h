@@ -27,13 +27,15 @@ struct remote_opts {
     const struct remote_cloud *clouds; /* in order of preference; copied */
     int n_clouds;
     struct wire_hello hello; /* what we want; token is ignored */
-    uint32_t pad_ids;     /* privacy: the lists of a SUBMIT have a multiple of so many ids, and nodes that are cancelled
-                           * wait for the next one; 0: as many as there are */
-    uint32_t max_rows;    /* of the caller's largest window; larger than the cloud's limit is no error: it is cut in
-                           * pieces */
-    uint32_t connect_ms;  /* one attempt: TCP, TLS and WELCOME; 0: 10 s */
-    uint32_t stall_ms;    /* no byte, no PONG for so long: the link is dead; 0: 10 s */
-    uint32_t patience_ms; /* recover tries for so long in all; 0: 120 s */
+    uint32_t pad_ids;        /* privacy: the lists of a SUBMIT have a multiple of so many ids, and nodes that are
+                              * cancelled wait for the next one; 0: as many as there are */
+    uint32_t max_rows;       /* of the caller's largest window; larger than the cloud's limit is no error: it is cut in
+                              * pieces */
+    uint32_t connect_ms;     /* one attempt: TCP, TLS and WELCOME; 0: 10 s */
+    uint32_t stall_ms;       /* no byte, no PONG for so long: the link is dead; 0: 10 s */
+    uint32_t progress_ms;    /* windows are there and none is answered for so long, PONGs or not: rather another cloud,
+                              * or a new connection; 0: 5 min */
+    uint32_t patience_ms;    /* recover tries for so long in all; 0: 120 s */
     /* What happens, for people; called on the caller's thread from within create, recover or collect. May be NULL. text
      * is a sentence without a newline. */
     void (*event)(void *ctx, enum remote_event what, const char *text);
@@ -43,9 +45,9 @@ struct remote_opts {
     void *stop_ctx;
 };
 
-/* Connects and says HELLO. Refusals of a cloud are ERR_PEER with its text. Later, what a cloud that serves as agreed may
- * say (it is full, goes away, failed, somebody else goes on) is ERR_IO like a broken link, and ERR_PEER is what only one
- * that breaks the rules does. */
+/* Connects and says HELLO. Refusals of a cloud are ERR_PEER with its text. Later, what a cloud that serves as agreed
+ * may say (it is full, goes away, failed, somebody else goes on) is ERR_IO like a broken link, and ERR_PEER is what
+ * only one that breaks the rules does. */
 int remote_middle_create(struct middle **out, const struct remote_opts *o, struct err *e);
 
 struct remote_info {

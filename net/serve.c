@@ -289,27 +289,37 @@ static void finish_audit(struct cloud_session *c) {
                             .last = true,
                             .has_root = true,
                             .n = a->n_rows,
-                            .compute_us = (uint32_t)(a->compute_ms * 1e3),
-                            .wait_us = (uint32_t)((a->started_ms - a->window->came_ms) * 1e3)};
+                            .compute_us = wire_us(a->compute_ms),
+                            .wait_us = wire_us(a->started_ms - a->window->came_ms)};
     serve_result(c->port, c, &r, a->ids, audit_store_row(a, a->n_leaves - 1, 0), a->hidden, a->root);
     port_done(c->port, a->window);
     a->window = NULL;
 }
 
-/* One leaf of every audit whose rows are there. Returns whether there is more to do. */
+/* Has rows of an audit that wait to be hashed. */
+static bool can_step(const struct cloud_session *c) {
+    return audit_store_open(c->audit) && c->audit->n_computed == c->audit->n_rows && !port_clogged(c->port);
+}
+
 bool serve_audits(struct server *v) {
-    bool more = false;
-    for (uint32_t i = v->sessions.n; i-- > 0;) {
+    struct cloud_session *next = NULL;
+    uint64_t best = UINT64_MAX;
+    for (uint32_t i = 0; i < v->sessions.n; i++) {
         struct cloud_session *c = v->sessions.all[i];
-        struct err e = {0};
-        if (!audit_store_open(c->audit) || c->audit->n_computed < c->audit->n_rows || port_clogged(c->port))
-            continue;
-        int rc = audit_store_step(c->audit, &e);
-        if (rc < 0)
-            serve_fail(v, c->port, WIRE_E_FAILED, e.msg);
-        else if (rc > 0)
-            finish_audit(c);
-        more = true; /* there may be frames behind it */
+        uint64_t after = c->number - v->audited - 1; /* wraps: those behind the last one first, then around */
+        if (can_step(c) && (!next || after < best)) {
+            best = after;
+            next = c;
+        }
     }
-    return more;
+    if (!next)
+        return false;
+    struct err e = {0};
+    v->audited = next->number;
+    int rc = audit_store_step(next->audit, &e);
+    if (rc < 0)
+        serve_fail(v, next->port, WIRE_E_FAILED, e.msg);
+    else if (rc > 0)
+        finish_audit(next);
+    return true; /* there may be more, and frames behind it */
 }

@@ -13,6 +13,7 @@ struct server {
     int hidden;
     int n_leaves; /* of an audit */
     bool draining;
+    uint64_t audited; /* number of the session whose leaf was hashed last */
 };
 
 /* Looks at what came. Returns whether there is more that could be looked at now. */
@@ -29,8 +30,8 @@ void serve_goodbye(struct server *v, struct port *p);
 
 void serve_result(struct port *p, const struct cloud_session *c, struct wire_result *r, const uint32_t *ids,
                   const float *x, int hidden, const uint8_t *root);
-/* Hashes a leaf of every audit whose rows are computed, and answers those that are complete. Returns whether it did
- * anything. */
+/* Hashes one leaf of one audit whose rows are computed, in turns, so that passes of others never wait for more than
+ * that; answers an audit that is complete. Returns whether it did anything. */
 bool serve_audits(struct server *v);
 
 #endif

@@ -11,6 +11,7 @@
 
 int sessions_init(struct sessions *s, const struct batch_opts *o, uint64_t slot_bytes, struct err *e) {
     *s = (struct sessions){.max = o->max_sessions,
+                           .max_per_pin = o->max_per_pin ? o->max_per_pin : o->max_sessions,
                            .max_ctx = o->max_ctx,
                            .max_live = o->max_live,
                            .ttl_ms = o->session_ttl_ms,
@@ -95,12 +96,13 @@ static uint32_t held_by(const struct sessions *s, const struct pin *pin) {
     return n;
 }
 
-static struct cloud_session *victim(const struct sessions *s) {
+/* only: of this pin; NULL: of any. */
+static struct cloud_session *victim(const struct sessions *s, const struct pin *only) {
     struct cloud_session *best = NULL;
     uint32_t best_held = 0;
     for (uint32_t i = 0; i < s->n; i++) {
         struct cloud_session *c = s->all[i];
-        if (c->port)
+        if (c->port || (only && !same(&c->pin, only, sizeof *only)))
             continue;
         uint32_t held = held_by(s, &c->pin);
         if (!best || held > best_held || (held == best_held && c->detached_ms < best->detached_ms)) {
@@ -159,12 +161,22 @@ int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t
         return WIRE_E_TOO_LARGE;
     }
     uint64_t loose = 0; /* what evicting everybody who is away would give */
-    uint32_t away = 0;
-    for (uint32_t i = 0; i < s->n; i++)
-        if (!s->all[i]->port) {
-            loose += slots_of(s->all[i]);
-            away++;
+    uint32_t away = 0, mine = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (s->all[i]->port) {
+            mine += same(&s->all[i]->pin, &port->pin, sizeof port->pin);
+            continue;
         }
+        loose += slots_of(s->all[i]);
+        away++;
+    }
+    if (mine >= s->max_per_pin) {
+        snprintf(text, cap,
+                 "this client has %u sessions here and may have %u: end one of them, or start the cloud with a larger "
+                 "--max-sessions-per-pin",
+                 mine, s->max_per_pin);
+        return WIRE_E_FULL;
+    }
     if (need > all - s->reserved + loose || s->n - away >= s->max) {
         snprintf(
             text, cap,
@@ -174,9 +186,12 @@ int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t
             (unsigned long long)(s->reserved - loose), mb(s, s->reserved - loose));
         return WIRE_E_FULL;
     }
-    while (need > all - s->reserved || s->n == s->max) {
+    for (;;) {
+        bool own = held_by(s, &port->pin) >= s->max_per_pin;
+        if (!own && need <= all - s->reserved && s->n < s->max)
+            break;
         s->evicted++;
-        sessions_end(s, victim(s), "evicted");
+        sessions_end(s, victim(s, own ? &port->pin : NULL), "evicted");
     }
     struct cloud_session *c = session_make(s, port, ctx, live);
     if (!c) {

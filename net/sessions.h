@@ -47,6 +47,7 @@ struct cloud_session {
 struct sessions {
     struct cloud_session **all; /* [max]; least recently served first */
     uint32_t n, max;
+    uint32_t max_per_pin;
     uint32_t max_ctx, max_live;
     uint32_t ttl_ms;
     struct slot_pool *pool;
@@ -63,8 +64,9 @@ void sessions_free(struct sessions *s);
 /* The session of this token and this pin, or NULL. Takes the same time whatever the token is. */
 struct cloud_session *sessions_find(struct sessions *s, const uint8_t token[WIRE_TOKEN], const struct pin *pin);
 
-/* Makes a session for pin, if need be in the place of detached ones: first those of the pin that has the most sessions,
- * the longest detached first. 0, or the code to refuse with and the text with the numbers; then nobody was evicted. */
+/* Makes a session for the port's pin, if need be in the place of detached ones: of its own where it has max_per_pin of
+ * them, else first those of the pin that has the most sessions, the longest detached first. 0, or the code to refuse
+ * with and the text with the numbers; then nobody was evicted. */
 int sessions_admit(struct sessions *s, struct port *port, uint32_t ctx, uint32_t live, struct cloud_session **out,
                    char text[WIRE_MAX_TEXT + 1]);
 

@@ -49,6 +49,10 @@ static bool all_zero(const uint8_t *p, size_t n) {
     return any == 0;
 }
 
+uint32_t wire_us(double ms) {
+    return ms > 0 ? ms < UINT32_MAX / 1e3 ? (uint32_t)(ms * 1e3) : UINT32_MAX : 0;
+}
+
 /* ---- readers ---- */
 
 int wire_head(const uint8_t *p, size_t n, uint32_t max_frame, int *type, size_t *len, struct err *e) {

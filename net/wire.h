@@ -142,4 +142,7 @@ size_t wire_max_frame(size_t row_bytes, int hidden, uint32_t max_rows, uint32_t 
  * names the first difference and both values. Codec: any that exists is served; mine->codec is not looked at. */
 int wire_match(const struct wire_hello *mine, const struct wire_hello *got, char text[WIRE_MAX_TEXT + 1]);
 
+/* Milliseconds as the microseconds of a RESULT: what does not fit is as much as does. */
+uint32_t wire_us(double ms);
+
 #endif

@@ -3,11 +3,10 @@
 #include "cmd/bench/drafts.h"
 #include "cmd/bench/lists.h"
 #include "cmd/bench/prime.h"
-#include "cmd/bench/results.h"
+#include "cmd/bench/report.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* A store is primed from answers to other prompts only: the prompts that are measured are dealt into folds, and for
@@ -144,33 +143,6 @@ static int measure_drafts(struct dry *d, struct err *e) {
     return rc;
 }
 
-static void print_table(const struct bench_rows *rows) {
-    printf("%-12s %-14s %5s %9s %9s %12s %10s\n", "mode", "source", "nodes", "tokens", "steps", "tokens/trip",
-           "ms/token");
-    for (int i = 0; i < rows->n; i++) {
-        const struct bench_row *r = &rows->at[i];
-        printf("%-12s %-14s %5d %9lld %9lld %12.3f", r->mode, r->source, r->nodes, r->tokens, r->steps,
-               bench_row_tokens_per_round_trip(r));
-        if (r->overhead_ms > 0)
-            printf(" %10.4f\n", r->overhead_ms * bench_row_miss_rate(r));
-        else
-            printf(" %10s\n", "-");
-    }
-}
-
-static int print(const struct dry *d, struct err *e) {
-    if (!d->o->json) {
-        print_table(&d->results.rows);
-        return 0;
-    }
-    char *text = bench_results_json(&d->results, e);
-    if (!text)
-        return -1;
-    fputs(text, stdout);
-    free(text);
-    return 0;
-}
-
 static int open_dry(struct dry *d, struct err *e) {
     const struct bench_dry_opts *o = d->o;
     struct tokenizer *tok = NULL;
@@ -211,7 +183,7 @@ int bench_dry(const struct bench_dry_opts *o, struct err *e) {
     if (!o->replay || !o->tokenizer)
         return err_set(e, ERR_USAGE,
                        "--dry needs recorded answers (--replay FILE) and their tokenizer (--tokenizer FILE|DIR)");
-    if (open_dry(&d, e) != 0)
+    if ((o->out && bench_report_prepare(o->out, e) != 0) || open_dry(&d, e) != 0)
         goto out;
     progress_start(&d.progress, "replaying", "answers");
     rc = measure_reference(&d, e);
@@ -219,7 +191,9 @@ int bench_dry(const struct bench_dry_opts *o, struct err *e) {
         rc = measure_drafts(&d, e);
     progress_end(&d.progress, 0);
     if (rc == 0)
-        rc = print(&d, e);
+        rc = o->out ? bench_report_write(o->out, &d.results, e) : 0;
+    if (rc == 0)
+        rc = bench_results_print(&d.results, o->json, e);
 out:
     free(d.held);
     free(d.out);

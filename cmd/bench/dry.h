@@ -14,6 +14,7 @@ struct bench_dry_opts {
     const char *nodes; /* "4,8,16" */
     int answers;       /* measured at most, spread over the file; 0: all */
     int folds;
+    const char *out; /* a directory for reports; NULL: none */
     bool json;
 };
 extern const struct opt bench_dry_options[];

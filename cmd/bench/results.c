@@ -15,6 +15,17 @@ void bench_results_free(struct bench_results *r) {
     bench_rows_free(&r->drafts);
 }
 
+double bench_results_sequential(const struct bench_results *r, const struct bench_row *row) {
+    for (int i = 0; i < r->rows.n; i++) {
+        const struct bench_row *s = &r->rows.at[i];
+        bool same_mbit = s->mbit == row->mbit || (isnan(s->mbit) && isnan(row->mbit));
+        if (strcmp(s->mode, "sequential") == 0 && s->category == row->category && s->rtt_ms == row->rtt_ms &&
+            same_mbit && s->codec && row->codec && strcmp(s->codec, row->codec) == 0)
+            return s->tok_s;
+    }
+    return NAN;
+}
+
 /* ---- JSON ---- */
 
 static bool add_fit(yyjson_mut_doc *d, yyjson_mut_val *list, const struct bench_fit *f) {
@@ -76,18 +87,7 @@ static void cell(FILE *out, int width, int digits, double v) {
         fprintf(out, " %*s", width, "-");
 }
 
-/* The rate of sequential decoding beside which r was measured. */
-static double sequential_tok_s(const struct bench_rows *rows, const struct bench_row *r) {
-    for (int i = 0; i < rows->n; i++) {
-        const struct bench_row *s = &rows->at[i];
-        if (strcmp(s->mode, "sequential") == 0 && s->category == r->category && s->rtt_ms == r->rtt_ms &&
-            s->mbit == r->mbit && strcmp(s->codec, r->codec) == 0)
-            return s->tok_s;
-    }
-    return NAN;
-}
-
-void bench_results_table(const struct bench_results *r, FILE *out) {
+static void print_network(const struct bench_results *r, FILE *out) {
     fprintf(out, "%-14s %5s %-5s %6s %6s  %-14s %6s %6s %6s %8s %6s %8s %8s\n", "mode", "nodes", "codec", "rtt ms",
             "Mbit/s", "category", "tokens", "steps", "tok/rt", "tok/s", "times", "law", "own ms");
     for (int i = 0; i < r->rows.n; i++) {
@@ -100,7 +100,7 @@ void bench_results_table(const struct bench_results *r, FILE *out) {
         fprintf(out, "  %-14s %6lld %6lld", x->category ? x->category : "all", x->tokens, x->steps);
         cell(out, 6, 2, bench_row_tokens_per_round_trip(x));
         cell(out, 8, 2, x->tok_s);
-        cell(out, 6, 2, x->tok_s / sequential_tok_s(&r->rows, x));
+        cell(out, 6, 2, x->tok_s / bench_results_sequential(r, x));
         cell(out, 8, 2, x->predicted_tok_s);
         cell(out, 8, 2, x->overhead_ms);
         fprintf(out, "\n");
@@ -113,4 +113,33 @@ void bench_results_table(const struct bench_results *r, FILE *out) {
             fprintf(out, "; predicted from the other round trips within %.1f%%", 100 * f->cv_error);
         fprintf(out, "\n");
     }
+}
+
+/* Without a network there is less to say. */
+static void print_drafts(const struct bench_results *r, FILE *out) {
+    fprintf(out, "%-12s %-14s %5s %9s %9s %12s %10s\n", "mode", "source", "nodes", "tokens", "steps", "tokens/trip",
+            "ms/token");
+    for (int i = 0; i < r->rows.n; i++) {
+        const struct bench_row *x = &r->rows.at[i];
+        fprintf(out, "%-12s %-14s %5d %9lld %9lld", x->mode, x->source, x->nodes, x->tokens, x->steps);
+        cell(out, 12, 3, bench_row_tokens_per_round_trip(x));
+        cell(out, 10, 4, x->overhead_ms * bench_row_miss_rate(x));
+        fprintf(out, "\n");
+    }
+}
+
+int bench_results_print(const struct bench_results *r, bool json, struct err *e) {
+    if (!json) {
+        if (r->machine.model)
+            print_network(r, stdout);
+        else
+            print_drafts(r, stdout);
+        return 0;
+    }
+    char *text = bench_results_json(r, e);
+    if (!text)
+        return -1;
+    fputs(text, stdout);
+    free(text);
+    return 0;
 }

@@ -34,8 +34,12 @@ struct bench_results {
 };
 void bench_results_free(struct bench_results *r);
 
+/* The rate of sequential decoding beside which row was measured; NAN: there is none. */
+double bench_results_sequential(const struct bench_results *r, const struct bench_row *row);
+
 /* The object that --json prints and --out keeps: malloc'ed, with a newline at its end; NULL with e set. */
 char *bench_results_json(const struct bench_results *r, struct err *e);
-void bench_results_table(const struct bench_results *r, FILE *out);
+/* That, or a table, on standard output. */
+int bench_results_print(const struct bench_results *r, bool json, struct err *e);
 
 #endif

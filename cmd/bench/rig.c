@@ -34,6 +34,10 @@ int bench_rig_open(struct bench_rig *r, const struct engine_opts *o, struct err 
     return engine_open_tokenizer(&r->en, e);
 }
 
+bool bench_iterates(enum session_mode m) {
+    return m == SESSION_JACOBI || m == SESSION_LOOKAHEAD;
+}
+
 /* ---- loading ---- */
 
 struct load_progress {
@@ -62,7 +66,10 @@ static int check_memory(const struct bench_rig *r, int n_lanes, struct memory_pl
     if (memory_plan(edges, en->weights, here, quant, kv, slots, en->chunk, e) != 0 ||
         (!tunnel_wanted(&en->o.tunnel) && memory_plan(&cloud, en->weights, there, quant, kv, slots, en->chunk, e) != 0))
         return -1;
-    uint64_t windows = session_window_bytes(en->config->hidden, en->chunk, engine_cloud_windows(en));
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
+    uint64_t windows = session_window_bytes(en->config->hidden, en->chunk, engine_cloud_windows(en)) +
+                       drafter_bytes(&dr) +
+                       session_speculation_bytes(en->config->hidden, en->config->vocab, SESSION_MAX_NODES);
     uint64_t need =
         edges->weights + edges->scratch + cloud.weights + cloud.scratch + lanes * (edges->kv + cloud.kv + windows);
     uint64_t limit = en->o.memory ? en->o.memory : memory_available();
@@ -163,7 +170,10 @@ int bench_lane_open(struct bench_lane *l, struct bench_rig *r, const struct benc
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = engine_cloud_windows(en),
-                                    .speculation = {.mode = o->mode, .drafter = &drafter, .max_nodes = o->nodes}};
+                                    .speculation = {.mode = o->mode,
+                                                    .drafter = &drafter,
+                                                    .max_nodes = o->nodes,
+                                                    .iterate = bench_iterates(o->mode) ? &en->o.iterate : NULL}};
     if (session_create(&l->session, &so, e) != 0)
         goto fail;
     l->path = (struct bench_path){.rtt_ms = o->rtt_ms > 0 ? o->rtt_ms : 0,

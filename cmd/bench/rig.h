@@ -22,9 +22,12 @@ int bench_rig_open(struct bench_rig *r, const struct engine_opts *o, struct err 
 int bench_rig_load(struct bench_rig *r, int n_lanes, struct err *e);
 void bench_rig_close(struct bench_rig *r);
 
+/* Does the model itself make the guesses? */
+bool bench_iterates(enum session_mode m);
+
 struct bench_lane_opts {
     enum session_mode mode;
-    int nodes; /* guesses in flight; 0: as many as a session takes by itself */
+    int nodes; /* guesses in flight; 0: as many as a session, or the mode, takes by itself */
     enum codec codec;
     double rtt_ms, mbit; /* of the emulated link; rtt_ms < 0: there is none */
 };

@@ -1,8 +1,10 @@
 #include "cmd/bench/split.h"
 
+#include "cmd/bench/ablation.h"
 #include "cmd/bench/lists.h"
 #include "cmd/bench/prime.h"
 #include "cmd/bench/prompts.h"
+#include "cmd/bench/report.h"
 #include "cmd/bench/results.h"
 #include "cmd/bench/rig.h"
 #include "cmd/bench/traces.h"
@@ -111,11 +113,13 @@ static int parse_lists(struct split *s, const struct engine_opts *en, struct err
     }
     if (add_variant(s, SESSION_SEQUENTIAL, 0, e) != 0)
         return -1;
-    for (int i = 0; i < s->n_modes; i++)
-        for (int k = 0; k < s->n_nodes && s->mode[i] != SESSION_SEQUENTIAL; k++)
-            if (add_variant(s, (enum session_mode)s->mode[i], (int)s->nodes[k], e) != 0)
+    for (int i = 0; i < s->n_modes; i++) {
+        enum session_mode m = (enum session_mode)s->mode[i];
+        for (int k = 0; k < (m == SESSION_SEQUENTIAL ? 0 : bench_iterates(m) ? 1 : s->n_nodes); k++)
+            if (add_variant(s, m, bench_iterates(m) ? 0 : (int)s->nodes[k], e) != 0)
                 return -1;
-    return 0;
+    }
+    return iterate_check(&en->iterate, SESSION_MAX_NODES, e);
 }
 
 static int make_prompts(struct split *s, struct err *e) {
@@ -269,20 +273,20 @@ static int n_cells(const struct split *s) {
 }
 
 /* As long as the answers that are still to come would take if each variant went on as it was last seen. */
-static double left_ms(const struct split *s, int prompts_done) {
+static double left_ms(const struct split *s, int turns_done) {
     double ms = 0;
     for (int i = s->cell; i < n_cells(s); i++) {
         const struct cell c = cell_at(s, i);
-        int prompts = s->prompts.n - (i == s->cell ? prompts_done : 0);
+        int turns = s->prompts.n * s->o->repeat - (i == s->cell ? turns_done : 0);
         for (int k = 0; k < s->n_variants; k++)
-            ms += prompts * s->o->tokens * (c.rtt + s->variants[k].fixed_ms) / s->variants[k].tokens_per_step;
+            ms += turns * s->o->tokens * (c.rtt + s->variants[k].fixed_ms) / s->variants[k].tokens_per_step;
     }
     return ms;
 }
 
-static void show(struct split *s, const struct cell *c, const struct variant *v, int prompt) {
-    double ms = left_ms(s, prompt);
-    int category = s->prompts.at[prompt].category;
+static void show(struct split *s, const struct cell *c, const struct variant *v, int turn) {
+    double ms = left_ms(s, turn);
+    int category = s->prompts.at[turn % s->prompts.n].category;
     char left[24];
     snprintf(left, sizeof left, ms < 90e3 ? "%.0f s" : "%.0f min", ms < 90e3 ? ms / 1e3 : ms / 60e3);
     snprintf(s->doing, sizeof s->doing, "%s at %g ms%s%s, about %s left", session_mode_name(v->mode), c->rtt,
@@ -292,12 +296,13 @@ static void show(struct split *s, const struct cell *c, const struct variant *v,
 
 /* ---- a cell ---- */
 
-static int measure_one(struct split *s, const struct cell *c, int prompt, int variant, struct err *e) {
+static int measure_one(struct split *s, const struct cell *c, int turn, int variant, struct err *e) {
+    int prompt = turn % s->prompts.n;
     const struct bench_prompt *p = &s->prompts.at[prompt];
     struct variant *v = &s->variants[variant];
     struct bench_lane *l = &s->lanes[variant];
     struct bench_tally t = {0};
-    show(s, c, v, prompt);
+    show(s, c, v, turn);
     int rc = answer(s, l, p, s->o->tokens, &t, e);
     if (rc == 0)
         rc = hold_against(s, prompt, l, variant == 0, e);
@@ -339,11 +344,19 @@ static int open_cell(struct split *s, const struct cell *c, struct err *e) {
     return 0;
 }
 
+/* Guesses of a window. */
+static int nodes_of(const struct split *s, const struct variant *v) {
+    const struct iterate_opts *o = &s->rig.en.o.iterate;
+    return v->mode == SESSION_JACOBI      ? iterate_nodes(ITERATE_JACOBI, o)
+           : v->mode == SESSION_LOOKAHEAD ? iterate_nodes(ITERATE_LOOKAHEAD, o)
+                                          : v->nodes;
+}
+
 static int add_row(struct split *s, const struct cell *c, int variant, int category, struct err *e) {
     struct variant *v = &s->variants[variant];
     struct bench_tally *t = &s->tallies[variant][category];
-    bool drafts = v->mode != SESSION_SEQUENTIAL;
-    struct bench_row r = bench_row_of(session_mode_name(v->mode), drafts ? "all" : NULL, v->nodes);
+    bool drafts = v->mode == SESSION_AUTO || v->mode == SESSION_STOP_AND_WAIT;
+    struct bench_row r = bench_row_of(session_mode_name(v->mode), drafts ? "all" : NULL, nodes_of(s, v));
     if (t->tokens == 0)
         return 0;
     r.rtt_ms = s->lanes[variant].path.rtt_ms;
@@ -365,12 +378,12 @@ static void add_point(struct split *s, const struct cell *c, int variant) {
     if (path->rtt_ms <= 0 || t->steps == 0)
         return;
     for (int i = 0; i < r->n_fits && !f; i++)
-        if (r->fits[i].mode == mode && r->fits[i].nodes == v->nodes && r->fits[i].codec == codec &&
+        if (r->fits[i].mode == mode && r->fits[i].nodes == nodes_of(s, v) && r->fits[i].codec == codec &&
             r->fits[i].mbit == c->mbit)
             f = &r->fits[i];
     if (!f && r->n_fits < BENCH_FITS) {
         f = &r->fits[r->n_fits++];
-        *f = (struct bench_fit){.mode = mode, .codec = codec, .nodes = v->nodes, .mbit = c->mbit};
+        *f = (struct bench_fit){.mode = mode, .codec = codec, .nodes = nodes_of(s, v), .mbit = c->mbit};
     }
     if (!f || f->n == BENCH_LIST)
         return;
@@ -385,7 +398,7 @@ static void add_point(struct split *s, const struct cell *c, int variant) {
 
 static int measure_cell(struct split *s, const struct cell *c, struct err *e) {
     int rc = open_cell(s, c, e);
-    for (int i = 0; i < s->prompts.n && rc == 0; i++)
+    for (int i = 0; i < s->o->repeat * s->prompts.n && rc == 0; i++)
         for (int k = 0; k < s->n_variants && rc == 0; k++) /* sequential first: the others are held against it */
             rc = measure_one(s, c, i, k == 0 || s->n_variants == 1 ? k : 1 + (k - 1 + i) % (s->n_variants - 1), e);
     struct err kept = {0}; /* what was measured until it failed counts */
@@ -404,7 +417,7 @@ static int measure_cell(struct split *s, const struct cell *c, struct err *e) {
 
 static int measure(struct split *s, struct err *e) {
     int rc = 0;
-    s->all = (uint64_t)n_cells(s) * (uint64_t)s->n_variants * (uint64_t)s->prompts.n;
+    s->all = (uint64_t)n_cells(s) * (uint64_t)s->n_variants * (uint64_t)(s->prompts.n * s->o->repeat);
     progress_start(&s->progress, s->doing, "answers");
     for (s->cell = 0; s->cell < n_cells(s) && rc == 0; s->cell++) {
         const struct cell c = cell_at(s, s->cell);
@@ -429,17 +442,13 @@ static void describe(struct split *s) {
                                                 .back = en->config->n_layers - en->parts[2].lo};
 }
 
-static int print(const struct split *s, struct err *e) {
-    if (!s->o->json) {
-        bench_results_table(&s->results, stdout);
-        return 0;
-    }
-    char *text = bench_results_json(&s->results, e);
-    if (!text)
+static int report(struct split *s, struct err *e) {
+    const struct engine *en = &s->rig.en;
+    if (s->o->out &&
+        (bench_ablation(&s->results.drafts, &s->prompts, s->answers, (uint32_t)en->config->vocab, e) != 0 ||
+         bench_report_write(s->o->out, &s->results, e) != 0))
         return -1;
-    fputs(text, stdout);
-    free(text);
-    return 0;
+    return bench_results_print(&s->results, s->o->json, e);
 }
 
 static void close_split(struct split *s) {
@@ -463,16 +472,16 @@ int bench_split(const struct engine_opts *engine, const struct bench_split_opts 
     if (!s)
         return err_set(e, ERR_MEMORY, "out of memory");
     s->o = o;
-    if (parse_lists(s, engine, e) != 0 || bench_rig_open(&s->rig, engine, e) != 0 || make_prompts(s, e) != 0 ||
-        settle_context(s, e) != 0 || prime(s, e) != 0 || reserve(s, e) != 0 ||
-        bench_rig_load(&s->rig, s->n_variants, e) != 0)
+    if (parse_lists(s, engine, e) != 0 || (o->out && bench_report_prepare(o->out, e) != 0) ||
+        bench_rig_open(&s->rig, engine, e) != 0 || make_prompts(s, e) != 0 || settle_context(s, e) != 0 ||
+        prime(s, e) != 0 || reserve(s, e) != 0 || bench_rig_load(&s->rig, s->n_variants, e) != 0)
         goto out;
     describe(s);
     int rc = measure(s, e);
     if (rc != 0 && !interrupt_asked())
         goto out;
     /* Ctrl-C: what there is counts. */
-    if (s->results.rows.n && print(s, e) != 0)
+    if (s->results.rows.n && report(s, e) != 0)
         goto out;
     status = s->results.n_different ? EXIT_FAILED : rc != 0 ? interrupt_status() : EXIT_DONE;
 out:

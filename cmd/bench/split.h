@@ -12,7 +12,7 @@ struct bench_split_opts {
     int answers;                           /* of replay; 0: 8 */
     struct strings prime;                  /* borrowed */
     const char *out;                       /* a directory for reports; NULL: none */
-    int tokens;
+    int tokens, repeat;                    /* of each answer; times that it is made */
     double temperature;
     uint64_t seed;
     bool json;

@@ -100,7 +100,8 @@ double bench_tally_miss_ms(struct bench_tally *t) {
 double bench_tally_hit_ms(const struct bench_tally *t, const struct bench_path *p) {
     double hits = (double)(t->tokens - t->steps), all = (double)t->tokens;
     double local = hits > 0 ? t->hit_ms / hits : 0;
-    double link = row_wire_ms(p) * t->rows / all, cloud = t->cloud / all;
+    /* Nothing else is under way between the steps of those that wait for a whole window. */
+    double link = p->whole ? 0 : row_wire_ms(p) * t->rows / all, cloud = p->whole ? 0 : t->cloud / all;
     double most = link > cloud ? link : cloud;
     return local > most ? local : most;
 }

@@ -35,7 +35,7 @@ void pad_fill(struct session *s) {
         int parent = tries < TRIES ? (int)draw(&p->pad, 2 * (uint32_t)p->n + 1) - p->n - 1 : -1, old = p->n;
         uint32_t token = tries < TRIES ? some_token(s) : draw(&p->pad, (uint32_t)s->config->vocab);
         parent = parent < 0 ? -1 : parent;
-        p->tree[old] = (struct draft_node){.token = token, .parent = parent, .p = 0.01F, .source = DRAFT_NGRAM};
+        p->tree[old] = (struct draft_node){.token = token, .parent = parent, .p = 0.01F, .source = N_DRAFT_SOURCES};
         p->tree[old].path = parent < 0 ? 0.01F : 0.01F * p->tree[parent].path;
         speculation_accept(s, old, old + 1);
         tries = p->n > old ? -1 : tries;

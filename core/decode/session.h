@@ -45,6 +45,19 @@ struct session_drafter {
 
 struct session_drafter session_drafter_of(struct drafter *d); /* borrows d */
 
+/* What became of a guess. Nothing here tells a token. */
+struct session_guess {
+    enum {
+        GUESS_ACCEPTED,
+        GUESS_REJECTED /* another token came there */,
+        GUESS_CANCELLED /* nothing came there */
+    } fate;
+    uint8_t source;                   /* enum draft_source; N_DRAFT_SOURCES: padding */
+    uint32_t depth;                   /* below the token that it went out with, or behind */
+    float p, path;                    /* as the drafter said */
+    double sent_ms, came_ms, over_ms; /* clock_ms; came_ms 0: its result was not back */
+};
+
 struct session_speculation {
     enum session_mode mode;
     const struct session_drafter *drafter; /* copied; NULL: stop-and-wait and auto are sequential */
@@ -59,8 +72,11 @@ struct session_speculation {
      */
     int pad_rows;
     double pad_ms;
+    /* Is told of each guess when its fate is known; may be NULL. */
+    void (*fate)(void *ctx, const struct session_guess *g);
+    void *fate_ctx;
 };
-enum { SESSION_NODES = 64, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 48, SESSION_PAD_IDLE = 4 };
+enum { SESSION_NODES = 128, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 32, SESSION_PAD_IDLE = 4 };
 /* Ids that a SUBMIT of padded decoding commits and cancels, at most. */
 static inline uint32_t session_pad_ids(int pad_rows) {
     return (uint32_t)pad_rows + SESSION_PAD_IDLE;

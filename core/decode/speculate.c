@@ -91,10 +91,40 @@ void speculation_free(struct session *s) {
     s->spec = NULL;
 }
 
+static void tell_fate(struct speculation *p, int i, int fate, double now) {
+    const struct guess *g = &p->guess[i];
+    if (g->id == 0) /* it did not get away */
+        return;
+    const struct session_guess said = {.fate = fate,
+                                       .source = p->tree[i].source,
+                                       .depth = g->depth,
+                                       .p = p->tree[i].p,
+                                       .path = g->path,
+                                       .sent_ms = g->sent_ms,
+                                       .came_ms = g->came_ms,
+                                       .over_ms = now};
+    p->o.fate(p->o.fate_ctx, &said);
+}
+
+/* The tree goes, but for the branch of node keep (-1: all of it). decided: another token came where it begins. */
+static void tell_fates(const struct session *s, int keep, bool decided) {
+    struct speculation *p = s->spec;
+    double now = clock_ms();
+    for (int i = 0; i < p->n && p->o.fate; i++) {
+        int up = p->tree[i].parent;
+        p->map[i] = i == keep || (up >= 0 && p->map[up]); /* stays */
+        if (i == keep)
+            tell_fate(p, i, GUESS_ACCEPTED, now);
+        else if (!p->map[i])
+            tell_fate(p, i, up < 0 && decided ? GUESS_REJECTED : GUESS_CANCELLED, now);
+    }
+}
+
 void speculation_forget(struct session *s) {
     struct speculation *p = s->spec;
     if (!p)
         return;
+    tell_fates(s, -1, false);
     s->stats.nodes_cancelled += (uint64_t)p->n;
     forget(p);
 }
@@ -148,6 +178,7 @@ int speculation_take(struct session *s, uint32_t id, const float *x) {
         return -1;
     memcpy(p->x + (size_t)g->place * (size_t)s->config->hidden, x, (size_t)s->config->hidden * sizeof *x);
     g->state = HERE;
+    g->came_ms = p->o.fate ? clock_ms() : 0;
     return 1;
 }
 
@@ -199,7 +230,7 @@ void speculation_accept(struct session *s, int from, int n) {
             continue;
         p->map[i] = kept;
         p->tree[kept] = a;
-        p->guess[kept++].pos = pos;
+        p->guess[kept++] = (struct guess){.pos = pos};
     }
     p->n = kept;
 }
@@ -262,6 +293,9 @@ static int send(struct session *s, bool with_head, int from, int *rows, double *
             int parent = at < from ? 0 : p->tree[at].parent;
             uint32_t above = at < from ? s->last_sent : parent < 0 ? p->head.id : p->guess[parent].id;
             *g = (struct guess){.id = s->next_id + (uint32_t)i, .pos = g->pos, .place = p->places[--p->n_places]};
+            g->depth = g->pos - p->head.pos;
+            g->path = at < from ? 1 : p->tree[at].path;
+            g->sent_ms = p->o.fate ? clock_ms() : 0;
             s->nodes[i] = (struct node){.id = g->id, .parent = above, .pos = g->pos};
             p->tokens[i] = at < from ? s->tokens[s->n] : p->tree[at].token;
         }
@@ -465,11 +499,13 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     learn(s, token);
     if (cancel_branches(s, at, e) != 0)
         return -1;
+    tell_fates(s, at, true);
     if (hit) {
         descend(s, at);
         s->stats.hits++;
     } else {
-        speculation_forget(s);
+        s->stats.nodes_cancelled += (uint64_t)p->n;
+        forget(p);
         p->head = (struct guess){.pos = s->n};
         s->stats.steps++;
     }

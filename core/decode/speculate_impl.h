@@ -18,6 +18,9 @@ struct guess {
     int place;                       /* of its row in x */
     enum { SENT, HERE, DONE } state; /* HERE: back from the middle; DONE: its logits are at row */
     int row;
+    uint32_t depth; /* these are for the log */
+    float path;
+    double sent_ms, came_ms;
 };
 
 struct rounds;

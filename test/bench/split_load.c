@@ -28,7 +28,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CHUNK = 32, CTX = 192, MAX_PROMPT = 120, TOKENS = 24, N_TALKS = 48, MAX_SESSIONS = 256, LINKS = 4, KILLERS = 3 };
+enum {
+    CHUNK = 32,
+    CTX = 192,
+    MAX_PROMPT = 120,
+    TOKENS = 24,
+    N_TALKS = 48,
+    MAX_SESSIONS = 256,
+    LINKS = 4,
+    KILLERS = 3,
+    PARTS = 5
+};
 
 struct talk {
     enum codec codec;
@@ -341,13 +351,16 @@ int main(int argc, char **argv) {
         die("thread", NULL);
 
     int warm = seconds > 20 ? 10 : seconds / 2;
-    double first = 0, last = 0, most = 0;
+    double first = 0, last = 0, most = 0, part[PARTS] = {0};
     /* On a slow machine longer, until there is something to judge by. */
     for (int s = 1; s <= seconds || (counts->talks < (unsigned long)n && s < seconds + 300); s++) {
         usleep((useconds_t)1e6);
         last = resident_mb(server);
         first = s == warm ? last : first;
         most = s >= warm && last > most ? last : most;
+        int k = s <= warm || s > seconds ? -1 : (s - warm - 1) * PARTS / (seconds - warm);
+        if (k >= 0 && last > part[k])
+            part[k] = last;
         if (s % 10 == 0)
             printf("%3d s: %lu talks, %lu tokens, resident %.1f MB\n", s, (unsigned long)counts->talks,
                    (unsigned long)counts->tokens, last);
@@ -369,6 +382,10 @@ int main(int argc, char **argv) {
            (unsigned long)counts->failed, (unsigned long)counts->connections, (unsigned long)counts->refused,
            (unsigned long)counts->cuts, (unsigned long)counts->recoveries, (unsigned long)counts->kills, first, warm,
            last, most);
+    printf("resident at most, in each fifth of the time after that:");
+    for (int k = 0; k < PARTS; k++)
+        printf(" %.1f", part[k]);
+    printf(" MB\n");
     bool good = counts->wrong == 0 && counts->failed == 0 && counts->talks >= (unsigned long)n;
     if (growth > 0 && most > first + growth) {
         fprintf(stderr, "split_load: the server grew by %.1f MB\n", most - first);

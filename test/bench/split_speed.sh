@@ -2,10 +2,10 @@
 # Throughput of 8 sessions against one, and what a long prefill costs those who decode: test/bench/split_speed.c against a
 # serve-cloud process of its own. Needs ./build.sh, and a machine that does nothing else.
 #
-#   test/bench/split_speed.sh [MODEL [PREFILL [SECONDS]]]      random:llama-3.2-1b/12 4000 5
+#   test/bench/split_speed.sh [MODEL [PREFILL [SECONDS]]]      random:llama-3.2-1b/6 4000 5
 set -eu
 cd "$(dirname -- "$0")/../.."
-model=${1:-random:llama-3.2-1b/12}
+model=${1:-random:llama-3.2-1b/6}
 BUILD=${BUILD:-build}
 make --no-print-directory -s "$BUILD/splitinf" "$BUILD/test/bench/split_speed"
 . test/bench/server.sh

@@ -56,7 +56,7 @@ json() { split --json --max-tokens 5 >"$out" 2>"$err" && has "$out" '"rtt_ms":' 
 check "--json tells the round trip and the bytes" json
 verified() {
     "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$a_at" --pin "$a_pin" --tokens 12 --audit 2 >"$out" 2>"$err" &&
-        has "$out" "all 36 answers of the split (codec f16) equal" "audit   layer"
+        has "$out" "all 60 answers of the split (codec f16) equal" "audit   layer"
 }
 check "verify, with an audit" verified
 verify_alone() {

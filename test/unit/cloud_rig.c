@@ -156,6 +156,8 @@ void cloud_rig_init(struct cloud_rig *r, const char *allow_file) {
         .id = r->id,
         .allow = r->allow,
         .handshake_ms = 60000,
+        .knocks_each = 1000000,
+        .knocks_all = 1000000,
         .idle_ms = 60000,
         .version = "test \"1\"",
         .batch = {.stage = &r->stage,
@@ -209,11 +211,15 @@ void cloud_rig_stop(struct cloud_rig *r) {
 
 /* TCP. */
 
+_Thread_local uint32_t rig_source;
+
 int tcp_connect(uint16_t port) {
+    const struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(rig_source)};
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int on = 1;
-    cr_assert(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0, "connect: %s", strerror(errno));
+    cr_assert(fd >= 0 && (!rig_source || bind(fd, (const struct sockaddr *)&from, sizeof from) == 0));
+    cr_assert(connect(fd, (struct sockaddr *)&a, sizeof a) == 0, "connect: %s", strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     return fd;
 }

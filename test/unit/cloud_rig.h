@@ -19,7 +19,7 @@ struct cloud_rig {
     struct stage stage;
     struct identity *id, *client; /* the client's pin is allowed */
     struct allow_list *allow;
-    struct cloud_opts o; /* change between init and start */
+    struct cloud_opts o; /* change between init and start; strangers may knock as often as they like */
     struct cloud *cloud;
     pthread_t thread;
     bool joined;
@@ -42,7 +42,8 @@ int log_count(const char *text);
 /* Waits until there are at least n. */
 void log_await(const char *text, int n);
 
-int tcp_connect(uint16_t port); /* blocking */
+extern _Thread_local uint32_t rig_source; /* the address that this thread connects from; 0: the usual one */
+int tcp_connect(uint16_t port);           /* blocking */
 /* Waits until the peer has closed fd, at most RIG_WAIT_MS, reading what it says into buf. Returns bytes. */
 size_t tcp_drain(int fd, char *buf, size_t cap);
 bool tcp_closed(int fd, int timeout_ms); /* within this time */

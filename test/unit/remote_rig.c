@@ -1,5 +1,7 @@
 #include "test/unit/remote_rig.h"
 
+#include "core/base/clock.h"
+
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -113,6 +115,16 @@ void remote_rig_disconnect(struct remote_rig *r) {
         r->middle->ops->free(r->middle);
     r->session = NULL;
     r->middle = NULL;
+}
+
+uint32_t remote_rig_patience(struct remote_rig *r) {
+    uint32_t said[TOY_SAID];
+    double t0 = clock_ms();
+    remote_rig_connect(r);
+    toy_converse(r->session, 0, said);
+    double ms = 30 * (clock_ms() - t0);
+    remote_rig_disconnect(r);
+    return ms < 400 ? 400 : ms < 3000 ? (uint32_t)ms : 3000;
 }
 
 void remote_rig_free(struct remote_rig *r) {

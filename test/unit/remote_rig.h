@@ -45,6 +45,10 @@ void remote_rig_connect(struct remote_rig *r); /* middle and session */
 void remote_rig_disconnect(struct remote_rig *r);
 void remote_rig_free(struct remote_rig *r);
 
+/* Has one conversation, and says how long a link may be silent on this machine, as busy as it is, before that means
+ * something: 400 ms where it is quick. */
+uint32_t remote_rig_patience(struct remote_rig *r);
+
 /* On a port of its own; the link leads there. */
 void toy_cloud_start(struct remote_rig *r, int i);
 void toy_cloud_stop(struct remote_rig *r, int i); /* at once: its sessions are gone */

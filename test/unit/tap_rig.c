@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_CONNS = 16, MAX_PLANS = 4, BLOCK = 16384 };
+enum { MAX_CONNS = 64, MAX_PLANS = 4, BLOCK = 16384 };
 enum { CLIENT, CLOUD };
 
 struct end {
@@ -135,7 +135,7 @@ static void hit(struct tap *t, struct conn *c, int plan) {
 static int find_plan(struct tap *t, struct conn *c, int from, int type, const uint8_t *payload, size_t n) {
     for (int i = 0; i < t->n_plans; i++) {
         const struct tap_point *at = &t->plans[i].at;
-        if (t->done[i] || at->conn != c->number || at->type != type || at->up != (from == CLIENT) ||
+        if (t->done[i] || at->conn > c->number || at->type != type || at->up != (from == CLIENT) ||
             (at->only && !at->only(payload, n)))
             continue;
         if (++c->matched[i] == at->nth)
@@ -238,7 +238,7 @@ static void serve(struct tap *t, struct conn *c) {
 static bool counts_records(const struct tap *t, int conn) {
     bool any = false;
     for (int i = 0; i < t->n_plans; i++)
-        any = any || (t->plans[i].at.conn == conn && t->plans[i].at.type == TAP_RECORD);
+        any = any || (!t->done[i] && t->plans[i].at.conn <= conn && t->plans[i].at.type == TAP_RECORD);
     return any;
 }
 

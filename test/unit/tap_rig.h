@@ -22,10 +22,10 @@ enum tap_part { TAP_BEFORE, TAP_HALF, TAP_AFTER }; /* how much of the unit passe
 enum { TAP_CONNECT = -1, TAP_RECORD = -2 }; /* instead of the type of a frame: as soon as it connects; a TLS record */
 
 struct tap_point {
-    int conn; /* the how manieth connection through this relay, from 0 */
+    int conn; /* the how manieth connection through this relay, from 0, or a later one */
     bool up;  /* of what goes to the cloud; else of what comes from there */
     int type; /* of the frame (net/wire.h), or one of the above */
-    int nth;  /* of those on this connection, from 1 */
+    int nth;  /* of those on its connection, from 1 */
     enum tap_part part;
     bool (*only)(const uint8_t *payload, size_t n); /* counts frames that it says are meant; NULL: all */
 };
@@ -46,7 +46,7 @@ uint16_t tap_port(const struct tap *t);
 void tap_plans(struct tap *t, const struct tap_plan *plans, int n);
 /* Now, to whatever is open. */
 void tap_break(struct tap *t, enum tap_fault fault, bool lasting);
-void tap_heal(struct tap *t);   /* connections from now on work */
-int tap_hits(struct tap *t);    /* plans and breaks that happened */
+void tap_heal(struct tap *t); /* connections from now on work */
+int tap_hits(struct tap *t);  /* plans and breaks that happened */
 
 #endif

@@ -138,6 +138,31 @@ Test(batch_load, at_most_max_sessions) {
     batch_rig_close(&r);
 }
 
+Test(batch_load, at_most_so_many_sessions_of_one_pin) {
+    struct batch_rig r;
+    struct peer p[4];
+    batch_rig_open(&r, TINY, 1, 1, &(struct batch_opts){.max_per_pin = 2});
+    for (int i = 0; i < 4; i++)
+        peer_open(&r, &p[i], i == 2 ? 2 : 1, CODEC_F16);
+    peer_hello(&p[0], 90, 10, NULL);
+    peer_hello(&p[1], 90, 10, NULL);
+    hello_refused(&r, 1, 90, 10, WIRE_E_FULL, "this client has 2 sessions here and may have 2");
+    peer_hello(&p[2], 90, 10, NULL); /* somebody else */
+    peer_drop(&p[2]);
+    peer_drop(&p[0]);
+    WAIT_FOR(rig_stats(&r).attached == 1);
+    peer_hello(&p[3], 90, 10, NULL); /* in the place of its own, not of the other's */
+    cr_assert_eq(rig_stats(&r).evicted, 1);
+    peer_again(&p[2], 2);
+    uint8_t token[WIRE_TOKEN];
+    memcpy(token, p[2].welcome.token, sizeof token);
+    peer_hello(&p[2], 90, 10, token);
+    cr_assert(p[2].welcome.resumed);
+    for (int i = 0; i < 4; i++)
+        peer_close(&p[i]);
+    batch_rig_close(&r);
+}
+
 /* ---- while a pass runs ---- */
 
 static void chain(struct peer *p, struct node *nodes, int n) {

@@ -187,7 +187,12 @@ Test(cloud, metrics) {
     cr_assert_eq(sample(body, "splitinf_pass_rows_bucket{le=\"2\"}"), 0);
     cr_assert_eq(sample(body, "splitinf_pass_rows_bucket{le=\"4\"}"), 1);
     cr_assert_eq(sample(body, "splitinf_pass_rows_bucket{le=\"+Inf\"}"), 1);
+    cr_assert_eq(sample(body, "splitinf_pass_rows_sum"), 3);
     cr_assert_eq(sample(body, "splitinf_connections"), 1);
+    cr_assert_eq(sample(body, "splitinf_connections_strangers"), 0);
+    cr_assert_eq(sample(body, "splitinf_connections_closing"), 0);
+    cr_assert_eq(sample(body, "splitinf_handshakes_failed_total"), 0);
+    cr_assert_eq(sample(body, "splitinf_handshakes_delayed_total"), 0);
     cr_assert_eq(sample(body, "splitinf_pings_total"), 1);
     cr_assert_eq(sample(body, "splitinf_handshakes_total"), 1);
     cr_assert_gt(sample(body, "splitinf_received_bytes_total"), 3 * RIG_HIDDEN);

@@ -16,9 +16,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { CONNECT_MS = 1000, STALL_MS = 500, PATIENCE_MS = 2000, SLACK_MS = 10000, WAIT_MS = 30000, UP = 1, DOWN = 0 };
+enum { SLACK_MS = 10000, WAIT_MS = 30000, UP = 1, DOWN = 0 };
 
 static const char *const fault_names[] = {"cut", "reset", "stall"}, *const part_names[] = {"before", "half", "behind"};
+
+static uint32_t stall_ms; /* remote_rig_patience */
 
 /* A rig whose first cloud is behind a tap. */
 struct tapped {
@@ -34,9 +36,9 @@ static void tapped_open(struct tapped *t, const struct tap_point *at, enum tap_f
     tap_plans(t->tap, &plan, 1);
     snprintf(t->address, sizeof t->address, "127.0.0.1:%u", tap_port(t->tap));
     r->clouds[0].address = t->address;
-    r->o.connect_ms = CONNECT_MS;
-    r->o.stall_ms = STALL_MS;
-    r->o.patience_ms = PATIENCE_MS;
+    r->o.connect_ms = 2 * stall_ms;
+    r->o.stall_ms = stall_ms;
+    r->o.patience_ms = 5 * stall_ms;
     memset(r->events, 0, sizeof r->events);
 }
 
@@ -57,6 +59,7 @@ static void served(struct remote_rig *r) {
 Test(remote_ends, the_goodbye_breaks) {
     static struct tapped t;
     remote_rig_init(&t.rig);
+    stall_ms = remote_rig_patience(&t.rig);
     for (enum tap_fault f = TAP_CUT; f <= TAP_STALL; f++)
         for (enum tap_part p = TAP_BEFORE; p <= TAP_AFTER; p++) {
             uint32_t said[TOY_SAID];
@@ -88,6 +91,7 @@ static void notice_breaks(enum tap_fault f) {
     uint32_t tokens[TOY_CTX];
     toy_fill(tokens, TOY_CTX, 5);
     remote_rig_init(r);
+    stall_ms = remote_rig_patience(r);
     r->o.n_clouds = 2;
     for (enum tap_part p = TAP_BEFORE; p <= TAP_AFTER; p++) {
         struct err e = {0};
@@ -99,7 +103,7 @@ static void notice_breaks(enum tap_fault f) {
         await_hit(t.tap);
         double t1 = clock_ms();
         cr_assert_eq(session_advance(r->session, tokens[50], &e), 0, "%s %s: %s", fault_names[f], part_names[p], e.msg);
-        cr_assert_lt(clock_ms() - t1, STALL_MS + PATIENCE_MS + SLACK_MS);
+        cr_assert_lt(clock_ms() - t1, 6 * stall_ms + SLACK_MS);
         toy_check(r->session, tokens, 51);
         cr_assert(r->events[REMOTE_LOST] == 1 && r->events[REMOTE_SWITCHED] == 1, "%s %s", fault_names[f],
                   part_names[p]);
@@ -165,7 +169,7 @@ static void audit_breaks(struct tapped *t, const struct tap_point *at, enum tap_
     cr_assert_neq(audit(r, 0, root, &opening, &e), 0, "%s", name);
     cr_assert_eq(e.kind, ERR_IO, "%s: nobody lied, and the error is %s", name, e.msg);
     cr_assert(strstr(e.msg, t->address), "%s: %s", name, e.msg);
-    cr_assert_lt(clock_ms() - t0, STALL_MS + SLACK_MS, "%s", name);
+    cr_assert_lt(clock_ms() - t0, stall_ms + SLACK_MS, "%s", name);
     await_hit(t->tap);
     e = (struct err){0};
     cr_assert_eq(r->middle->ops->recover(r->middle, NULL, 0, &kept, &e), 0, "%s: %s", name, e.msg);
@@ -192,6 +196,7 @@ static void audits_break(enum tap_fault f) {
         {0, DOWN, WIRE_OPENING, 1, TAP_HALF, NULL},
     };
     remote_rig_init(r);
+    stall_ms = remote_rig_patience(r);
     cr_assert_eq(remote_middle_create(&r->middle, &r->o, &e), 0, "%s", e.msg);
     cr_assert_eq(audit(r, 0, root, &want, &e), 0, "%s", e.msg);
     remote_rig_disconnect(r);

@@ -21,7 +21,16 @@ struct toy_rig {
     struct shaky shaky;
     struct oracle oracle;
     struct session *s;
+    uint64_t fates[3], came; /* of guesses; results that came */
 };
+
+static void on_fate(void *ctx, const struct session_guess *g) {
+    struct toy_rig *r = ctx;
+    r->fates[g->fate]++;
+    r->came += g->came_ms > 0;
+    cr_assert(g->depth >= 1 && g->depth < TOY_CTX && g->path >= 0 && g->sent_ms > 0);
+    cr_assert(g->over_ms >= g->sent_ms && (g->came_ms == 0 || (g->came_ms >= g->sent_ms && g->over_ms >= g->came_ms)));
+}
 
 /* The last two arguments may be 0: as usual. */
 static void rig_up(struct toy_rig *r, enum session_mode mode, const struct oracle *o, int nodes, int rows) {
@@ -43,7 +52,8 @@ static void rig_up(struct toy_rig *r, enum session_mode mode, const struct oracl
         .max_ctx = TOY_CTX,
         .max_rows = rows,
         .prefill_windows = 2,
-        .speculation = {.mode = mode, .drafter = oracle_drafter(&r->oracle), .max_nodes = nodes}};
+        .speculation = {
+            .mode = mode, .drafter = oracle_drafter(&r->oracle), .max_nodes = nodes, .fate = on_fate, .fate_ctx = r}};
     cr_assert_eq(session_create(&r->s, &so, &e), 0, "%s", e.msg);
 }
 
@@ -158,7 +168,9 @@ Test(speculate, every_mode_tells_the_same) {
                     converse(r.s, k, truth);
                     const struct session_stats *st = session_stats(r.s);
                     cr_assert_eq(st->hits + st->steps, st->generated);
-                    cr_assert_leq(st->hits, st->nodes_sent);
+                    cr_assert_eq(r.fates[GUESS_ACCEPTED], st->hits);
+                    cr_assert_eq(r.fates[0] + r.fates[1] + r.fates[2], st->nodes_sent);
+                    cr_assert(r.came >= st->hits - st->late && r.came <= st->nodes_sent);
                     cr_assert(m != SESSION_SEQUENTIAL || (st->hits == 0 && st->nodes_sent == 0));
                     cr_assert(m != SESSION_STOP_AND_WAIT || accuracies[a] < 0.5 || st->hits > 10);
                     rig_down(&r);

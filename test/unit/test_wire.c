@@ -609,3 +609,11 @@ Test(wire, writers_report_a_full_buffer) {
         wbuf_free(&w);
     }
 }
+
+Test(wire, times_that_do_not_fit) {
+    cr_assert_eq(wire_us(1.5), 1500);
+    cr_assert_eq(wire_us(-3), 0);
+    cr_assert_eq(wire_us(4294967), 4294967000u);
+    cr_assert_eq(wire_us(4294968), UINT32_MAX, "more than 71 minutes");
+    cr_assert_eq(wire_us(1e300), UINT32_MAX);
+}

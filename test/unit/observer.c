@@ -1,4 +1,4 @@
-#include "test/unit/tap.h"
+#include "test/unit/observer.h"
 
 #include "core/base/clock.h"
 
@@ -19,14 +19,14 @@ struct direction {
     int n_head, left;
 };
 
-static void note(struct tap *t, bool up, int bytes) {
+static void note(struct observer *t, bool up, int bytes) {
     pthread_mutex_lock(&t->lock);
-    if (t->n < TAP_RECORDS)
-        t->record[t->n++] = (struct tap_record){up, bytes, clock_ms()};
+    if (t->n < OBSERVER_RECORDS)
+        t->record[t->n++] = (struct seen_record){up, bytes, clock_ms()};
     pthread_mutex_unlock(&t->lock);
 }
 
-static void look(struct tap *t, struct direction *d, bool up, const uint8_t *p, int n) {
+static void look(struct observer *t, struct direction *d, bool up, const uint8_t *p, int n) {
     while (n > 0) {
         int step = d->left < n ? d->left : n;
         p += step, n -= step, d->left -= step;
@@ -48,7 +48,7 @@ static bool put_all(int fd, const uint8_t *p, ssize_t n) {
     return true;
 }
 
-static void relay(struct tap *t, int a, int b) {
+static void relay(struct observer *t, int a, int b) {
     struct direction dir[2] = {0};
     const int fd[2] = {a, b};
     uint8_t buf[8192];
@@ -70,7 +70,7 @@ static void relay(struct tap *t, int a, int b) {
 }
 
 static void *serve(void *arg) {
-    struct tap *t = arg;
+    struct observer *t = arg;
     for (;;) {
         struct pollfd p[2] = {{t->listener, POLLIN, 0}, {t->quit[0], POLLIN, 0}};
         if (poll(p, 2, -1) < 0 || p[1].revents)
@@ -87,7 +87,7 @@ static void *serve(void *arg) {
     }
 }
 
-void tap_start(struct tap *t, uint16_t target) {
+void observer_start(struct observer *t, uint16_t target) {
     struct sockaddr_in at = {.sin_family = AF_INET};
     socklen_t len = sizeof at;
     memset(t, 0, sizeof *t);
@@ -103,7 +103,7 @@ void tap_start(struct tap *t, uint16_t target) {
     cr_assert_eq(pthread_create(&t->thread, NULL, serve, t), 0);
 }
 
-void tap_stop(struct tap *t) {
+void observer_stop(struct observer *t) {
     cr_assert_eq(write(t->quit[1], "", 1), 1);
     pthread_join(t->thread, NULL);
     close(t->listener);
@@ -112,7 +112,7 @@ void tap_stop(struct tap *t) {
     pthread_mutex_destroy(&t->lock);
 }
 
-int tap_count(struct tap *t) {
+int observer_count(struct observer *t) {
     pthread_mutex_lock(&t->lock);
     int n = t->n;
     pthread_mutex_unlock(&t->lock);

@@ -1,0 +1,180 @@
+/* cmd/bench: the law, the fit and its cross-validation against numpy (weighted lstsq, constants below); the tally of a
+ * session's counters. */
+#include "cmd/bench/law.h"
+#include "cmd/bench/lists.h"
+#include "cmd/bench/tally.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+static bool near(double a, double b) {
+    return fabs(a - b) < 1e-8 * (1 + fabs(b));
+}
+#define NEAR(a, b) cr_assert(near(a, b), "%.12g, not %.12g", (double)(a), (double)(b))
+
+Test(bench_law, the_law) {
+    NEAR(law_tok_s(0.4, 90, 2.5), 26.6666666667);
+    NEAR(law_tok_s(1, 80, 3), 12.5); /* every token a miss: what a foreseen one takes is nothing to it */
+    NEAR(law_tok_s(0.1, 200, 0), 50);
+    cr_assert(isnan(law_tok_s(0, 80, 0)));
+}
+
+static const struct law_point points[] = {
+    {5, 31.7, 1.21}, {20, 47.9, 1.25}, {40, 66.2, 1.19}, {80, 107.1, 1.3}, {150, 175.4, 1.22}};
+
+Test(bench_law, fit_and_cross_validation_are_those_of_numpy) {
+    static const double errors[] = {0.0084935980, 0.0112434102, 0.0332248141, -0.0618563319, 0.0054356308};
+    double error[5];
+    struct law_fit f = law_fit(points, 5, -1);
+    cr_assert_eq(f.n, 5);
+    NEAR(f.fixed_ms, 26.9257282126);
+    NEAR(f.tokens_per_step, 1.234);
+    NEAR(law_fit_tok_s(&f, 60), 14.1960271760);
+    NEAR(law_cross_validate(points, 5, error), 0.0240507570);
+    for (int i = 0; i < 5; i++)
+        NEAR(error[i], errors[i]);
+}
+
+Test(bench_law, a_point_alone_validates_nothing) {
+    struct law_fit f = law_fit(points, 1, -1);
+    NEAR(f.fixed_ms, 26.7);
+    cr_assert(isnan(law_cross_validate(points, 1, NULL)));
+    f = law_fit(points, 1, 0);
+    cr_assert(f.n == 0 && isnan(f.fixed_ms) && isnan(law_fit_tok_s(&f, 10)));
+}
+
+/* ---- the tally ---- */
+
+static struct bench_tally t;
+static struct session_stats now;
+static struct err e;
+
+/* One token in which the counters moved so far. */
+static void token(const struct bench_path *p, double ms, struct session_stats moved) {
+    struct session_stats after = now;
+    after.front_ms += moved.front_ms;
+    after.middle_ms += moved.middle_ms;
+    after.back_ms += moved.back_ms;
+    after.head_ms += moved.head_ms;
+    after.sample_ms += moved.sample_ms;
+    after.cloud_ms += moved.cloud_ms;
+    after.draft_ms += moved.draft_ms;
+    after.steps += moved.steps;
+    after.hits += moved.hits;
+    after.late += moved.late;
+    after.nodes_sent += moved.nodes_sent;
+    const struct bench_token k = {ms, &now, &after};
+    cr_assert_eq(bench_tally_token(&t, &k, p, &e), 0);
+    now = after;
+}
+
+Test(bench_tally, sequential_steps_leave_their_own_overhead) {
+    /* 1000 bytes at 8 Mbit/s: 1 ms each way. */
+    const struct bench_path p = {.rtt_ms = 80, .mbit = 8, .row_bytes = 1000, .row_ms = 0.01, .whole = true};
+    for (int i = 0; i < 3; i++)
+        token(&p, 96.0 + i,
+              (struct session_stats){.steps = 1,
+                                     .front_ms = 2,
+                                     .middle_ms = 88.0 + i,
+                                     .back_ms = 3,
+                                     .head_ms = 1,
+                                     .sample_ms = 0.5,
+                                     .cloud_ms = 5});
+    struct bench_row r = bench_row_of("sequential", NULL, 0);
+    bench_tally_row(&t, &p, &r);
+    cr_assert_eq(r.tokens, 3);
+    cr_assert_eq(r.steps, 3);
+    /* 97 - (80 + 2 + 5 + 2 + 3 + 1): of the three, the one in the middle. */
+    NEAR(r.overhead_ms, 4);
+    NEAR(r.tok_s, 3e3 / (96 + 97 + 98));
+    NEAR(r.predicted_tok_s, 1e3 / 97);
+    NEAR(r.step.all, 97);
+    NEAR(r.step.rtt, 82);
+    NEAR(r.step.cloud, 5);
+    NEAR(r.step.front, 2);
+    NEAR(r.step.back, 4);
+    NEAR(r.step.serialise, 0.02);
+    NEAR(r.step.wait, 97 - 82 - 5 - 2 - 4 - 0.02);
+    bench_tally_free(&t);
+}
+
+Test(bench_tally, what_was_foreseen_too_late_is_a_step) {
+    const struct bench_path p = {.rtt_ms = 80, .row_bytes = 1000};
+    token(&p, 83, (struct session_stats){.steps = 1, .middle_ms = 82, .cloud_ms = 2, .nodes_sent = 10});
+    token(&p, 1, (struct session_stats){.hits = 1, .nodes_sent = 5});
+    token(&p, 79, (struct session_stats){.hits = 1, .late = 1, .middle_ms = 78, .cloud_ms = 1});
+    token(&p, 6, (struct session_stats){.hits = 1, .late = 1, .middle_ms = 5}); /* nearly here: no round trip */
+    struct bench_row r = bench_row_of("auto", "all", 64);
+    bench_tally_row(&t, &p, &r);
+    cr_assert_eq(r.tokens, 4);
+    cr_assert_eq(r.steps, 2);
+    NEAR(bench_row_tokens_per_round_trip(&r), 2);
+    NEAR(bench_row_miss_rate(&r), 0.5);
+    NEAR(r.overhead_ms, 1); /* of the miss alone */
+    /* L: 80 + passes of 1.5 + 1 of our own; tau: 1 ms here, which is more than 3/4 ms of passes. */
+    NEAR(r.predicted_tok_s, 1e3 / (0.5 * 82.5 + 0.5 * 1));
+    bench_tally_free(&t);
+}
+
+Test(bench_tally, windows_behind_the_first_are_computed_beside_its_way) {
+    const struct bench_path p = {.rtt_ms = 20, .row_bytes = 1000};
+    /* 30 ms of front layers, of which 18 went by while the first window was away. */
+    token(&p, 36, (struct session_stats){.steps = 1, .front_ms = 30, .middle_ms = 4, .cloud_ms = 2, .back_ms = 2});
+    struct bench_row r = bench_row_of("auto", "all", 64);
+    bench_tally_row(&t, &p, &r);
+    NEAR(r.overhead_ms, 0);
+    NEAR(r.predicted_tok_s, 1e3 / 36);
+    bench_tally_free(&t);
+}
+
+Test(bench_tally, sums_are_those_of_both) {
+    const struct bench_path p = {.rtt_ms = 10};
+    struct bench_tally a;
+    token(&p, 12, (struct session_stats){.steps = 1, .middle_ms = 11, .cloud_ms = 1});
+    a = t;
+    t = (struct bench_tally){0};
+    token(&p, 14, (struct session_stats){.steps = 1, .middle_ms = 13, .cloud_ms = 1});
+    a.bytes_up = 3;
+    t.bytes_up = 4;
+    cr_assert_eq(bench_tally_add(&a, &t, &e), 0);
+    struct bench_row r = bench_row_of("sequential", NULL, 0);
+    bench_tally_row(&a, &p, &r);
+    NEAR(r.tok_s, 2e3 / 26);
+    NEAR(r.bytes_up, 7);
+    NEAR(r.overhead_ms, 2); /* 1 and 3 */
+    bench_tally_free(&a);
+    bench_tally_free(&t);
+}
+
+/* ---- lists ---- */
+
+Test(bench_lists, numbers) {
+    double v[BENCH_LIST];
+    cr_assert_eq(bench_list_numbers("rtt", "0,20,80,20", 0, 100, 0, v, &e), 3);
+    cr_assert(v[0] == 0 && v[1] == 20 && v[2] == 80);
+    cr_assert_eq(bench_list_numbers("rtt", "2.5", 0, 100, 0, v, &e), 1);
+    static const char *const wrong[] = {"",    ",",  "1,",  "1,,2",
+                                        "1;2", "-1", "101", "nan",
+                                        "inf", "1x", "two", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        e = (struct err){0};
+        cr_assert_eq(bench_list_numbers("rtt", wrong[i], 0, 100, 0, v, &e), -1, "%s", wrong[i]);
+        cr_assert(e.kind == ERR_USAGE && strstr(e.msg, "--rtt"), "%s", e.msg);
+    }
+    e = (struct err){0};
+    cr_assert_eq(bench_list_numbers("nodes", "1.5", 1, 10, 1, v, &e), -1);
+}
+
+Test(bench_lists, names) {
+    static const char *const names[] = {"one", "two", "three"};
+    int v[BENCH_LIST];
+    cr_assert_eq(bench_list_names("mode", "three,one,three", names, 3, v, &e), 2);
+    cr_assert(v[0] == 2 && v[1] == 0);
+    static const char *const wrong[] = {"", "one,", ",one", "on", "ones", "one two"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        e = (struct err){0};
+        cr_assert_eq(bench_list_names("mode", wrong[i], names, 3, v, &e), -1, "%s", wrong[i]);
+        cr_assert(e.kind == ERR_USAGE && strstr(e.msg, "one, two, three"), "%s", e.msg);
+    }
+}
