@@ -158,10 +158,12 @@ static void on_sync(void *ctx, const uint32_t *tokens, uint32_t n) {
     double now = clock_ms();
     if (!g->model || g->failed)
         return;
-    if (n != g->n + 1)
+    if (n != g->n + 1) {
         g->turn = true;
-    else if (g->told_ms > 0)
+        g->row_ms /= 2; /* the machine may only have been busy */
+    } else if (g->told_ms > 0) {
         effort_token(&g->effort, now - g->told_ms - g->read_ms);
+    }
     g->told_ms = now;
     g->read_ms = 0;
     g->n = n;
