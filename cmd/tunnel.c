@@ -5,7 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/decode/session.h"
-#include "net/address.h"
+#include "net/client/address.h"
 #include "net/identity.h"
 #include "net/link.h"
 

@@ -6,8 +6,8 @@
 #include "cmd/options.h"
 #include "core/base/err.h"
 #include "core/model/middle.h"
+#include "net/client/remote_middle.h"
 #include "net/codec.h"
-#include "net/remote_middle.h"
 
 struct tunnel_opts {
     struct strings cloud, pin;

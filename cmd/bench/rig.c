@@ -5,8 +5,8 @@
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/decode/sample.h"
+#include "net/client/remote_middle.h"
 #include "net/fingerprint.h"
-#include "net/remote_middle.h"
 #include "net/wire.h"
 
 #include <stdlib.h>

@@ -311,6 +311,7 @@ static int land(struct session *s, struct flight **out, struct err *e) {
             return -1;
     double t1 = clock_ms();
     s->stats.middle_ms += t1 - t0;
+    s->stats.awaited_ms += f->compute_ms;
     if (s->split && f->alone && waited)
         speculation_window(s, f->n, t1 - f->sent_ms, f->compute_ms);
     if (rows_of(s, f->first, f->n, e) != 0)

@@ -51,7 +51,8 @@ struct session_stats {
     uint64_t steps;     /* round trips of decoding since creation: tokens that no guess in flight had foreseen */
     double prefill_ms, decode_ms;                            /* of the last feed; since the last feed */
     double front_ms, middle_ms, back_ms, head_ms, sample_ms; /* since creation; middle is waiting for it */
-    double cloud_ms;                                         /* compute time that the middle reported */
+    double cloud_ms;                                         /* compute time that the middle reported: all of it, */
+    double awaited_ms;                                       /* and of passes that brought what was waited for */
     uint32_t recoveries; /* since creation: times that the middle came back; positions it had lost */
     uint64_t replayed_tokens;
     uint64_t hits, late; /* tokens that were in the tree; of them, those whose result had to be waited for */

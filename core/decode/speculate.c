@@ -344,6 +344,7 @@ static int await_head(struct session *s, double *compute_ms, struct err *e) {
         rc = pad_gather(s, e) < 0 ? -1 : 0;
         *compute_ms = s->stats.cloud_ms - before;
     }
+    s->stats.awaited_ms += *compute_ms;
     s->stats.middle_ms += clock_ms() - t0;
     return rc;
 }
