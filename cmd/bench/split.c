@@ -12,7 +12,7 @@
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
-#include "net/remote_middle.h"
+#include "net/client/remote_middle.h"
 
 #include <math.h>
 #include <stdio.h>
