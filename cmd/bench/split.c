@@ -74,6 +74,7 @@ const struct opt bench_split_options[] = {
      OPT_STRING, AT(prompts)},
     {"temperature", "T", "0 takes the likeliest token", OPT_FLOAT, AT(temperature), .def = "0", .min = 0, .max = 2},
     {"seed", "N", "of the answers when the temperature is not 0", OPT_U64, AT(seed), .def = "1"},
+    {"draft", "M", "a small model on this machine that guesses too, as in chat", OPT_STRING, AT(draft)},
     {"out", "DIR", "write results.json, results.csv, plots as SVG and report.html there", OPT_STRING, AT(out)},
     {0},
 };
