@@ -99,6 +99,7 @@ static int run_split(struct bench_opts *o, const struct opt_result *given, struc
     o->split.prime = o->dry.prime;
     o->split.json = o->common.json;
     o->engine.home = o->common.home;
+    o->engine.draft = o->split.draft;
     o->engine.tokenizer = o->dry.tokenizer;
     o->engine.chunk = o->engine.chunk ? o->engine.chunk : 64;
     return bench_split(&o->engine, &o->split, e);

@@ -6,8 +6,8 @@
 #include "cmd/json.h"
 #include "cmd/memory.h"
 #include "cmd/term.h"
+#include "cmd/text_file.h"
 #include "core/base/clock.h"
-#include "core/base/file.h"
 #include "core/base/wipe.h"
 #include "net/digest.h"
 #include "net/fingerprint.h"
@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PROMPTS = 64, MAX_PROMPT_FILE = 16 << 20, AUDIT_ROWS = 48, RANDOM_PROMPT = 24, SESSIONS = 4 };
+enum { MAX_PROMPTS = 64, AUDIT_ROWS = 48, RANDOM_PROMPT = 24, SESSIONS = 4 };
 
 /* Prose, a list, code, other scripts, rare bytes: what tokenizers cut differently. */
 static const char *const builtin[] = {
@@ -119,41 +119,14 @@ struct verify {
 
 /* ---- prompts ---- */
 
-static int add_prompt(struct verify *v, const char *text, size_t n, struct err *e) {
+static int add_prompt(void *ctx, const char *text, size_t n, struct err *e) {
+    struct verify *v = ctx;
     if (v->n_prompts == MAX_PROMPTS)
         return err_set(e, ERR_USAGE, "%s has more than %d texts", v->o->prompts, MAX_PROMPTS);
     struct ids *p = &v->prompts[v->n_prompts++];
     if (tokenizer_encode(v->en.tok, text, n, TOK_BOS, p, e) != 0)
         return -1;
     return p->n ? 0 : err_set(e, ERR_USAGE, "text %d is empty", v->n_prompts);
-}
-
-static int prompts_from_file(struct verify *v, struct err *e) {
-    char *text = NULL;
-    size_t n;
-    if (file_read(v->o->prompts, MAX_PROMPT_FILE, &text, &n, e) != 0)
-        return -1;
-    int rc = 0;
-    for (const char *p = text, *end = text + n; p < end && rc == 0;) {
-        const char *line = p, *stop = end, *next = end;
-        for (; line < end; line = next) {
-            const char *nl = memchr(line, '\n', (size_t)(end - line));
-            next = nl ? nl + 1 : end;
-            if (next - line >= 3 && memcmp(line, "---", 3) == 0 && (nl ? nl : end) - line == 3) {
-                stop = line;
-                break;
-            }
-        }
-        while (stop > p && stop[-1] == '\n')
-            stop--;
-        if (stop > p)
-            rc = add_prompt(v, p, (size_t)(stop - p), e);
-        p = next;
-    }
-    if (rc == 0 && v->n_prompts == 0)
-        rc = err_set(e, ERR_USAGE, "%s holds no text", v->o->prompts);
-    wipe_free(text, n);
-    return rc;
 }
 
 /* For a model without a tokenizer. */
@@ -180,7 +153,7 @@ static int make_prompts(struct verify *v, struct err *e) {
     else if (engine_open_tokenizer(&v->en, e) != 0)
         return -1;
     else if (v->o->prompts)
-        rc = prompts_from_file(v, e);
+        rc = text_file_each(v->o->prompts, add_prompt, v, e);
     else
         for (int i = 0; i < N_BUILTIN && rc == 0; i++)
             rc = add_prompt(v, builtin[i], strlen(builtin[i]), e);

@@ -114,7 +114,7 @@ static bool draw_latency(struct wbuf *out, const struct bench_results *r, const 
     enum { PARTS = 7, MAX_GROUPS = 48 };
     static const char *const parts[PARTS] = {"round trip",    "cloud",    "front layers", "back layers, head",
                                              "serialisation", "drafting", "waiting"};
-    double v[MAX_GROUPS * PARTS];
+    double v[MAX_GROUPS][PARTS];
     char names[MAX_GROUPS][NAME];
     const char *groups[MAX_GROUPS];
     int n = 0;
@@ -127,12 +127,12 @@ static bool draw_latency(struct wbuf *out, const struct bench_results *r, const 
         char series[NAME - 24];
         chart_series_name(r, x, series, sizeof series);
         snprintf(names[n], NAME, "%.6g ms, %s", x->rtt_ms, series);
-        memcpy(v + n * PARTS, of, sizeof of);
+        memcpy(v[n], of, sizeof of);
         groups[n] = names[n];
         n++;
     }
     const struct plot p = {.title = title, .x_label = "ms per step"};
-    const struct plot_bars b = {groups, parts, n, PARTS, v, true};
+    const struct plot_bars b = {groups, parts, n, PARTS, v[0], true};
     if (n)
         plot_bars(out, &p, &b);
     return n > 0;

@@ -1,12 +1,13 @@
 #include "cmd/bench/plot.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* The picture and the frame in it, in units of the viewBox. */
 enum { WIDTH = 820, LEFT = 80, RIGHT = 600, TOP = 50, HEIGHT = 420, BOTTOM = 350, LEGEND = 620, NAMES = 190 };
-enum { BAR = 16, GAP = 12, MAX_NAME = 30 };
+enum { BAR = 16, GAP = 12, MAX_NAME = 30, MOST_TICKS = 60 };
 
 /* Okabe and Ito's colours, which people who confuse red and green tell apart. */
 static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999"};
@@ -68,8 +69,7 @@ static void name_label(struct wbuf *out, double x, double y, const char *anchor,
         n += len ? (size_t)len : 1;
         shown++;
     }
-    memcpy(cut, text, n);
-    strcpy(cut + n, text[n] ? "\xe2\x80\xa6" : "");
+    snprintf(cut, sizeof cut, "%.*s%s", (int)n, text, text[n] ? "\xe2\x80\xa6" : "");
     label(out, x, y, anchor, "", cut);
 }
 
@@ -106,8 +106,12 @@ struct axis {
     bool log;
 };
 
+static double scaled(const struct axis *a, double v) {
+    return a->log ? log(fmax(v, DBL_MIN)) : v;
+}
+
 static double place(const struct axis *a, double v) {
-    double t = a->log ? (log(v) - log(a->lo)) / (log(a->hi) - log(a->lo)) : (v - a->lo) / (a->hi - a->lo);
+    double lo = scaled(a, a->lo), t = (scaled(a, v) - lo) / (scaled(a, a->hi) - lo);
     return a->at_lo + t * (a->at_hi - a->at_lo);
 }
 
@@ -130,8 +134,9 @@ static double tick_first(const struct axis *a, double step) {
 
 static void ticks(struct wbuf *out, const struct axis *a, bool vertical, double from, double to) {
     double step = plot_step(a->hi - a->lo, 6);
-    int left = 60; /* whatever the numbers are, this ends */
-    for (double v = tick_first(a, step); v <= a->hi * (1 + 1e-9) && left-- > 0; v = tick_after(a, v, step)) {
+    double v = tick_first(a, step);
+    int left = MOST_TICKS; /* whatever the numbers are, this ends */
+    while (left-- > 0 && v <= a->hi * (1 + 1e-9)) {
         double at = place(a, v), shown = fabs(v) < step * 1e-6 ? 0 : v;
         if (vertical) {
             rule(out, from, at, to, at, "#e5e5e5");
@@ -140,6 +145,7 @@ static void ticks(struct wbuf *out, const struct axis *a, bool vertical, double 
             rule(out, at, from, at, to, "#e5e5e5");
             number_label(out, at, to + 18, "middle", shown);
         }
+        v = tick_after(a, v, step);
     }
 }
 

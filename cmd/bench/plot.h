@@ -9,7 +9,7 @@
 
 /* Text as it may stand in XML and HTML, between tags or in a quoted attribute. What is not UTF-8, or no character of
  * XML, becomes U+FFFD. */
-void plot_text(struct wbuf *out, const char *s);
+void plot_text(struct wbuf *out, const char *text);
 
 struct plot {
     const char *title, *x_label, *y_label;

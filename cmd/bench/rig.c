@@ -56,7 +56,23 @@ static uint32_t live(const struct engine *en) {
     return session_live(en->chunk, engine_cloud_windows(en));
 }
 
-static int check_memory(const struct bench_rig *r, int n_lanes, struct memory_plan *edges, struct err *e) {
+/* One for all lanes, which take turns. *bytes: what it will take. */
+static int open_guesser(struct engine *en, uint64_t *bytes, struct err *e) {
+    *bytes = 0;
+    if (!en->o.draft)
+        return 0;
+    if (!en->tok)
+        return err_set(e, ERR_USAGE, "--draft: %s has no tokenizer; name one with --tokenizer DIR|FILE", en->o.model);
+    const struct guesser_opts o = {.path = en->o.draft,
+                                   .tok = en->tok,
+                                   .vocab = (uint32_t)en->config->vocab,
+                                   .ctx = en->ctx,
+                                   .kv = en->o.kv ? DT_F32 : DT_F16};
+    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, bytes, e) : -1;
+}
+
+static int check_memory(const struct bench_rig *r, int n_lanes, uint64_t guesser, struct memory_plan *edges,
+                        struct err *e) {
     const struct engine *en = &r->en;
     const struct part here[3] = {en->parts[0], {0}, en->parts[2]}, there[3] = {{0}, r->middle, {0}};
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
@@ -70,8 +86,8 @@ static int check_memory(const struct bench_rig *r, int n_lanes, struct memory_pl
     const struct session_speculation most = {.max_nodes = SESSION_MAX_NODES, .iterate = &en->o.iterate};
     uint64_t windows = session_window_bytes(en->config->hidden, en->chunk, engine_cloud_windows(en)) +
                        drafter_bytes(&dr) + session_speculation_bytes(en->config->hidden, en->config->vocab, &most);
-    uint64_t need =
-        edges->weights + edges->scratch + cloud.weights + cloud.scratch + lanes * (edges->kv + cloud.kv + windows);
+    uint64_t need = guesser + edges->weights + edges->scratch + cloud.weights + cloud.scratch +
+                    lanes * (edges->kv + cloud.kv + windows);
     uint64_t limit = en->o.memory ? en->o.memory : memory_available();
     char total[16], have[16];
     term_size((double)need, total);
@@ -88,7 +104,8 @@ static int check_memory(const struct bench_rig *r, int n_lanes, struct memory_pl
 int bench_rig_load(struct bench_rig *r, int n_lanes, struct err *e) {
     struct engine *en = &r->en;
     struct memory_plan plan;
-    if (check_memory(r, n_lanes, &plan, e) != 0 ||
+    uint64_t guesser;
+    if (open_guesser(en, &guesser, e) != 0 || check_memory(r, n_lanes, guesser, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0)
         return -1;
     struct load_progress p = {.all = plan.file[0] + plan.file[2]};
@@ -101,6 +118,8 @@ int bench_rig_load(struct bench_rig *r, int n_lanes, struct err *e) {
         p.before += plan.file[i];
     }
     progress_end(&p.shown, 0);
+    if (rc == 0 && en->guesser)
+        rc = guesser_load(en->guesser, en->backend, e);
     if (rc != 0 || tunnel_wanted(&en->o.tunnel))
         return rc;
     return loopback_start(&r->loop, en, &r->middle, 2 * n_lanes, e);
@@ -159,7 +178,10 @@ static double codec_ms(enum codec c, int hidden) {
 int bench_lane_open(struct bench_lane *l, struct bench_rig *r, const struct bench_lane_opts *o, struct err *e) {
     const struct engine *en = &r->en;
     *l = (struct bench_lane){.o = *o};
-    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx, .store = r->store};
+    bool asks = en->guesser && o->mode != SESSION_SEQUENTIAL;
+    const struct draft_model source = asks ? guesser_source(en->guesser) : (struct draft_model){0};
+    const struct drafter_opts dr = {
+        .vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx, .store = r->store, .model = asks ? &source : NULL};
     if (connect_lane(l, r, e) != 0 || drafter_create(&l->drafter, &dr, e) != 0)
         goto fail;
     const struct session_drafter drafter = session_drafter_of(l->drafter);

@@ -74,6 +74,7 @@ const struct opt bench_split_options[] = {
      OPT_STRING, AT(prompts)},
     {"temperature", "T", "0 takes the likeliest token", OPT_FLOAT, AT(temperature), .def = "0", .min = 0, .max = 2},
     {"seed", "N", "of the answers when the temperature is not 0", OPT_U64, AT(seed), .def = "1"},
+    {"draft", "M", "a small model on this machine that guesses too, as in chat", OPT_STRING, AT(draft)},
     {"out", "DIR", "write results.json, results.csv, plots as SVG and report.html there", OPT_STRING, AT(out)},
     {0},
 };
@@ -179,12 +180,11 @@ static int prime(struct split *s, struct err *e) {
     for (int i = 0; i < s->o->prime.n && rc == 0; i++)
         rc = traces_read(&t, s->o->prime.p[i], en->tok, e);
     bool *out = calloc((size_t)t.n + 1, sizeof *out);
-    if (rc == 0 && !out)
-        rc = err_set(e, ERR_MEMORY, "out of memory");
-    for (int i = 0; i < t.n && rc == 0; i++)
+    for (int i = 0; i < t.n && out; i++)
         out[i] = is_measured(s, t.at[i].prompt_hash);
     if (rc == 0)
-        rc = prime_store(&s->rig.store, (uint32_t)en->config->vocab, &t, out, e);
+        rc = out ? prime_store(&s->rig.store, (uint32_t)en->config->vocab, &t, out, e)
+                 : err_set(e, ERR_MEMORY, "out of memory");
     free(out);
     traces_free(&t);
     return rc;

@@ -11,6 +11,7 @@ struct bench_split_opts {
     const char *replay;                    /* recorded answers to follow; NULL: none */
     int answers;                           /* of replay; 0: 8 */
     struct strings prime;                  /* borrowed */
+    const char *draft;                     /* a small model that guesses too; NULL: none */
     const char *out;                       /* a directory for reports; NULL: none */
     int tokens, repeat;                    /* of each answer; times that it is made */
     double temperature;

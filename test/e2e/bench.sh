@@ -89,6 +89,10 @@ replay() {
         rows_are 3 && row '"mode":"stop-and-wait"' '"nodes":4' '"tokens":16' && row '"nodes":8'
 }
 check "--replay follows recorded answers with a model" replay
+small() {
+    bench 0 --model $model --prompts "$SCRATCH/one" --mode auto,stop-and-wait --draft test/models/tiny-draft --rtt 15 --tokens 6 --json && rows_are 3
+}
+check "--draft: a small model guesses too" small
 random() { bench 0 --model random:qwen2.5-0.5b/5 --front 1 --back 1 --rtt 0 --tokens 3 --quiet && has "$out" "sequential" "auto"; }
 check "a model without a tokenizer continues random tokens" random
 
