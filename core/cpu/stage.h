@@ -45,6 +45,7 @@ struct cpu_stage {
     size_t bytes;    /* of weights */
     struct raw_list raw;
     struct settle *settle; /* NULL: nothing is raw */
+    double pass_ms;        /* what the pass has taken so far; with settle only */
     /* scratch, [max_rows][...] */
     float *h, *q, *k, *v, *att, *gate, *up, *cs;
     uint32_t *pos;
