@@ -53,7 +53,7 @@ struct cpu_stage {
 
 int stage_load(struct backend *b, struct weights *w, const struct part *part, const struct load_opts *o,
                struct stage **out, struct err *e);
-void stage_free(struct stage *s);
+void stage_free(struct stage *base);
 
 /* Takes note that jobs have read their matrices, for progress and reading ahead. -1 without an error: progress wants an
  * end. */
