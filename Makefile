@@ -56,7 +56,7 @@ CORE_C := $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c)) \
           $(if $(filter aarch64,$(ARCH)),$(wildcard core/cpu/isa_neon*.c)) \
           $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(sort $(wildcard core/*/*.c)))
 TOK_C  := $(wildcard tok/*.c tok/*/*.c)
-NET_C  := $(wildcard net/*.c)
+NET_C  := $(wildcard net/*.c net/*/*.c)
 CMD_C  := $(wildcard cmd/*.c cmd/*/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
@@ -130,7 +130,7 @@ ifeq ($(MODE),tsan)
 RUNNER := $(BUILD)/test/forkrun.o
 UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
           $(filter-out test/unit/test_families.c test/unit/test_trees.c test/unit/test_tok_golden.c, \
-          $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(batch|cloud|link|remote_middle|identity)|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
+          $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(cloud/batch|cloud/cloud|client/remote_middle|link|identity)|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
                   test/unit/test_*.c))
 endif
 

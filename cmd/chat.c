@@ -30,6 +30,10 @@ static const struct opt options[] = {
      .choices = full_choices},
     {"history", "WHAT", "keep the lines typed at the terminal in the file history of --home", OPT_CHOICE, AT(history),
      .choices = on_off},
+    {"draft", "M",
+     "a small model that runs on this machine and guesses what the large one will say: a directory or a .gguf file. It "
+     "is used as far as it saves time; the text stays the same",
+     OPT_STRING, AT(engine.draft)},
     {"prime", "FILE",
      "learn this text, so that guesses know it; may be repeated. Leaves then, unless there is a --prompt", OPT_STRINGS,
      AT(prime)},
@@ -182,6 +186,8 @@ static int check_options(const struct chat_opts *o, struct err *e) {
                                   "model on this machine");
     if (tunnel_check(&o->engine.tunnel, e) != 0)
         return -1;
+    if (o->engine.draft && o->local)
+        return err_set(e, ERR_USAGE, "--draft saves round trips to a cloud; with --local there are none");
     if (o->special && !o->raw)
         return err_set(e, ERR_USAGE,
                        "--special goes with --raw: in a chat, what a user types is never a special token");

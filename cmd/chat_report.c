@@ -25,6 +25,13 @@ static void print_cloud(const struct chat *c) {
     if (s->windows)
         fprintf(stderr, "guesses  %llu sent, %llu came true; %.1f ms of guessing\n", (unsigned long long)s->nodes_sent,
                 (unsigned long long)s->hits, s->draft_ms);
+    if (c->engine.guesser) {
+        struct guesser_stats g;
+        guesser_stats(c->engine.guesser, &g);
+        fprintf(stderr, "draft    %llu passes in %.0f ms, lately of %.1f ms; %d for a token pay; %s\n",
+                (unsigned long long)g.passes, g.ms, g.pass_ms, g.effort,
+                g.same_tokenizer ? "same tokenizer" : "by text");
+    }
     if (c->engine.pad_rows)
         fprintf(stderr, "padding  windows of %d rows; %llu for the clock alone, and %llu ticks without one\n",
                 c->engine.pad_rows, (unsigned long long)s->ticks_idle, (unsigned long long)s->ticks_missed);

@@ -62,7 +62,8 @@ const struct opt engine_context_options[] = {
      "(without "
      "MS: as often as it was measured to be possible), so that sizes and times on the network do not tell which "
      "guesses "
-     "were right. They still tell how long an answer takes and how long the prompt is. auto is stop-and-wait then",
+     "were right. They still tell how long an answer takes and how many windows the prompt has. auto is stop-and-wait "
+     "then",
      OPT_STRING, AT(pad)},
     {"draft-log", "FILE",
      "write a line of numbers for each guess to FILE: source, depth, probability, what became of it, times; no tokens",
@@ -240,7 +241,7 @@ static int parse_pad(struct engine *en, struct err *e) {
                        en->o.pad, SESSION_PAD_ROWS);
     en->pad_rows = (int)rows;
     en->pad_ms = ms;
-    en->o.tunnel.pad_ids = session_pad_ids(en->pad_rows);
+    en->o.tunnel.pad_rows = en->pad_rows;
     return 0;
 }
 
@@ -337,8 +338,48 @@ static int make_middle(struct engine *en, enum dtype kv, uint32_t live, struct e
     return local_middle_create(&en->middle, en->stages[1], kv, en->ctx, live, en->chunk, boundary, &en->codec, e);
 }
 
+/* NULL: the mode does not iterate. */
+static const struct iterate_opts *iterates(const struct engine *en) {
+    enum session_mode mode = engine_mode(en);
+    return mode == SESSION_JACOBI || mode == SESSION_LOOKAHEAD ? &en->o.iterate : NULL;
+}
+
+/* *bytes: what it will take. */
+static int open_guesser(struct engine *en, enum dtype kv, uint64_t *bytes, struct err *e) {
+    const struct guesser_opts o = {
+        .path = en->o.draft, .tok = en->tok, .vocab = (uint32_t)en->config->vocab, .ctx = en->ctx, .kv = kv};
+    enum session_mode mode = engine_mode(en);
+    *bytes = 0;
+    if (!en->o.draft)
+        return 0;
+    if (mode != SESSION_AUTO && mode != SESSION_STOP_AND_WAIT)
+        return err_set(e, ERR_USAGE, "--draft: nothing is drafted in --mode %s, but in auto and in stop-and-wait",
+                       session_mode_name(mode));
+    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, bytes, e) : -1;
+}
+
+static int make_session(struct engine *en, enum dtype kv, int windows, struct err *e) {
+    const struct session_drafter drafter = session_drafter_of(en->drafter);
+    const struct session_opts so = {.front = en->stages[0],
+                                    .back = en->stages[2],
+                                    .middle = en->middle,
+                                    .kv_type = kv,
+                                    .max_ctx = en->ctx,
+                                    .max_rows = en->chunk,
+                                    .prefill_windows = windows,
+                                    .speculation = {.mode = engine_mode(en),
+                                                    .drafter = &drafter,
+                                                    .iterate = iterates(en),
+                                                    .pad_rows = en->pad_rows,
+                                                    .pad_ms = en->pad_ms,
+                                                    .fate = en->draft_log ? draft_log_guess : NULL,
+                                                    .fate_ctx = en->draft_log}};
+    return session_create(&en->session, &so, e);
+}
+
 int engine_load(struct engine *en, struct err *e) {
     struct memory_plan plan;
+    uint64_t guesser_takes;
     const struct part middle = en->parts[1];
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
@@ -349,38 +390,28 @@ int engine_load(struct engine *en, struct err *e) {
     en->codec = tunnel_codec(&en->o.tunnel);
     if (!remote && en->pad_rows > 0)
         return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
-    if (remote && connect_middle(en, live, e) != 0)
+    if (open_guesser(en, kv, &guesser_takes, e) != 0 || (remote && connect_middle(en, live, e) != 0))
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
         return -1;
-    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx, .store = en->store};
+    const struct session_speculation sp = {.iterate = iterates(en)};
+    const struct draft_model source = en->guesser ? guesser_source(en->guesser) : (struct draft_model){0};
+    const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab,
+                                    .max_ctx = en->ctx,
+                                    .store = en->store,
+                                    .model = en->guesser ? &source : NULL};
     /* The store itself is a mapped file, which the kernel can take back. */
-    plan.scratch += session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
-                    (remote ? session_speculation_bytes(en->config->hidden, en->config->vocab, 0) : 0) + en->beside;
+    plan.scratch +=
+        session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) + guesser_takes +
+        (remote || iterates(en) ? session_speculation_bytes(en->config->hidden, en->config->vocab, &sp) : 0) +
+        en->beside;
     if (check_memory(en, &plan, e) != 0 ||
         backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
         load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
-    if (drafter_create(&en->drafter, &dr, e) != 0 ||
-        (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0))
-        return -1;
-    const struct session_drafter drafter = session_drafter_of(en->drafter);
-    bool iterates = engine_mode(en) == SESSION_JACOBI || engine_mode(en) == SESSION_LOOKAHEAD;
-    const struct session_opts so = {.front = en->stages[0],
-                                    .back = en->stages[2],
-                                    .middle = en->middle,
-                                    .kv_type = kv,
-                                    .max_ctx = en->ctx,
-                                    .max_rows = en->chunk,
-                                    .prefill_windows = windows,
-                                    .speculation = {.mode = engine_mode(en),
-                                                    .drafter = &drafter,
-                                                    .iterate = iterates ? &en->o.iterate : NULL,
-                                                    .pad_rows = en->pad_rows,
-                                                    .pad_ms = en->pad_ms,
-                                                    .fate = en->draft_log ? draft_log_guess : NULL,
-                                                    .fate_ctx = en->draft_log}};
-    if (session_create(&en->session, &so, e) != 0)
+    if ((en->guesser && guesser_load(en->guesser, en->backend, e) != 0) || drafter_create(&en->drafter, &dr, e) != 0 ||
+        (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0) ||
+        make_session(en, kv, windows, e) != 0)
         return -1;
     en->load_ms = clock_ms() - t0;
     log_line(LOG_INFO, "%s: %s, layers 0-%d | %d-%d%s | %d-%d; weights %.1f MB, KV cache %.1f MB", en->o.model,
@@ -393,6 +424,7 @@ void engine_close(struct engine *en) {
     session_free(en->session);
     draft_log_close(en->draft_log);
     drafter_free(en->drafter);
+    guesser_free(en->guesser);
     if (en->tunnel)
         tunnel_close(en->tunnel);
     else if (en->middle)

@@ -6,6 +6,7 @@
 #ifndef CMD_ENGINE_H
 #define CMD_ENGINE_H
 
+#include "cmd/guesser.h"
 #include "cmd/options.h"
 #include "cmd/term.h"
 #include "cmd/tunnel.h"
@@ -35,7 +36,8 @@ struct engine_opts {
     int kv;           /* 0: f16, 1: f32 */
     uint64_t memory;  /* bytes that may be used; 0: what the machine has free */
     struct tunnel_opts tunnel;
-    const char *home; /* of the key and of remembered pins; not an option of its own here */
+    const char *draft; /* a small model that guesses; not an option of its own here */
+    const char *home;  /* of the key and of remembered pins; not an option of its own here */
 };
 extern const struct opt engine_options[];
 extern const struct opt engine_context_options[]; /* for commands that have one context of their own; the same struct */
@@ -72,9 +74,10 @@ struct engine {
 
     struct backend *backend;
     struct stage *stages[3];
-    struct tunnel *tunnel; /* NULL: all on this machine */
-    struct middle *middle; /* the tunnel's, or a local one */
-    enum codec codec;      /* of the boundary */
+    struct tunnel *tunnel;   /* NULL: all on this machine */
+    struct middle *middle;   /* the tunnel's, or a local one */
+    enum codec codec;        /* of the boundary */
+    struct guesser *guesser; /* NULL: none */
     struct drafter *drafter;
     struct draft_log *draft_log; /* NULL: none */
     struct session *session;

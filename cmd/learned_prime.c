@@ -69,7 +69,7 @@ static int learn_piece(struct priming *p, size_t n, struct err *e) {
         good = (size_t)(nul - p->text);
     if (good < n)
         return err_set(e, ERR_USAGE, "%s is no UTF-8 text: byte %llu; what stands before is learned in part", p->path,
-                       (unsigned long long)(p->done + good));
+                       (unsigned long long)p->done + good);
     ids_clear(&p->ids);
     if (tokenizer_encode(p->tok, (const char *)p->text + bom, n - bom, p->done ? TOK_CONTINUE : 0, &p->ids, e) != 0 ||
         draft_store_learn(p->learned->store, p->ids.p, p->ids.n, e) != 0)

@@ -3,7 +3,7 @@
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/thread.h"
-#include "net/cloud.h"
+#include "net/cloud/cloud.h"
 #include "net/fingerprint.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* The serve-cloud command: the middle layers of a model behind net/cloud, for clients whose pins were allowed. */
+/* The serve-cloud command: the middle layers of a model behind net/cloud/cloud, for clients whose pins were allowed. */
 #include "cmd/command.h"
 #include "cmd/engine.h"
 #include "cmd/interrupt.h"
@@ -7,9 +7,9 @@
 #include "cmd/version.h"
 #include "core/base/log.h"
 #include "core/model/export.h"
-#include "net/cloud.h"
+#include "net/cloud/cloud.h"
+#include "net/cloud/listen.h"
 #include "net/fingerprint.h"
-#include "net/listen.h"
 
 #include <inttypes.h>
 #include <pthread.h>

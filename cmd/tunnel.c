@@ -4,7 +4,8 @@
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "net/address.h"
+#include "core/decode/session.h"
+#include "net/client/address.h"
 #include "net/identity.h"
 #include "net/link.h"
 
@@ -139,7 +140,7 @@ static int connect_clouds(struct tunnel *t, const struct tunnel_opts *o, struct 
                              .clouds = clouds,
                              .n_clouds = n,
                              .hello = *hello,
-                             .pad_ids = o->pad_ids,
+                             .pad_ids = o->pad_rows ? session_pad_ids(o->pad_rows, (int)max_rows) : 0,
                              .max_rows = max_rows,
                              .patience_ms = o->patience ? (uint32_t)o->patience * 1000 : 1,
                              .event = on_event,

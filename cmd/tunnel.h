@@ -6,8 +6,8 @@
 #include "cmd/options.h"
 #include "core/base/err.h"
 #include "core/model/middle.h"
+#include "net/client/remote_middle.h"
 #include "net/codec.h"
-#include "net/remote_middle.h"
 
 struct tunnel_opts {
     struct strings cloud, pin;
@@ -15,7 +15,7 @@ struct tunnel_opts {
     int codec; /* 0: auto, else 1 + enum codec */
     int patience;
     double link_rtt, link_jitter, link_mbit;
-    uint32_t pad_ids; /* of remote_opts; no option of its own */
+    int pad_rows; /* of session_speculation, 0: none; no option of its own */
 };
 extern const struct opt tunnel_options[];
 

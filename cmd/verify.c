@@ -227,7 +227,8 @@ static int count_memory(struct verify *v, struct err *e) {
         return -1;
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
     en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
-                 session_speculation_bytes(en->config->hidden, en->config->vocab, 0);
+                 session_speculation_bytes(en->config->hidden, en->config->vocab,
+                                           &(struct session_speculation){.iterate = &en->o.iterate});
     if (tunnel_wanted(&en->o.tunnel))
         return 0;
     if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)

@@ -5,8 +5,8 @@
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/decode/sample.h"
+#include "net/client/remote_middle.h"
 #include "net/fingerprint.h"
-#include "net/remote_middle.h"
 #include "net/wire.h"
 
 #include <stdlib.h>
@@ -67,9 +67,9 @@ static int check_memory(const struct bench_rig *r, int n_lanes, struct memory_pl
         (!tunnel_wanted(&en->o.tunnel) && memory_plan(&cloud, en->weights, there, quant, kv, slots, en->chunk, e) != 0))
         return -1;
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
+    const struct session_speculation most = {.max_nodes = SESSION_MAX_NODES, .iterate = &en->o.iterate};
     uint64_t windows = session_window_bytes(en->config->hidden, en->chunk, engine_cloud_windows(en)) +
-                       drafter_bytes(&dr) +
-                       session_speculation_bytes(en->config->hidden, en->config->vocab, SESSION_MAX_NODES);
+                       drafter_bytes(&dr) + session_speculation_bytes(en->config->hidden, en->config->vocab, &most);
     uint64_t need =
         edges->weights + edges->scratch + cloud.weights + cloud.scratch + lanes * (edges->kv + cloud.kv + windows);
     uint64_t limit = en->o.memory ? en->o.memory : memory_available();

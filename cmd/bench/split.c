@@ -12,7 +12,7 @@
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
-#include "net/remote_middle.h"
+#include "net/client/remote_middle.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,7 +23,7 @@
  * guesses) has a lane of its own, sequential decoding always the first. The lanes take turns prompt by prompt, and who
  * comes first changes with each, so that whatever else this machine does hits all alike. Before that each lane warms
  * up. Every answer has the same number of tokens: the ones that would end it are banned. */
-enum { WARM_TOKENS = 12, REPLAYED = 8, MAX_VARIANTS = BENCH_LIST * BENCH_LIST };
+enum { WARM_TOKENS = 12, LEAST_CTX = 512, REPLAYED = 8, MAX_VARIANTS = BENCH_LIST * BENCH_LIST };
 enum { ALL_CATEGORIES = BENCH_CATEGORIES, N_TALLIES };
 
 struct variant {
@@ -152,8 +152,10 @@ static int settle_context(struct split *s, struct err *e) {
         return err_set(e, ERR_USAGE, "a prompt of %zu tokens and --tokens %d do not fit into the %u positions that %s",
                        most, s->o->tokens, en->o.ctx ? en->ctx : (unsigned)en->config->max_ctx,
                        en->o.ctx ? "--ctx gives" : "the model was made for");
-    if (!en->o.ctx)
-        en->ctx = (uint32_t)need;
+    if (!en->o.ctx) /* and no less than windows of the usual size need */
+        en->ctx = (uint32_t)(need > LEAST_CTX                       ? need
+                             : en->config->max_ctx < (int)LEAST_CTX ? (size_t)en->config->max_ctx
+                                                                    : LEAST_CTX);
     engine_settle_chunk(en);
     return 0;
 }

@@ -26,7 +26,8 @@ static double row_wire_ms(const struct bench_path *p) {
 
 int bench_tally_token(struct bench_tally *t, const struct bench_token *k, const struct bench_path *p, struct err *e) {
     const struct session_stats *a = k->before, *b = k->after;
-    double front = b->front_ms - a->front_ms, wait = b->middle_ms - a->middle_ms, cloud = b->cloud_ms - a->cloud_ms;
+    double front = b->front_ms - a->front_ms, wait = b->middle_ms - a->middle_ms,
+           awaited = b->awaited_ms - a->awaited_ms;
     double back = b->back_ms - a->back_ms + b->head_ms - a->head_ms;
     bool miss = b->steps > a->steps;
     double rows = (double)(b->nodes_sent - a->nodes_sent) + miss,
@@ -36,18 +37,20 @@ int bench_tally_token(struct bench_tally *t, const struct bench_token *k, const 
     t->front += front;
     t->back += back;
     t->draft += b->draft_ms - a->draft_ms;
-    t->cloud += cloud;
+    t->cloud += b->cloud_ms - a->cloud_ms;
     t->rows += rows;
     if (!miss && (b->late == a->late || wait < (p->rtt_ms + pass) / 2)) {
         t->hit_ms += k->ms - wait;
         return 0;
     }
-    double waited = p->whole ? rows : 1, wire = 2 * waited * row_wire_ms(p), more = wait - p->rtt_ms - wire - cloud;
+    /* Up go all rows of its window, unless those that were wanted less went in others behind it; down comes its own row
+     * first. */
+    double up = p->whole ? rows : 1, wire = (up + 1) * row_wire_ms(p), more = wait - p->rtt_ms - wire - awaited;
     /* Windows that went out behind the first were computed while that was on its way. */
     double beside = more < 0 ? (-more < front ? -more : front) : 0;
     t->steps++;
-    t->step_cloud += cloud;
-    t->step_rows += waited;
+    t->step_cloud += awaited;
+    t->step_rows += up + 1;
     t->step_wire += wire;
     t->step_model += front - beside + back;
     return miss ? over_push(t, k->ms - front - wait - back + (more > 0 ? more : 0), e) : 0;
@@ -100,7 +103,7 @@ double bench_tally_miss_ms(struct bench_tally *t) {
 double bench_tally_hit_ms(const struct bench_tally *t, const struct bench_path *p) {
     double hits = (double)(t->tokens - t->steps), all = (double)t->tokens;
     double local = hits > 0 ? t->hit_ms / hits : 0;
-    /* Nothing else is under way between the steps of those that wait for a whole window. */
+    /* Nothing is under way between the steps of those that stop and wait. */
     double link = p->whole ? 0 : row_wire_ms(p) * t->rows / all, cloud = p->whole ? 0 : t->cloud / all;
     double most = link > cloud ? link : cloud;
     return local > most ? local : most;
@@ -123,7 +126,7 @@ void bench_tally_row(struct bench_tally *t, const struct bench_path *p, struct b
     s->cloud = t->step_cloud / n;
     s->front = t->front / n;
     s->back = t->back / n;
-    s->serialise = 2 * p->row_ms * t->step_rows / n;
+    s->serialise = p->row_ms * t->step_rows / n;
     s->draft = t->draft / n;
     double known = s->rtt + s->cloud + s->front + s->back + s->serialise + s->draft;
     s->wait = s->all > known ? s->all - known : 0;

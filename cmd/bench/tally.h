@@ -17,7 +17,7 @@ struct bench_path {
     double rtt_ms, mbit; /* mbit 0: no limit */
     double row_bytes;    /* of a position on the wire */
     double row_ms;       /* encoding and decoding it once */
-    bool whole;          /* a step waits for all its positions; else for the first of them */
+    bool whole;          /* one window for each step, and nothing beside it */
 };
 
 /* A step is a round trip that was waited for: a token that no guess had foreseen, or one that was foreseen so late that

@@ -9,8 +9,9 @@
 #include <time.h>
 
 enum {
-    TRIES = 8,
-    TRIPS = 3, /* that are measured before a tick is chosen; one alone may have been held up */
+    TRIES = 8,      /* to find a token of the text that is no sibling's */
+    GIVE_UP = 1000, /* then any token; a vocabulary smaller than a window has none */
+    TRIPS = 3,      /* that are measured before a tick is chosen; one alone may have been held up */
 };
 static const double STEP_MS = 5;  /* ticks are multiples of this */
 static const double SPARE = 1.2;  /* of what a step was measured to take */
@@ -30,7 +31,7 @@ static uint32_t some_token(struct session *s) {
 void pad_fill(struct session *s) {
     struct speculation *p = s->spec;
     int want = p->pad.rows - 1;
-    for (int tries = 0; p->n < want && p->head.pos + 1 < s->o.max_ctx; tries++) {
+    for (int tries = 0; p->n < want && p->head.pos + 1 < s->o.max_ctx && tries < GIVE_UP; tries++) {
         /* Mostly below the head: what is deep in a tree is rarely true. Where text has run out of new tokens, any. */
         int parent = tries < TRIES ? (int)draw(&p->pad, 2 * (uint32_t)p->n + 1) - p->n - 1 : -1, old = p->n;
         uint32_t token = tries < TRIES ? some_token(s) : draw(&p->pad, (uint32_t)s->config->vocab);
@@ -40,6 +41,21 @@ void pad_fill(struct session *s) {
         speculation_accept(s, old, old + 1);
         tries = p->n > old ? -1 : tries;
     }
+}
+
+int pad_window(struct session *s, int n, uint32_t upto) {
+    struct pad *pad = &s->spec->pad;
+    int fill = s->o.max_rows - n;
+    uint32_t room = s->o.max_ctx - upto, root = s->next_id + (uint32_t)n;
+    if (pad->rows == 0 || fill == 0 || room < (uint32_t)fill || room < 2 || pad->n_idle == SESSION_PAD_IDLE)
+        return 0;
+    for (int i = 0; i < fill; i++) {
+        s->tokens[upto + (uint32_t)i] = s->tokens[draw(pad, upto)];
+        s->nodes[n + i] =
+            (struct node){.id = root + (uint32_t)i, .parent = i ? root : s->nodes[n - 1].id, .pos = upto + (i > 0)};
+    }
+    pad->idle[pad->n_idle++] = root;
+    return fill;
 }
 
 /* ---- the clock ---- */

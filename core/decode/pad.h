@@ -23,6 +23,8 @@ struct pad {
 /* Tops the tree up, so that head and tree are one window. At the very end of a full context there is no room below it.
  */
 void pad_fill(struct session *s);
+/* speculation_fill. */
+int pad_window(struct session *s, int n, uint32_t upto);
 /* Returns when the window that is ready may go. */
 void pad_hold(struct session *s);
 /* session_gather, without end; windows go out meanwhile as the clock wants. */

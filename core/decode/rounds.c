@@ -8,41 +8,50 @@
 
 struct rounds {
     struct iteration *of[N_ITERATE_KINDS];
-    int n_asked;    /* guesses of the last one, of which */
-    int *at;        /* [max_nodes]: node of the tree, or -1: it could not be sent */
-    uint32_t *said; /* [max_nodes] */
-    int *row;       /* [max_nodes]: of a node on the path that the target goes, its row of logits; else 0 */
-    int max_nodes;
+    int room;
+    int n_asked;               /* guesses of the last one, of which */
+    int *at;                   /* [room]: node of the tree, or -1: it could not be sent */
+    uint32_t *said;            /* [room] */
+    int *row;                  /* [room]: of a node on the path that the target goes, its row of logits; else 0 */
     struct sample_params draw; /* of the session's last session_sample */
     struct logit_bias bias[SAMPLE_MAX_BIAS];
     uint32_t first_generated; /* position */
 };
 
-int rounds_create(struct rounds **out, const struct iterate_opts *o, int *max_nodes, int *depth, struct err *e) {
-    struct rounds *r = *out = calloc(1, sizeof *r);
+static const struct iterate_opts *settings(const struct iterate_opts *o, struct iterate_opts *usual) {
+    iterate_opts_default(usual);
+    return o ? o : usual;
+}
+
+int rounds_size(const struct iterate_opts *o, int *nodes) {
     struct iterate_opts usual;
+    int depth = 0;
+    o = settings(o, &usual);
+    for (int k = 0; k < N_ITERATE_KINDS; k++) {
+        int n = iterate_nodes((enum iterate_kind)k, o), deep = iterate_depth((enum iterate_kind)k, o);
+        *nodes = n > *nodes ? n : *nodes;
+        depth = deep > depth ? deep : depth;
+    }
+    return depth;
+}
+
+int rounds_create(struct rounds **out, const struct iterate_opts *o, int room, struct err *e) {
+    struct iterate_opts usual;
+    struct rounds *r = *out = calloc(1, sizeof *r);
     if (!r)
         return err_set(e, ERR_MEMORY, "out of memory");
-    iterate_opts_default(&usual);
-    o = o ? o : &usual;
-    *depth = 0;
+    o = settings(o, &usual);
     if (iterate_check(o, SESSION_MAX_NODES, e) != 0)
         return -1;
-    for (int k = 0; k < N_ITERATE_KINDS; k++) {
-        int n, deep;
+    for (int k = 0; k < N_ITERATE_KINDS; k++)
         if (iteration_create(&r->of[k], (enum iterate_kind)k, o, e) != 0)
             return -1;
-        n = iterate_nodes((enum iterate_kind)k, o);
-        deep = iterate_depth((enum iterate_kind)k, o);
-        r->max_nodes = n > r->max_nodes ? n : r->max_nodes;
-        *depth = deep > *depth ? deep : *depth;
-    }
-    r->at = calloc((size_t)r->max_nodes, sizeof *r->at);
-    r->said = calloc((size_t)r->max_nodes, sizeof *r->said);
-    *max_nodes = r->max_nodes > *max_nodes ? r->max_nodes : *max_nodes;
-    r->row = calloc((size_t)*max_nodes, sizeof *r->row);
+    r->room = room;
+    r->at = calloc((size_t)room, sizeof *r->at);
+    r->said = calloc((size_t)room, sizeof *r->said);
+    r->row = calloc((size_t)room, sizeof *r->row);
     if (!r->at || !r->said || !r->row)
-        return err_set(e, ERR_MEMORY, "out of memory for %d guesses", r->max_nodes);
+        return err_set(e, ERR_MEMORY, "out of memory for %d guesses", room);
     sample_params_default(&r->draw);
     return 0;
 }
@@ -54,7 +63,7 @@ void rounds_free(struct rounds *r) {
         iteration_free(r->of[k]);
     free(r->at);
     if (r->said)
-        wipe_free(r->said, (size_t)r->max_nodes * sizeof *r->said);
+        wipe_free(r->said, (size_t)r->room * sizeof *r->said);
     free(r->row);
     wipe_free(r, sizeof *r);
 }

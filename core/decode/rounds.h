@@ -5,8 +5,10 @@
 
 #include "core/decode/speculate_impl.h"
 
-/* Both iterations; max_nodes grows to what they need, and *depth is the longest chain. */
-int rounds_create(struct rounds **out, const struct iterate_opts *o, int *max_nodes, int *depth, struct err *e);
+/* *nodes grows to what both iterations need (o NULL: as usual); returns the longest chain. */
+int rounds_size(const struct iterate_opts *o, int *nodes);
+/* Both, for a tree of at most `room` nodes, which is enough for them. */
+int rounds_create(struct rounds **out, const struct iterate_opts *o, int room, struct err *e);
 void rounds_free(struct rounds *r); /* wipes */
 
 /* How the caller samples: what the target says is sampled in the same way. */

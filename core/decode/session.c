@@ -235,8 +235,8 @@ int session_launch(struct session *s, const uint32_t *tokens, int n, float *x, s
     return 0;
 }
 
-/* A window of the context. */
-static int launch(struct session *s, const uint32_t *tokens, int n, struct err *e) {
+/* A window of the context, or a tree. Nobody asks for the last `fill` of its nodes. */
+static int launch(struct session *s, const uint32_t *tokens, int n, int fill, struct err *e) {
     struct flight *f = flight_at(s, s->n_flights);
     f->first = s->next_id;
     f->n = n;
@@ -244,7 +244,7 @@ static int launch(struct session *s, const uint32_t *tokens, int n, struct err *
     f->alone = s->n_flights == 0;
     f->compute_ms = 0;
     memset(f->got, 0, (size_t)n * sizeof *f->got);
-    if (session_launch(s, tokens, n, f->x, e) != 0)
+    if (session_launch(s, tokens, n + fill, f->x, e) != 0)
         return -1;
     f->sent_ms = clock_ms();
     s->n_flights++;
@@ -311,6 +311,7 @@ static int land(struct session *s, struct flight **out, struct err *e) {
             return -1;
     double t1 = clock_ms();
     s->stats.middle_ms += t1 - t0;
+    s->stats.awaited_ms += f->compute_ms;
     if (s->split && f->alone && waited)
         speculation_window(s, f->n, t1 - f->sent_ms, f->compute_ms);
     if (rows_of(s, f->first, f->n, e) != 0)
@@ -341,7 +342,9 @@ static int send_next(struct session *s, uint32_t upto, struct err *e) {
         s->nodes[i] = (struct node){.id = first + (uint32_t)i,
                                     .parent = i ? first + (uint32_t)i - 1 : s->last_sent,
                                     .pos = s->sent + (uint32_t)i};
-    if (launch(s, s->tokens + s->sent, n, e) != 0)
+    int fill = speculation_fill(s, n, upto), rc = launch(s, s->tokens + s->sent, n, fill, e);
+    wipe(s->tokens + upto, (size_t)fill * sizeof *s->tokens);
+    if (rc != 0)
         return -1;
     s->sent += (uint32_t)n;
     s->last_sent = first + (uint32_t)n - 1;
@@ -441,7 +444,10 @@ int session_feed(struct session *s, const uint32_t *tokens, uint32_t n,
     s->stats.decode_ms = 0;
     memcpy(s->tokens + same, tokens + same, (n - same) * sizeof *tokens);
     if (s->n < n || !s->have_logits) {
-        if (catch_up(s, n, progress, ctx, e) != 0) {
+        s->feeding = true;
+        int rc = catch_up(s, n, progress, ctx, e);
+        s->feeding = false;
+        if (rc != 0) {
             wipe(s->tokens + s->n, (n - s->n) * sizeof *s->tokens);
             return -1;
         }
@@ -505,7 +511,7 @@ static int run_tree(struct session *s, const uint32_t *tokens, const int *parent
                                     .parent = p < 0 ? s->last_sent : s->nodes[p].id,
                                     .pos = p < 0 ? s->n : s->nodes[p].pos + 1};
     }
-    if (launch(s, tokens, n, e) != 0 || land(s, &f, e) != 0)
+    if (launch(s, tokens, n, 0, e) != 0 || land(s, &f, e) != 0)
         return -1;
     *x = f->x;
     for (int i = 0; i < n; i++) {

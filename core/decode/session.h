@@ -12,8 +12,7 @@
 
 #include "core/base/err.h"
 #include "core/decode/sample.h"
-#include "core/draft/draft.h"
-#include "core/draft/iterate.h"
+#include "core/decode/speculation.h"
 #include "core/model/backend.h"
 #include "core/model/middle.h"
 
@@ -21,66 +20,6 @@
 #include <stdint.h>
 
 struct session;
-
-/* How tokens are computed; what comes out is the same bits in each. */
-enum session_mode {
-    SESSION_SEQUENTIAL,    /* one token, one round trip */
-    SESSION_STOP_AND_WAIT, /* a tree of guesses goes with each token, and nothing more until it is back */
-    SESSION_AUTO,          /* guesses go out as they pay, below those in flight too; none where they do not */
-    SESSION_JACOBI,        /* stop and wait with guesses that the target itself makes better (core/draft/iterate.h): */
-    SESSION_LOOKAHEAD,     /* a block, or a grid and n-grams */
-    N_SESSION_MODES
-};
-const char *session_mode_name(enum session_mode m);
-
-/* Who guesses: the functions of core/draft/draft.h on ctx, or others of the same meaning. logits may be NULL. */
-struct session_drafter {
-    void *ctx;
-    void (*sync)(void *ctx, const uint32_t *tokens, uint32_t n);
-    void (*logits)(void *ctx, uint32_t token, const float *logits);
-    int (*next)(void *ctx, const uint32_t *path, int n_path, struct draft_candidate *c, int cap);
-    void (*outcome)(void *ctx, const struct draft_candidate *offered, int n, uint32_t truth);
-    int (*grow)(void *ctx, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap, float least);
-};
-
-struct session_drafter session_drafter_of(struct drafter *d); /* borrows d */
-
-/* What became of a guess. Nothing here tells a token. */
-struct session_guess {
-    enum {
-        GUESS_ACCEPTED,
-        GUESS_REJECTED /* another token came there */,
-        GUESS_CANCELLED /* nothing came there */
-    } fate;
-    uint8_t source;                   /* enum draft_source; N_DRAFT_SOURCES: padding */
-    uint32_t depth;                   /* below the token that it went out with, or behind */
-    float p, path;                    /* as the drafter said */
-    double sent_ms, came_ms, over_ms; /* clock_ms; came_ms 0: its result was not back */
-};
-
-struct session_speculation {
-    enum session_mode mode;
-    const struct session_drafter *drafter; /* copied; NULL: stop-and-wait and auto are sequential */
-    int max_nodes;                         /* in flight; 0: SESSION_NODES; at most SESSION_MAX_NODES */
-    /* Of jacobi and lookahead, both of which are ready then; NULL: the usual settings when the session is made in one
-     * of these modes, and otherwise they are sequential. */
-    const struct iterate_opts *iterate;
-    /* Privacy: decoding sends windows of pad_rows rows, no more and no less (0: as they come; at most max_rows and
-     * SESSION_PAD_ROWS), one every pad_ms (0: what a step was measured to take, rounded up). auto is stop-and-wait
-     * then, for several windows in flight tell by themselves how many paid. What was lost and is computed again is not
-     * padded.
-     */
-    int pad_rows;
-    double pad_ms;
-    /* Is told of each guess when its fate is known; may be NULL. */
-    void (*fate)(void *ctx, const struct session_guess *g);
-    void *fate_ctx;
-};
-enum { SESSION_NODES = 128, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 32, SESSION_PAD_IDLE = 4 };
-/* Ids that a SUBMIT of padded decoding commits and cancels, at most. */
-static inline uint32_t session_pad_ids(int pad_rows) {
-    return (uint32_t)pad_rows + SESSION_PAD_IDLE;
-}
 
 struct session_opts {
     struct stage *front;   /* embed + [0, front) */
@@ -103,7 +42,7 @@ uint32_t session_live(int max_rows, int prefill_windows);
 uint64_t session_window_bytes(int hidden, int max_rows, int prefill_windows);
 
 /* Bytes that speculation takes in a session, beside its drafter. */
-uint64_t session_speculation_bytes(int hidden, int vocab, int max_nodes);
+uint64_t session_speculation_bytes(int hidden, int vocab, const struct session_speculation *o);
 
 struct session_stats {
     uint32_t prompt_tokens; /* of the last session_feed: all, and how many were reused from the KV */
@@ -112,7 +51,8 @@ struct session_stats {
     uint64_t steps;     /* round trips of decoding since creation: tokens that no guess in flight had foreseen */
     double prefill_ms, decode_ms;                            /* of the last feed; since the last feed */
     double front_ms, middle_ms, back_ms, head_ms, sample_ms; /* since creation; middle is waiting for it */
-    double cloud_ms;                                         /* compute time that the middle reported */
+    double cloud_ms;                                         /* compute time that the middle reported: all of it, */
+    double awaited_ms;                                       /* and of passes that brought what was waited for */
     uint32_t recoveries; /* since creation: times that the middle came back; positions it had lost */
     uint64_t replayed_tokens;
     uint64_t hits, late; /* tokens that were in the tree; of them, those whose result had to be waited for */

@@ -47,7 +47,8 @@ struct session {
     struct row *rows;   /* [max_rows] */
     struct sampler *sampler;
     struct speculation *spec; /* NULL: sequential decoding is all there is */
-    bool paced;               /* the next window goes out on a tick (pad.h) */
+    bool paced;               /* the next window goes out on a tick (pad.h), */
+    bool feeding;             /* and those of session_feed are filled up */
     struct session_stats stats;
 };
 

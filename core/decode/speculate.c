@@ -11,6 +11,10 @@ const char *session_mode_name(enum session_mode m) {
     return names[m];
 }
 
+uint32_t session_pad_ids(int pad_rows, int max_rows) {
+    return (uint32_t)(pad_rows + SESSION_PAD_IDLE > max_rows ? pad_rows + SESSION_PAD_IDLE : max_rows);
+}
+
 /* ---- life ---- */
 
 static void forget(struct speculation *p) {
@@ -25,17 +29,22 @@ static void forget(struct speculation *p) {
         p->places[i] = i;
 }
 
-uint64_t session_speculation_bytes(int hidden, int vocab, int max_nodes) {
-    uint64_t n = (uint64_t)(max_nodes ? max_nodes : SESSION_NODES) + 1;
+static bool iterates(const struct session_speculation *o) {
+    return o->iterate || o->mode == SESSION_JACOBI || o->mode == SESSION_LOOKAHEAD;
+}
+
+uint64_t session_speculation_bytes(int hidden, int vocab, const struct session_speculation *o) {
+    int nodes = o->max_nodes ? o->max_nodes : SESSION_NODES, depth = iterates(o) ? rounds_size(o->iterate, &nodes) : -1;
+    uint64_t n = (uint64_t)nodes + 1;
     return n * (2 * (uint64_t)hidden * sizeof(float) + sizeof(struct draft_node) + sizeof(struct guess)) +
-           BACK_ROWS * (uint64_t)vocab * sizeof(float);
+           (uint64_t)(BACK_ROWS + depth + 1) * (uint64_t)vocab * sizeof(float);
 }
 
 int speculation_create(struct session *s, struct err *e) {
     const struct session_speculation *o = &s->o.speculation;
     size_t hidden = (size_t)s->config->hidden, vocab = (size_t)s->config->vocab;
-    bool rounds = o->iterate || o->mode == SESSION_JACOBI || o->mode == SESSION_LOOKAHEAD;
-    int depth = 0;
+    bool rounds = iterates(o);
+    int depth = -1;
     if ((!o->drafter && !rounds && !o->pad_rows) || !s->split)
         return 0;
     int most = s->o.max_rows < SESSION_PAD_ROWS ? s->o.max_rows : SESSION_PAD_ROWS;
@@ -50,12 +59,14 @@ int speculation_create(struct session *s, struct err *e) {
     if (o->drafter)
         p->drafter = *o->drafter;
     p->room = p->max_nodes = o->max_nodes ? o->max_nodes : SESSION_NODES;
-    if (rounds && rounds_create(&p->rounds, o->iterate, &p->room, &depth, e) != 0)
+    if (rounds)
+        depth = rounds_size(o->iterate, &p->room);
+    if (rounds && rounds_create(&p->rounds, o->iterate, p->room, e) != 0)
         return -1;
     p->room = p->room > o->pad_rows ? p->room : o->pad_rows;
     p->pad = (struct pad){.rows = o->pad_rows, .tick_ms = o->pad_ms};
     p->max_batch = s->o.max_rows < BACK_ROWS ? s->o.max_rows : BACK_ROWS;
-    p->n_logits = rounds ? BACK_ROWS + depth + 1 : BACK_ROWS;
+    p->n_logits = BACK_ROWS + depth + 1;
     size_t n = (size_t)p->room + 1;
     p->tree = calloc(n, sizeof *p->tree);
     p->guess = calloc(n, sizeof *p->guess);
@@ -333,6 +344,7 @@ static int await_head(struct session *s, double *compute_ms, struct err *e) {
         rc = pad_gather(s, e) < 0 ? -1 : 0;
         *compute_ms = s->stats.cloud_ms - before;
     }
+    s->stats.awaited_ms += *compute_ms;
     s->stats.middle_ms += clock_ms() - t0;
     return rc;
 }
@@ -471,6 +483,10 @@ bool speculation_wanted(struct session *s) {
 void speculation_sampled(struct session *s, const struct sample_params *p, uint32_t n_generated) {
     if (s->spec && s->spec->rounds)
         rounds_sampled(s->spec->rounds, p, s->n, n_generated);
+}
+
+int speculation_fill(struct session *s, int n, uint32_t upto) {
+    return s->spec && s->feeding ? pad_window(s, n, upto) : 0;
 }
 
 void speculation_hold(struct session *s, double front_ms) {

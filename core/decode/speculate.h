@@ -26,6 +26,10 @@ void speculation_plain(struct session *s, double ms);
 /* A window that has a tick to wait for is ready; its front took ms. */
 void speculation_hold(struct session *s, double front_ms);
 
+/* Describes nodes behind s->nodes[0..n) that fill the window up when windows are padded; it ends at position upto - 1.
+ * Their tokens stand in s->tokens from upto on. Returns how many. */
+int speculation_fill(struct session *s, int n, uint32_t upto);
+
 /* Cancels what is in flight, here and there. */
 void speculation_drop(struct session *s);
 /* The KV was rewound: nothing is in flight any more. */

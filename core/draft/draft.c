@@ -13,7 +13,8 @@ enum {
     SESSION_KEEP = 240,
     POOL_KEEP = 128,
     ADAPT_MAX = 64,
-    MAX_VIEWS = 2 * N_CONTEXTS + 3,
+    MAX_VIEWS = 2 * N_CONTEXTS + 4,
+    MODEL_TOP = 16,
     MAX_SUCC = 4096
 };
 
@@ -23,6 +24,7 @@ enum { /* experts, from the weakest to the most specific; stored shares depend o
        EXPERT_RECYCLE = 2 * N_CONTEXTS,
        EXPERT_POOL,
        EXPERT_SUFFIX,
+       EXPERT_MODEL, /* what it starts with is assumed: recorded answers have no model beside them */
        N_EXPERTS
 };
 _Static_assert((int)N_EXPERTS <= (int)BLEND_EXPERTS, "experts have shares");
@@ -33,7 +35,7 @@ static const unsigned session_contexts = 1u << CONTEXT_0 | 1u << CONTEXT_1 | 1u 
 static const unsigned pool_contexts = 1u << CONTEXT_1 | 1u << CONTEXT_2 | 1u << CONTEXT_3;
 
 const char *draft_source_name(enum draft_source s) {
-    static const char *const names[N_DRAFT_SOURCES] = {"suffix", "ngram", "store", "recycle", "pool"};
+    static const char *const names[N_DRAFT_SOURCES] = {"suffix", "ngram", "store", "recycle", "pool", "model"};
     return (unsigned)s < N_DRAFT_SOURCES ? names[s] : "unknown";
 }
 
@@ -67,6 +69,10 @@ int drafter_create(struct drafter **out, const struct drafter_opts *o, struct er
         d->o.sources = (1u << N_DRAFT_SOURCES) - 1;
     if (!o->store)
         d->o.sources &= ~(1u << DRAFT_STORE);
+    if (!o->model)
+        d->o.sources &= ~(1u << DRAFT_MODEL);
+    else
+        d->model = *o->model;
     if (o->vocab > NGRAM_MAX_VOCAB) {
         err_set(e, ERR_MODEL, "a vocabulary of %u tokens: drafts work with at most %d", o->vocab, NGRAM_MAX_VOCAB);
         goto fail;
@@ -188,6 +194,21 @@ static bool ask_suffix(struct drafter *d, struct suffix_match m, struct ngram_su
     return true;
 }
 
+/* text[0..n) is what is committed, with a path behind it. */
+static bool ask_model(struct drafter *d, const uint32_t *text, uint32_t n, struct ngram_succ *succ,
+                      struct blend_view *v) {
+    int got = 0;
+    if (uses(d, DRAFT_MODEL) && n >= d->model_n && n - d->model_n <= DRAFT_DEPTH)
+        got = d->model.next(d->model.ctx, text + d->model_n, (int)(n - d->model_n), d->computing, succ, MODEL_TOP);
+    if (got <= 0)
+        return false;
+    *v = (struct blend_view){.s = succ, .n = got, .expert = EXPERT_MODEL, .source = DRAFT_MODEL};
+    v->bucket = (int)(succ[0].count < 65536 ? succ[0].count >> 11 : 31); /* how sure it is */
+    for (int i = 0; i < got; i++)
+        v->sum += (float)succ[i].count;
+    return v->sum > 0;
+}
+
 /* What each expert says about the token behind text[0..n), from the weakest on. m: the suffix automaton's part of text.
  */
 static int ask_all(struct drafter *d, const struct contexts *c, const uint32_t *text, uint32_t n, struct suffix_match m,
@@ -206,7 +227,8 @@ static int ask_all(struct drafter *d, const struct contexts *c, const uint32_t *
     }
     k_views += ask_pool(d, c, succ, &v[k_views]);
     succ += (size_t)NGRAM_LINE * (size_t)context_lines(CONTEXT_1);
-    return k_views + ask_suffix(d, m, succ, &v[k_views]);
+    k_views += ask_suffix(d, m, succ, &v[k_views]);
+    return k_views + ask_model(d, text, n, succ + 1, &v[k_views]);
 }
 
 static bool is_more(struct ngram_succ a, struct ngram_succ b) {
@@ -255,6 +277,8 @@ static int look(struct drafter *d, const uint32_t *path, int n_path, struct draf
         if (x.have & draft_store_contexts & 1u << k)
             ngram_prefetch(draft_store_table(d->o.store), x.hash[k], context_lines(k));
     blend_begin(room);
+    if (ask_model(d, d->tokens, n, d->succ, &v))
+        blend_add(&d->shares, &v, room, skip, false);
     if (ask_suffix(d, m, d->succ, &v))
         blend_add(&d->shares, &v, room, skip, false);
     if (ask_pool(d, &x, d->succ, &v))
@@ -298,8 +322,8 @@ static void restart(struct drafter *d) {
     memset(d->session.slots, 0, ngram_bytes(d->session.bits));
     if (d->suffix)
         suffix_clear(d->suffix);
-    d->n = 0;
-    d->learned = 0;
+    d->n = d->learned = 0;
+    d->model_n = UINT32_MAX; /* what it knows belongs to other tokens, until it is told these */
     if (d->pool_used)
         memset(d->pool.slots, 0, ngram_bytes(d->pool.bits));
     d->pool_used = false;
@@ -343,6 +367,9 @@ void drafter_sync(struct drafter *d, const uint32_t *tokens, uint32_t n) {
     bool adapt = n - d->n <= ADAPT_MAX;
     while (d->n < n)
         add(d, tokens[d->n], adapt && d->n >= same);
+    if (uses(d, DRAFT_MODEL))
+        d->model.sync(d->model.ctx, d->tokens, d->n);
+    d->model_n = d->n;
 }
 
 void drafter_logits(struct drafter *d, uint32_t token, const float *logits) {

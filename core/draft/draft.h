@@ -16,6 +16,7 @@ enum draft_source {
     DRAFT_STORE,   /* the same over what was generated before (store.h) */
     DRAFT_RECYCLE, /* successors with the largest logits when the token was last computed */
     DRAFT_POOL,    /* n-grams of Jacobi and lookahead iterations */
+    DRAFT_MODEL,   /* a small model of this machine */
     N_DRAFT_SOURCES
 };
 const char *draft_source_name(enum draft_source s);
@@ -28,12 +29,23 @@ struct draft_candidate {
 
 struct drafter;
 struct draft_store;
+struct ngram_succ;
+
+/* A small model that guesses as well. It is told the committed tokens and asked what follows them and a path. */
+struct draft_model {
+    void *ctx;
+    void (*sync)(void *ctx, const uint32_t *tokens, uint32_t n);
+    /* At most cap tokens with their probabilities as counts of 65535, by falling probability; 0: it does not say.
+     * compute: it may take time for an answer. */
+    int (*next)(void *ctx, const uint32_t *path, int n, bool compute, struct ngram_succ *out, int cap);
+};
 
 struct drafter_opts {
     uint32_t vocab;
     uint32_t max_ctx;          /* positions; memory is taken at creation, none later */
     unsigned sources;          /* bits 1 << enum draft_source; 0: all that exist */
     struct draft_store *store; /* borrowed; NULL: none */
+    const struct draft_model *model; /* copied; NULL: none */
 };
 
 /* Bytes that a drafter takes. */

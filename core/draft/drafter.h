@@ -38,6 +38,9 @@ struct drafter {
     struct blend_view flat_view[2];
     bool flat_ready;
     float bound[DRAFT_TREE]; /* the best path probabilities that a tree can have, the smallest on top */
+    struct draft_model model;
+    uint32_t model_n; /* tokens that it was told; UINT32_MAX: others than these */
+    bool computing;   /* it may compute: a tree grows */
     struct suffix *suffix;
     struct recycle *recycle;
     struct blend_shares shares;

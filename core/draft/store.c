@@ -185,7 +185,7 @@ static int open_both(struct draft_store *s, struct err *e) {
                  s->paths.table);
     if (rc > 0)
         rc = store_table_make(&s->at.table, s->paths.table, &s->kind, NGRAM_MIN_BITS, e);
-    return rc == 0 ? catch_up(s, e) : -1;
+    return rc == 0 && s->at.table.head ? catch_up(s, e) : -1;
 }
 
 /* Under the lock: both files, whatever state they are in. On failure s keeps what it had. */

@@ -1,5 +1,8 @@
 #include "core/draft/drafter.h"
 
+/* A small model's pass is spent on paths at least as likely as this; it looks at others beside them by itself. */
+static const float MODEL_WORTH = 0.15f;
+
 /* A heap with the largest path probability on top. Equal ones come in a fixed order: nodes to expand first (their
  * children may be as probable), then by node and token, so that the same knowledge always grows the same tree. */
 static bool before(const struct frontier_item *a, const struct frontier_item *b) {
@@ -103,6 +106,7 @@ int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct 
         if (x.path < floor)
             continue;
         int depth = path_to(root, n_root, tree, x.node, path);
+        d->computing = x.path >= MODEL_WORTH;
         int k = depth < 0 ? 0 : drafter_look(d, path, depth, c, DRAFT_CHILDREN, floor / x.path);
         for (int i = 0; i < k; i++) {
             float p = x.path * c[i].p;
@@ -112,5 +116,6 @@ int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct 
             bound_push(d->bound, &n_bound, room, p);
         }
     }
+    d->computing = false;
     return n;
 }

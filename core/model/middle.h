@@ -1,5 +1,5 @@
 /* core/model/middle.h - the layers between front and back as a queue. local_middle computes in this process;
- * net/remote_middle speaks to a cloud. Chat, bench, verify and attack see only this.
+ * net/client/remote_middle speaks to a cloud. Chat, bench, verify and attack see only this.
  *
  * Several windows may be in flight; results come per window or per piece of one, in any order, but a node never before
  * its parent. Nodes are named by id (window.h). A middle applies commit, cancel and rewind in the order in which they

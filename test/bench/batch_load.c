@@ -1,4 +1,4 @@
-/* batch_load - what the thread that computes for all sessions (net/batch.h) costs and gives, without a network:
+/* batch_load - what the thread that computes for all sessions (net/cloud/batch.h) costs and gives, without a network:
  *
  *   overhead    one row from port_post to port_take, with no layers between
  *   passes      time by number of rows
@@ -11,7 +11,7 @@
  * MODEL is random:llama-3.2-1b/8 unless named; its first and last layer are left out. RTT_MS: how long a client takes
  * from a result to its next window (0). Activations are noise. */
 #include "core/base/clock.h"
-#include "net/batch.h"
+#include "net/cloud/batch.h"
 
 #include <pthread.h>
 #include <stdio.h>

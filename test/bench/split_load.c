@@ -11,10 +11,10 @@
 #include "core/base/clock.h"
 #include "core/decode/session.h"
 #include "core/model/local_middle.h"
+#include "net/client/remote_middle.h"
 #include "net/codec.h"
 #include "net/fingerprint.h"
 #include "net/link.h"
-#include "net/remote_middle.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -11,8 +11,8 @@
  * prefill makes decoding take twice as long. test/bench/batch_load.c is the same without a network. */
 #include "core/base/clock.h"
 #include "core/decode/session.h"
+#include "net/client/remote_middle.h"
 #include "net/fingerprint.h"
-#include "net/remote_middle.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

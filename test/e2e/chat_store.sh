@@ -48,7 +48,8 @@ learns() {
         split && [ "$words" = "$said" ] && [ "$steps" -lt "$first" ] && [ ! -s "$err" ] || { echo "$first steps, then $steps" >&2; return 1; }
 }
 check "the second answer takes fewer round trips and is the same" learns
-not_used() { split --no-store && [ "$steps" = "$first" ] && [ "$words" = "$said" ]; }
+taught=$steps # which results are there when more than one window is on its way is up to the clock, so steps vary a little
+not_used() { split --no-store && [ "$steps" -gt "$taught" ] && [ "$words" = "$said" ]; }
 check "--no-store does without it" not_used
 private() { [ -z "$(find "$home" -name 'drafts-*' ! -perm 600)" ]; }
 check "its files are for the user alone" private

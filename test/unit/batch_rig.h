@@ -5,7 +5,7 @@
 #define TEST_UNIT_BATCH_RIG_H
 
 #include "core/model/middle.h"
-#include "net/batch.h"
+#include "net/cloud/batch.h"
 
 #include <pthread.h>
 

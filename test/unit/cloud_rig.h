@@ -4,7 +4,7 @@
 #define TEST_UNIT_CLOUD_RIG_H
 
 #include "core/model/backend.h"
-#include "net/cloud.h"
+#include "net/cloud/cloud.h"
 #include "net/identity.h"
 #include "net/tls.h"
 #include "net/wire.h"

@@ -1,12 +1,12 @@
-/* test/unit/remote_rig.h - a session of the toy model whose middle is remote: real clouds (net/cloud) in this process,
- * each behind an emulated link. Everything asserts. */
+/* test/unit/remote_rig.h - a session of the toy model whose middle is remote: real clouds (net/cloud/cloud) in this
+ * process, each behind an emulated link. Everything asserts. */
 #ifndef TEST_REMOTE_RIG_H
 #define TEST_REMOTE_RIG_H
 
 #include "core/decode/session.h"
-#include "net/cloud.h"
+#include "net/client/remote_middle.h"
+#include "net/cloud/cloud.h"
 #include "net/link.h"
-#include "net/remote_middle.h"
 #include "test/unit/toy.h"
 
 #include <pthread.h>

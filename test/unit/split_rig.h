@@ -5,9 +5,9 @@
 #define TEST_UNIT_SPLIT_RIG_H
 
 #include "core/decode/session.h"
-#include "net/cloud.h"
+#include "net/client/remote_middle.h"
+#include "net/cloud/cloud.h"
 #include "net/codec.h"
-#include "net/remote_middle.h"
 
 #include <pthread.h>
 #include <stdbool.h>

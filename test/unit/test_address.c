@@ -1,6 +1,6 @@
 /* "HOST:PORT" as people write it, and connecting to it. */
 #include "core/base/clock.h"
-#include "net/address.h"
+#include "net/client/address.h"
 
 #include <criterion/criterion.h>
 #include <netinet/in.h>

@@ -1,6 +1,6 @@
-/* net/batch: what peers get equals, bit for bit, what each would compute alone; sessions that are resumed, taken over,
- * refused, evicted; peers that break the rules disturb nobody else. */
-#include "net/batch.h"
+/* net/cloud/batch: what peers get equals, bit for bit, what each would compute alone; sessions that are resumed, taken
+ * over, refused, evicted; peers that break the rules disturb nobody else. */
+#include "net/cloud/batch.h"
 #include "test/unit/batch_rig.h"
 
 #include <criterion/criterion.h>

@@ -1,7 +1,7 @@
-/* net/batch under pressure: admission and eviction with numbers, what is cancelled while it is computed, draining, a
- * peer that does not read, audits, a device that fails, thousands of damaged frames. */
+/* net/cloud/batch under pressure: admission and eviction with numbers, what is cancelled while it is computed,
+ * draining, a peer that does not read, audits, a device that fails, thousands of damaged frames. */
 #include "net/audit.h"
-#include "net/batch.h"
+#include "net/cloud/batch.h"
 #include "test/unit/batch_rig.h"
 
 #include <criterion/criterion.h>

@@ -59,6 +59,7 @@ static void token(const struct bench_path *p, double ms, struct session_stats mo
     after.head_ms += moved.head_ms;
     after.sample_ms += moved.sample_ms;
     after.cloud_ms += moved.cloud_ms;
+    after.awaited_ms += moved.cloud_ms;
     after.draft_ms += moved.draft_ms;
     after.steps += moved.steps;
     after.hits += moved.hits;

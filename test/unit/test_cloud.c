@@ -1,7 +1,7 @@
-/* net/cloud: good clients, going away, the metrics, and the limits of the machine. */
+/* net/cloud/cloud: good clients, going away, the metrics, and the limits of the machine. */
 #include "core/base/clock.h"
-#include "net/cloud.h"
-#include "net/log_gate.h"
+#include "net/cloud/cloud.h"
+#include "net/cloud/log_gate.h"
 #include "test/unit/cloud_rig.h"
 
 #include <arpa/inet.h>

@@ -1,6 +1,6 @@
-/* net/cloud: frames of clients that are known and misbehave, and what the others notice of it. */
+/* net/cloud/cloud: frames of clients that are known and misbehave, and what the others notice of it. */
 #include "core/base/clock.h"
-#include "net/cloud.h"
+#include "net/cloud/cloud.h"
 #include "test/unit/cloud_rig.h"
 
 #include <criterion/criterion.h>

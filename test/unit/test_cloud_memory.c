@@ -3,7 +3,7 @@
  * chunks back for themselves (glibc counts those as given out). */
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "net/batch.h"
+#include "net/cloud/batch.h"
 #include "net/codec.h"
 #include "test/unit/cloud_rig.h"
 #include "test/unit/toy.h"

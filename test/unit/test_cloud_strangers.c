@@ -1,6 +1,6 @@
-/* net/cloud: what those who are not allowed, or have not yet said who they are, can do to those who are. */
+/* net/cloud/cloud: what those who are not allowed, or have not yet said who they are, can do to those who are. */
 #include "core/base/clock.h"
-#include "net/cloud.h"
+#include "net/cloud/cloud.h"
 #include "test/unit/cloud_rig.h"
 
 #include <criterion/criterion.h>

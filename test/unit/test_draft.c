@@ -348,3 +348,81 @@ Test(draft, trees_are_best_first) {
     }
     drafter_free(d);
 }
+
+/* a small model */
+
+struct oracle {
+    const uint32_t *text;
+    uint32_t n, at, lie;
+    int asked, computed;
+};
+
+static void oracle_sync(void *ctx, const uint32_t *tokens, uint32_t n) {
+    struct oracle *o = ctx;
+    cr_assert_arr_eq(tokens, o->text, n * sizeof *tokens);
+    o->at = n;
+}
+
+/* Knows what comes, as far as the path is right; says something else when it lies. */
+static int oracle_next(void *ctx, const uint32_t *path, int n, bool compute, struct ngram_succ *out, int cap) {
+    struct oracle *o = ctx;
+    cr_assert_geq(cap, 2);
+    o->asked++;
+    o->computed += compute;
+    for (int i = 0; i < n; i++)
+        if (path[i] != o->text[o->at + (uint32_t)i])
+            return 0;
+    if (o->at + (uint32_t)n >= o->n)
+        return 0;
+    out[0] = (struct ngram_succ){(o->text[o->at + (uint32_t)n] + o->lie) % 50, 60000};
+    out[1] = (struct ngram_succ){(out[0].token + 7) % 50, 3000};
+    return 2;
+}
+
+Test(draft, a_model_is_trusted_as_far_as_it_is_right) {
+    enum { N = 400 };
+    uint32_t t[N], seed = 9;
+    for (int i = 0; i < N; i++) /* nothing in it repeats */
+        t[i] = rnd(&seed) % 50;
+    for (uint32_t lie = 0; lie < 2; lie++) {
+        struct oracle o = {.text = t, .n = N, .lie = lie};
+        const struct draft_model model = {.ctx = &o, .sync = oracle_sync, .next = oracle_next};
+        struct drafter_opts opts = {.vocab = 50, .max_ctx = N, .model = &model};
+        struct drafter *d;
+        struct err e = {0};
+        struct draft_node tree[16];
+        cr_assert_eq(drafter_create(&d, &opts, &e), 0);
+        int right = 0;
+        double p = 0;
+        for (uint32_t i = 1; i < N - 16; i++) {
+            drafter_sync(d, t, i);
+            int n = draft_tree_grow(d, NULL, 0, tree, 0, 16, 0), node = -1;
+            for (int k = 0; k < n; k++) {
+                if (tree[k].parent != node || tree[k].token != t[i + (uint32_t)(tree[k].parent == -1 ? 0 : k)])
+                    continue;
+                if (i > 300 && node == -1 && tree[k].source == DRAFT_MODEL)
+                    p += (double)tree[k].p;
+                right += i > 300;
+                node = k;
+            }
+        }
+        if (lie == 0) {
+            cr_assert_gt(p / (N - 16 - 301), 0.8, "%f", p / (N - 16 - 301));
+            cr_assert_gt(right, 8 * (N - 16 - 301), "a chain of them");
+            cr_assert_gt(o.computed, N);
+        } else {
+            cr_assert_lt(p, 1);
+            struct draft_candidate c[4];
+            int n = drafter_next(d, NULL, 0, c, 4);
+            cr_assert(n > 0 && c[0].p < 0.3f, "%f", (double)c[0].p);
+        }
+        int computed = o.computed;
+        struct draft_candidate c[4];
+        drafter_next(d, NULL, 0, c, 4);
+        cr_assert_eq(o.computed, computed, "only a tree is worth a pass");
+        for (int i = 0; i < N; i++) /* another conversation: what it knew of the last one is not asked for */
+            t[i] = (t[i] + 1) % 50;
+        drafter_sync(d, t, 40);
+        drafter_free(d);
+    }
+}

@@ -1,7 +1,7 @@
-/* net/knock: handshakes of strangers have a rate. And what that means on a cloud. */
+/* net/cloud/knock: handshakes of strangers have a rate. And what that means on a cloud. */
 #include "core/base/clock.h"
-#include "net/cloud.h"
-#include "net/knock.h"
+#include "net/cloud/cloud.h"
+#include "net/cloud/knock.h"
 #include "test/unit/cloud_rig.h"
 
 #include <criterion/criterion.h>
@@ -58,6 +58,8 @@ Test(knock, who_is_allowed_does_not_run_out) {
         cr_assert(knock_take(&k, &a, 1000));
         knock_give_back(&k, &a, 1000);
     }
+    const struct conn_address other = address(8);
+    cr_assert(knock_is_good(&k, &a) && !knock_is_good(&k, &other));
     cr_assert_eq(take(&k, 8, 1000, 50), 20, "and takes nothing from others");
     for (int i = 100; i < 2100; i++)
         take(&k, i, 1000, 1);

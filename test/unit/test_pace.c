@@ -1,6 +1,6 @@
-/* net/pace: on machines of different kinds, made up here, decoding is held up as little as promised, and prefill goes
- * on as fast as that allows. */
-#include "net/pace.h"
+/* net/cloud/pace: on machines of different kinds, made up here, decoding is held up as little as promised, and prefill
+ * goes on as fast as that allows. */
+#include "net/cloud/pace.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -13,14 +13,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { PROMPT = 21, ANSWER = 40, PAD = 12, PING_BYTES = 40 };
+enum { PROMPT = 21, ANSWER = 40, PAD = 12, PING_BYTES = 64, PAD_IDS = 16 };
 
 struct watched {
     struct remote_rig r;
     struct observer net;
     struct oracle oracle;
     uint32_t truth[TOY_CTX];
-    int from; /* records before the answer */
+    uint32_t prompt;
+    int before, from; /* records before the prompt, and before the answer */
 };
 
 static void watch(struct watched *w, enum session_mode mode, double accuracy, int rows, double tick_ms) {
@@ -30,21 +31,23 @@ static void watch(struct watched *w, enum session_mode mode, double accuracy, in
         .truth = w->truth, .n_truth = TOY_CTX, .vocab = TOY_VOCAB, .accuracy = accuracy, .width = 2, .seed = 5};
     r->speculation = (struct session_speculation){
         .mode = mode, .drafter = oracle_drafter(&w->oracle), .pad_rows = rows, .pad_ms = tick_ms};
-    r->o.pad_ids = rows ? session_pad_ids(rows) : 0;
+    r->o.pad_ids = rows ? session_pad_ids(rows, RIG_ROWS) : 0;
     remote_rig_connect(r);
-    cr_assert_eq(session_feed(r->session, w->truth, PROMPT, NULL, NULL, &e), 0, "%s", e.msg);
+    w->before = observer_count(&w->net);
+    cr_assert_eq(session_feed(r->session, w->truth, w->prompt, NULL, NULL, &e), 0, "%s", e.msg);
     w->from = observer_count(&w->net);
 }
 
 static void tell(struct watched *w, int n) {
     struct err e = {0};
-    for (int i = PROMPT; i < PROMPT + n; i++) {
+    for (int i = (int)w->prompt; i < (int)w->prompt + n; i++) {
         cr_assert_eq(session_advance(w->r.session, w->truth[i], &e), 0, "%s", e.msg);
         toy_check(w->r.session, w->truth, i + 1);
     }
 }
 
 static void up(struct watched *w, double rtt_ms, double jitter_ms) {
+    w->prompt = PROMPT;
     toy_fill(w->truth, TOY_CTX, 91);
     remote_rig_init(&w->r);
     toy_cloud_stop(&w->r, 0);
@@ -62,17 +65,22 @@ static void down(struct watched *w) {
 }
 
 /* Windows in a record of so many bytes: one, or some that were written together because this machine was late, perhaps
- * with a PING behind. TLS pads to 16 bytes. 0: none, and something else. */
+ * with PINGs. A window for the clock alone that was cancelled before the cloud came to it has an empty RESULT. TLS pads
+ * to 16 bytes. 0: something else is in it. */
 static int windows_in(int bytes, bool up) {
     enum {
         PING = 5 + 8,
-        SUBMIT = 5 + 12 + (PAD + SESSION_PAD_IDLE) * 4 + PAD * (12 + 8),
-        RESULT = 5 + 16 + PAD * (4 + 8)
+        SUBMIT = 5 + 12 + PAD_IDS * 4 + PAD * (12 + 8),
+        EMPTY = 5 + 16,
+        RESULT = EMPTY + PAD * (4 + 8)
     };
     for (int k = 1; k <= 4; k++)
         for (int pings = 0; pings < 3; pings++)
-            if (bytes == (k * (up ? SUBMIT : RESULT) + pings * PING + 1 + 15) / 16 * 16 + 16)
-                return k;
+            for (int empty = 0; empty <= (up ? 0 : 4); empty++) {
+                int all = k * (up ? SUBMIT : RESULT) + pings * PING + empty * EMPTY;
+                if (bytes == (all + 1 + 15) / 16 * 16 + 16)
+                    return k;
+            }
     return 0;
 }
 
@@ -87,22 +95,23 @@ static int windows(struct watched *w, bool up, struct seen_record *out) {
     return n;
 }
 
-/* The same, where each has to have the size of padded ones, but the first, which brings the prompt's commits. What was
- * sent last may not have passed the observer yet: `all` windows went out. */
-static int padded_windows(struct watched *w, bool up, struct seen_record *out, int all) {
-    int n, seen;
+/* The same, where each has to have the size of padded ones. The first that goes up brings the prompt's commits. What
+ * was sent last may not have passed the observer yet. */
+static int padded_windows(struct watched *w, bool up, struct seen_record *out) {
+    const struct session_stats *st = session_stats(w->r.session);
+    int n, seen, all = (int)(st->steps + st->ticks_idle), least = up ? all : (int)st->steps;
     double until = clock_ms() + 10000;
     do {
         usleep(1000);
         n = windows(w, up, out);
-        seen = n > 0;
-        for (int i = 1; i < n; i++) {
+        seen = up && n > 0;
+        for (int i = up; i < n; i++) {
             int k = windows_in(out[i].bytes, up);
             cr_assert_gt(k, 0, "%s %d of %d: %d bytes", up ? "window" : "result", i, n, out[i].bytes);
             seen += k;
         }
-    } while (seen < all && clock_ms() < until);
-    cr_assert_eq(seen, all, "%s: %d of %d", up ? "windows" : "results", seen, all);
+    } while (seen < least && clock_ms() < until);
+    cr_assert(seen >= least && seen <= all, "%s: %d of %d", up ? "windows" : "results", seen, all);
     return n;
 }
 
@@ -130,12 +139,10 @@ Test(pad, sizes_tell_nothing) {
     up(&w, 4, 1);
     for (int m = 0; m < N_SESSION_MODES; m++)
         for (int a = 0; a < (m == SESSION_STOP_AND_WAIT ? 3 : 1); a++) {
-            watch(&w, (enum session_mode)m, a == 0 ? 0.9 : a == 1 ? 0.4 : 0, PAD, 6);
+            watch(&w, (enum session_mode)m, a == 0 ? 0.9 : a == 1 ? 0.4 : 0, PAD, 12);
             tell(&w, ANSWER);
-            const struct session_stats *st = session_stats(w.r.session);
-            int all = (int)(st->steps + st->ticks_idle);
-            padded_windows(&w, false, x, all);
-            padded_windows(&w, true, x, all);
+            padded_windows(&w, false, x);
+            padded_windows(&w, true, x);
             remote_rig_disconnect(&w.r);
         }
     down(&w);
@@ -156,6 +163,32 @@ Test(pad, without_it_sizes_tell) {
     down(&w);
 }
 
+/* Prompts that end in the same window look alike, and so do the first windows of their answers. */
+Test(pad, the_length_of_a_prompt_shows_in_windows_only) {
+    static struct seen_record x[OBSERVER_RECORDS];
+    static struct watched w;
+    int want[3] = {0}, total = 0; /* two windows of the prompt, and one of the answer */
+    up(&w, 2, 0);
+    for (w.prompt = RIG_ROWS + 1; w.prompt <= 2 * RIG_ROWS; w.prompt += 3) {
+        watch(&w, SESSION_STOP_AND_WAIT, 0, PAD, 5000);
+        tell(&w, 1);
+        w.from = w.before;
+        int n = windows(&w, true, x);
+        cr_assert_eq(n, 3, "%d", n);
+        for (int i = 0; i < 3; i++) {
+            want[i] = want[i] ? want[i] : x[i].bytes;
+            cr_assert_eq(x[i].bytes, want[i], "prompt of %u, window %d: %d bytes, and %d of another", w.prompt, i,
+                         x[i].bytes, want[i]);
+            total += x[i].bytes;
+        }
+        cr_assert_eq(slot_pool_left(w.r.session->pool) + kv_table_live(w.r.session->table) + w.prompt + 1,
+                     slot_pool_size(w.r.session->pool));
+        remote_rig_disconnect(&w.r);
+    }
+    cr_assert_gt(total, 0);
+    down(&w);
+}
+
 /* Watches an answer of which guesses are right now and then: are its windows on the beat of a clock? On a machine that
  * has other things to do it may take some attempts, and one that sends whenever it likes never gets there. tick_ms 0:
  * the one that it chooses, which it is asked for. */
@@ -168,8 +201,7 @@ static void keeps_time(struct watched *w, double rtt_ms, double tick_ms, int tok
             remote_rig_disconnect(&w->r);
         watch(w, SESSION_STOP_AND_WAIT, 0.4, PAD, tick_ms);
         tell(w, tokens);
-        const struct session_stats *st = session_stats(w->r.session);
-        int n = padded_windows(w, true, x, (int)(st->steps + st->ticks_idle)), from = tick_ms > 0 ? 1 : 5;
+        int n = padded_windows(w, true, x), from = tick_ms > 0 ? 1 : 5;
         tick = w->r.session->spec->pad.tick_ms;
         cr_assert_gt(n, from + 5);
         off = off_the_beat(x + from, n - from, tick);
@@ -195,7 +227,8 @@ Test(pad, a_tick_without_a_result_has_a_window_too) {
     cr_assert_gt(st->ticks_idle, st->steps / 2, "%lu idle, %lu steps", (unsigned long)st->ticks_idle,
                  (unsigned long)st->steps);
     cr_assert_eq(session_feed(w.r.session, w.truth, PROMPT + 5, NULL, NULL, &e), 0, "%s", e.msg);
-    cr_assert_eq(kv_table_live(w.r.session->table), 0);
+    cr_assert_eq(session_feed(w.r.session, w.truth, PROMPT + 5, NULL, NULL, &e), 0, "%s", e.msg);
+    cr_assert_eq(kv_table_live(w.r.session->table), 0); /* what filled the prompt's window up is gone as well */
     cr_assert_eq(slot_pool_left(w.r.session->pool), slot_pool_size(w.r.session->pool) - (PROMPT + 5));
     cr_assert_eq(w.r.events[REMOTE_LOST], 0, "%s", w.r.last[REMOTE_LOST]);
     down(&w);

@@ -1,4 +1,4 @@
-/* net/remote_middle against real clouds over links that break: the text is that of an undisturbed run. */
+/* net/client/remote_middle against real clouds over links that break: the text is that of an undisturbed run. */
 #include "core/base/clock.h"
 #include "test/unit/remote_rig.h"
 

@@ -257,13 +257,16 @@ static void await_expiry(void) {
         cr_assert_lt(clock_ms() - t0, WAIT_MS, "the session did not expire");
 }
 
+/* Before there are threads. */
+static void watch_log(void) {
+    log_to(count_expired, NULL, LOG_INFO);
+}
+
 static void short_lived(struct remote_rig *r) {
     toy_cloud_stop(r, 0);
     r->cloud[0].o.batch.session_ttl_ms = TTL_MS;
     r->cloud[0].o.batch.idle_ms = r->cloud[0].o.idle_ms = IDLE_MS;
     toy_cloud_start(r, 0);
-    n_expired = 0;
-    log_to(count_expired, NULL, LOG_INFO);
 }
 
 Test(remote_ends, away_until_the_session_has_expired) {
@@ -271,6 +274,7 @@ Test(remote_ends, away_until_the_session_has_expired) {
     struct err e = {0};
     uint32_t t[TOY_CTX];
     toy_fill(t, TOY_CTX, 5);
+    watch_log();
     remote_rig_init(&r);
     short_lived(&r);
     remote_rig_connect(&r);
@@ -353,6 +357,7 @@ Test(remote_ends, a_client_stopped_for_longer_than_the_session_lives) {
     }
     close(up[1]);
     close(down[0]);
+    watch_log();
     remote_rig_init(&r);
     fetch(up[0], &l);
     toy_cloud_stop(&r, 0);

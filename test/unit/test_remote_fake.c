@@ -1,8 +1,8 @@
-/* net/remote_middle against clouds that do what no good one does: refusals, other keys, frames that lie, small limits.
- * Beside them a small honest one over local_middle, for what depends on limits. */
+/* net/client/remote_middle against clouds that do what no good one does: refusals, other keys, frames that lie, small
+ * limits. Beside them a small honest one over local_middle, for what depends on limits. */
 #include "core/base/clock.h"
 #include "core/model/local_middle.h"
-#include "net/remote_middle.h"
+#include "net/client/remote_middle.h"
 #include "test/unit/fake_cloud.h"
 #include "test/unit/toy.h"
 

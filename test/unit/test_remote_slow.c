@@ -1,5 +1,6 @@
-/* net/remote_middle and clouds that are there and do not compute, or not as fast as they are asked to. */
+/* net/client/remote_middle and clouds that are there and do not compute, or not as fast as they are asked to. */
 #include "core/base/clock.h"
+#include "net/client/remote_middle.h"
 #include "test/unit/fake_cloud.h"
 #include "test/unit/remote_rig.h"
 

@@ -1,6 +1,7 @@
-/* net/serve: audits take turns, and the thread that computes for all never hashes more than one leaf at a time. */
-#include "net/audit_store.h"
-#include "net/serve.h"
+/* net/cloud/serve: audits take turns, and the thread that computes for all never hashes more than one leaf at a time.
+ */
+#include "net/cloud/audit_store.h"
+#include "net/cloud/serve.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

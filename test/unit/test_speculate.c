@@ -348,6 +348,37 @@ Test(speculate, modes_change_between_tokens) {
     rig_down(&r);
 }
 
+/* Without a drafter or the settings of an iteration a mode is there by name only; jacobi and lookahead need no drafter.
+ */
+Test(speculate, modes_that_a_session_was_not_made_for_are_sequential) {
+    uint32_t truth[TOY_CTX];
+    tell(0, truth);
+    for (int m = 0; m < N_SESSION_MODES; m++)
+        for (int with = 0; with < 2; with++) {
+            struct iterate_opts it;
+            struct toy_rig r;
+            struct session *s;
+            struct err e = {0};
+            iterate_opts_default(&it);
+            rig_up(&r, SESSION_SEQUENTIAL, &(struct oracle){.truth = truth, .n_truth = PROMPT}, 0, 0);
+            struct session_opts so = {.front = &r.front,
+                                      .back = &r.back,
+                                      .middle = &r.shaky.base,
+                                      .kv_type = DT_F16,
+                                      .max_ctx = TOY_CTX,
+                                      .max_rows = ROWS,
+                                      .prefill_windows = 2,
+                                      .speculation = {.iterate = with ? &it : NULL}};
+            cr_assert_eq(session_create(&s, &so, &e), 0, "%s", e.msg);
+            session_set_mode(s, (enum session_mode)m);
+            cr_assert_eq(session_feed(s, truth, PROMPT, NULL, NULL, &e), 0, "%s", e.msg);
+            follow(s, 0, truth, PROMPT, PROMPT + ANSWER);
+            cr_assert_eq(session_stats(s)->nodes_sent > 0, with && m >= SESSION_JACOBI, "mode %d", m);
+            session_free(s);
+            rig_down(&r);
+        }
+}
+
 Test(speculate, the_context_fills_up) {
     uint32_t t[TOY_CTX];
     toy_fill(t, TOY_CTX, 77);

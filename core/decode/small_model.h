@@ -1,0 +1,55 @@
+/* core/decode/small_model.h - a whole model on this machine that says which tokens may come next: behind a context, and
+ * behind paths of guesses below it. What it computed it keeps, as a tree of nodes with their keys and values, so a path
+ * is computed once, also when it becomes context. A pass takes a handful of rows, for few cost little more than one.
+ * Knows no text, no target and no network; its answers are guesses. */
+#ifndef CORE_DECODE_SMALL_MODEL_H
+#define CORE_DECODE_SMALL_MODEL_H
+
+#include "core/base/err.h"
+#include "core/model/backend.h"
+
+#include <stdint.h>
+
+enum {
+    SMALL_TOP = 8,    /* tokens of an answer */
+    SMALL_NODES = 96, /* below the context */
+    SMALL_ROWS = 8,   /* of a pass that looks ahead */
+    SMALL_DEPTH = 64  /* tokens of a path */
+};
+
+struct small_answer {
+    int n;
+    uint32_t token[SMALL_TOP]; /* by falling p */
+    float p[SMALL_TOP];
+};
+
+struct small_model;
+
+struct small_model_opts {
+    struct stage *stage; /* borrowed: all layers, with embedding and head */
+    enum dtype kv_type;
+    uint32_t max_ctx;
+    int max_rows; /* of a pass over the context; the stage takes as many. At least SMALL_ROWS */
+};
+
+/* Bytes beside the stage and its KV; KV places that it takes. */
+uint64_t small_model_bytes(const struct model_config *c, uint32_t max_ctx, int max_rows);
+uint32_t small_model_slots(uint32_t max_ctx, int max_rows);
+
+int small_model_create(struct small_model **out, const struct small_model_opts *o, struct err *e);
+void small_model_free(struct small_model *m); /* wipes */
+
+/* The context is tokens[0..n) from now on; computes nothing. What is known of a common beginning stays. */
+void small_model_context(struct small_model *m, const uint32_t *tokens, uint32_t n);
+
+/* What follows the context and path[0..n), or NULL: not computed. Valid until the next call of another function. */
+const struct small_answer *small_model_known(const struct small_model *m, const uint32_t *path, int n);
+
+/* Computes that: one pass, when the context lacks few tokens, which takes along the likeliest of the other nodes that
+ * are one step away. progress (may be NULL) is asked before each pass over a long context; non-zero stops (-1 with
+ * ERR_NONE). ERR_USAGE: the context is empty or too long, a token is not in the vocabulary. */
+int small_model_look(struct small_model *m, const uint32_t *path, int n, int (*progress)(void *ctx), void *ctx,
+                     struct err *e);
+uint64_t small_model_passes(const struct small_model *m); /* so far */
+
+#endif
