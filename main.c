@@ -2,11 +2,7 @@
 #include "cmd/command.h"
 
 static const struct command *const commands[] = {
-    &cmd_chat,
-    &cmd_bench,
-    &cmd_identity,
-    &cmd_serve_cloud,
-    &cmd_verify,
+    &cmd_chat, &cmd_bench, &cmd_identity, &cmd_serve_cloud, &cmd_verify,
 };
 
 static const char *const later[] = {"serve-local", "attack", 0};

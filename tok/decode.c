@@ -1,7 +1,7 @@
 /* Token ids to text. One path: tokenizer_decode is a stream that is fed the whole list.
  *
- * One difference from the `tokenizers` library is on purpose. Its ByteFallback decoder looks at a run of byte pieces as a
- * whole: one wrong byte makes every byte of the run U+FFFD, also those of characters that were complete. A stream has
+ * One difference from the `tokenizers` library is on purpose. Its ByteFallback decoder looks at a run of byte pieces as
+ * a whole: one wrong byte makes every byte of the run U+FFFD, also those of characters that were complete. A stream has
  * shown these already, so only the bytes that make no character are replaced here, as SentencePiece does. */
 #include "tok/tok_impl.h"
 #include "tok/utf8.h"
@@ -113,7 +113,8 @@ static void put_spm(struct tok_stream *s, uint32_t id, struct wbuf *out) {
     }
 }
 
-/* A piece in which marks stand for spaces. Of the first piece every mark goes, also one inside it: so does the library. */
+/* A piece in which marks stand for spaces. Of the first piece every mark goes, also one inside it: so does the library.
+ */
 static void put_metaspace(struct tok_stream *s, const uint8_t *p, size_t n, struct wbuf *out) {
     const struct norm_step *r = &s->t->hf.decode_replace.step[0];
     bool first = !s->started;

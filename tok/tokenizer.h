@@ -1,4 +1,5 @@
-/* tok/tokenizer.h - text to token ids and back, for every tokenizer file of the supported families. Files are untrusted.
+/* tok/tokenizer.h - text to token ids and back, for every tokenizer file of the supported families. Files are
+ * untrusted.
  *
  * Text given to encode is text: characters that spell a special token become ordinary pieces unless the caller says
  * that this stretch may hold special tokens (a rendered chat template, never what a user typed). */
@@ -25,8 +26,8 @@ void ids_push(struct ids *v, uint32_t id);
 void ids_clear(struct ids *v);
 void ids_free(struct ids *v);
 
-/* path: a model directory (tokenizer.json, else tekken.json, else tokenizer.model*; tokenizer_config.json read too), or one
- * of these files. */
+/* path: a model directory (tokenizer.json, else tekken.json, else tokenizer.model*; tokenizer_config.json read too), or
+ * one of these files. */
 int tokenizer_open(struct tokenizer **out, const char *path, struct err *e);
 /* The tokenizer inside a GGUF file (tokenizer.ggml.*; models llama and gpt2). Everything is copied. */
 int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *g, struct err *e);
@@ -38,11 +39,11 @@ int tokenizer_parse_hf(struct tokenizer **out, const char *p, size_t n, const ch
 int tokenizer_parse_tekken(struct tokenizer **out, const char *p, size_t n, const char *name, struct err *e);
 
 uint32_t tokenizer_n(const struct tokenizer *t);
-/* Tells vocabularies apart: equal when the same ids have the same bytes and the same ones are special. No secret, and no
- * defence against whoever makes two alike. */
+/* Tells vocabularies apart: equal when the same ids have the same bytes and the same ones are special. No secret, and
+ * no defence against whoever makes two alike. */
 uint64_t tokenizer_hash(const struct tokenizer *t);
 const char *tokenizer_kind(const struct tokenizer *t); /* "spm-bpe", "byte-bpe", "metaspace-bpe", "tekken" */
-int tokenizer_bos(const struct tokenizer *t);      /* -1: none */
+int tokenizer_bos(const struct tokenizer *t);          /* -1: none */
 int tokenizer_eos(const struct tokenizer *t);
 bool tokenizer_add_bos(const struct tokenizer *t); /* plain (raw) text starts with bos */
 /* The id of a special/control/added token by its exact text; -1: none. */
@@ -52,12 +53,12 @@ const char *tokenizer_special_text(const struct tokenizer *t, uint32_t id);
 bool tokenizer_is_special(const struct tokenizer *t, uint32_t id);
 
 enum {
-    TOK_BOS = 1,     /* put bos (and whatever the file's post-processor puts in front) first, if the tokenizer has one */
+    TOK_BOS = 1, /* put bos (and whatever the file's post-processor puts in front) first, if the tokenizer has one */
     TOK_SPECIAL = 2, /* text may hold special tokens */
     TOK_CONTINUE = 4 /* text goes on after earlier text: no dummy prefix */
 };
-/* Appends the ids of n bytes of text. Any bytes are accepted; invalid UTF-8 is encoded as byte tokens, or as U+FFFD where
- * the tokenizer has none. n log n. */
+/* Appends the ids of n bytes of text. Any bytes are accepted; invalid UTF-8 is encoded as byte tokens, or as U+FFFD
+ * where the tokenizer has none. n log n. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, int flags, struct ids *out, struct err *e);
 
 /* A stretch of text in which no special token is looked for: what a user typed, inside a rendered template. */
@@ -70,7 +71,8 @@ int tokenizer_encode_mixed(const struct tokenizer *t, const char *text, size_t n
                            size_t n_plain, int flags, struct ids *out, struct err *e);
 
 /* Decodes a whole list: appends to out. Special tokens are left out unless keep_special. */
-int tokenizer_decode(const struct tokenizer *t, const uint32_t *ids, size_t n, bool keep_special, struct wbuf *out, struct err *e);
+int tokenizer_decode(const struct tokenizer *t, const uint32_t *ids, size_t n, bool keep_special, struct wbuf *out,
+                     struct err *e);
 
 /* Decoding one id at a time; what comes out never ends inside a UTF-8 character. The concatenation over a list plus the
  * flush equals tokenizer_decode of the list. */
@@ -78,7 +80,7 @@ struct tok_stream {
     const struct tokenizer *t;
     uint8_t held[8]; /* bytes of an unfinished character */
     uint8_t n_held;
-    bool started;    /* a leading dummy-prefix space has been dealt with */
+    bool started; /* a leading dummy-prefix space has been dealt with */
     bool keep_special;
 };
 void tok_stream_init(struct tok_stream *s, const struct tokenizer *t, bool keep_special, bool mid_text);

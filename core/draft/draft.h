@@ -42,9 +42,9 @@ struct draft_model {
 
 struct drafter_opts {
     uint32_t vocab;
-    uint32_t max_ctx;          /* positions; memory is taken at creation, none later */
-    unsigned sources;          /* bits 1 << enum draft_source; 0: all that exist */
-    struct draft_store *store; /* borrowed; NULL: none */
+    uint32_t max_ctx;                /* positions; memory is taken at creation, none later */
+    unsigned sources;                /* bits 1 << enum draft_source; 0: all that exist */
+    struct draft_store *store;       /* borrowed; NULL: none */
     const struct draft_model *model; /* copied; NULL: none */
 };
 

@@ -84,7 +84,7 @@ int iterate_add(struct draft_node *tree, int *n, int parent, uint32_t token) {
 }
 
 uint32_t iterate_recall(const uint32_t *text, uint32_t n, const uint32_t *more, uint32_t k) {
-    uint32_t tail[RECALL], m = 0, best = 0, at = n;
+    uint32_t tail[RECALL] = {0}, m = 0, best = 0, at = n;
     for (; m < RECALL && m < n + k; m++)
         tail[m] = m < k ? more[k - 1 - m] : text[n - 1 - (m - k)];
     /* The end of a match is looked for, latest first, with something behind it. */
@@ -97,5 +97,5 @@ uint32_t iterate_recall(const uint32_t *text, uint32_t n, const uint32_t *more, 
             at = end;
         }
     }
-    return best > 0 ? text[at] : tail[0];
+    return best > 0 ? text[at] : k > 0 ? more[k - 1] : text[n - 1];
 }

@@ -1,8 +1,8 @@
 /* core/model/backend.h - a device that computes model parts. The CPU and CUDA implement it; nothing above knows which.
  *
- * Identity: on one backend, a row's results depend on that row's own tokens and position alone, bit for bit - not on how
- * many rows share the pass, in which order, or from which sessions. x is always f32 [n][hidden] in host memory.
- * One pass at a time per backend instance; calls are made from one thread. */
+ * Identity: on one backend, a row's results depend on that row's own tokens and position alone, bit for bit - not on
+ * how many rows share the pass, in which order, or from which sessions. x is always f32 [n][hidden] in host memory. One
+ * pass at a time per backend instance; calls are made from one thread. */
 #ifndef CORE_MODEL_BACKEND_H
 #define CORE_MODEL_BACKEND_H
 
@@ -25,9 +25,9 @@ struct part {
 enum quant { QUANT_NONE, QUANT_Q8, QUANT_Q4 };
 
 struct load_opts {
-    enum quant quant;  /* re-encode matrices while loading */
-    int max_rows;      /* rows of the largest pass this stage will see; scratch is sized by it */
-    bool lazy;         /* the first pass may be what reads the weights; the results are the same bits */
+    enum quant quant; /* re-encode matrices while loading */
+    int max_rows;     /* rows of the largest pass this stage will see; scratch is sized by it */
+    bool lazy;        /* the first pass may be what reads the weights; the results are the same bits */
     /* Called now and then with bytes loaded so far and in all; may be NULL. A return of non-zero stops the load. With
      * lazy it is called in passes too until each weight was read once, so progress_ctx stays as long as the stage: a
      * pass that it stops fails with ERR_NONE, and the next one goes on from there. */
@@ -49,7 +49,7 @@ struct backend_ops {
     size_t (*stage_bytes)(const struct stage *s);
     /* type DT_F16 or DT_F32. */
     int (*kv_create)(struct stage *s, uint32_t n_slots, enum dtype type, struct kv **out, struct err *e);
-    void (*kv_free)(struct kv *kv); /* wipes */
+    void (*kv_free)(struct kv *kv);  /* wipes */
     void (*kv_clear)(struct kv *kv); /* wipes the content; no slot of it may be read before it is written again */
     /* x[n][hidden] = embedding rows of tokens. Part must have embed; a token >= vocab is an ERR_USAGE. */
     int (*embed)(struct stage *s, const uint32_t *tokens, int n, float *x, struct err *e);

@@ -27,36 +27,36 @@ enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
 struct rope_config {
     float theta;
     enum rope_scaling scaling;
-    float factor;                  /* LINEAR, LLAMA3 */
-    float low_freq_factor;         /* LLAMA3 */
-    float high_freq_factor;        /* LLAMA3 */
-    int original_ctx;              /* LLAMA3 */
-    /* GGUF files of Llama 3.x carry the scaling as a tensor of divisors (rope_freqs.weight); then this is set, malloc'ed,
-     * head_dim/2 long, and scaling is ROPE_PLAIN. Owned by the config. */
+    float factor;           /* LINEAR, LLAMA3 */
+    float low_freq_factor;  /* LLAMA3 */
+    float high_freq_factor; /* LLAMA3 */
+    int original_ctx;       /* LLAMA3 */
+    /* GGUF files of Llama 3.x carry the scaling as a tensor of divisors (rope_freqs.weight); then this is set,
+     * malloc'ed, head_dim/2 long, and scaling is ROPE_PLAIN. Owned by the config. */
     float *freq_divisors;
 };
 
 struct model_config {
     enum model_family family;
-    char arch[32];                 /* as the file says it: "LlamaForCausalLM", "qwen2" */
-    int hidden;                    /* hidden size */
+    char arch[32]; /* as the file says it: "LlamaForCausalLM", "qwen2" */
+    int hidden;    /* hidden size */
     int n_layers;
-    int n_heads, n_kv_heads;       /* n_heads % n_kv_heads == 0 */
-    int head_dim;                  /* even; not always hidden / n_heads */
-    int ffn;                       /* intermediate size of the gated MLP */
+    int n_heads, n_kv_heads; /* n_heads % n_kv_heads == 0 */
+    int head_dim;            /* even; not always hidden / n_heads */
+    int ffn;                 /* intermediate size of the gated MLP */
     int vocab;
-    int max_ctx;                   /* max_position_embeddings */
+    int max_ctx; /* max_position_embeddings */
     float rms_eps;
     struct rope_config rope;
-    int sliding_window;            /* keys a query may see, itself included; 0: all */
-    int sliding_from;              /* the first layer that uses the window (Qwen2 max_window_layers); 0: all layers */
-    bool tied_head;                /* the head is the embedding */
-    bool qkv_bias;                 /* Qwen2; Llama attention_bias */
-    bool o_bias;                   /* Llama attention_bias: o_proj has a bias too */
-    bool mlp_bias;                 /* Llama mlp_bias */
-    bool qk_norm;                  /* Qwen3: RMSNorm over head_dim of q and k before RoPE */
-    int bos;                       /* -1: none */
-    int eos[CONFIG_MAX_EOS];       /* from generation_config.json when present, else config.json */
+    int sliding_window;      /* keys a query may see, itself included; 0: all */
+    int sliding_from;        /* the first layer that uses the window (Qwen2 max_window_layers); 0: all layers */
+    bool tied_head;          /* the head is the embedding */
+    bool qkv_bias;           /* Qwen2; Llama attention_bias */
+    bool o_bias;             /* Llama attention_bias: o_proj has a bias too */
+    bool mlp_bias;           /* Llama mlp_bias */
+    bool qk_norm;            /* Qwen3: RMSNorm over head_dim of q and k before RoPE */
+    int bos;                 /* -1: none */
+    int eos[CONFIG_MAX_EOS]; /* from generation_config.json when present, else config.json */
     int n_eos;
 };
 

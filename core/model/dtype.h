@@ -1,5 +1,6 @@
 /* core/model/dtype.h - element types of tensors in files: sizes, names, and the reference decoders to f32.
- * Pure functions over memory whose length the caller has checked. Block types are those of ggml (blocks along a row). */
+ * Pure functions over memory whose length the caller has checked. Block types are those of ggml (blocks along a row).
+ */
 #ifndef CORE_MODEL_DTYPE_H
 #define CORE_MODEL_DTYPE_H
 
@@ -9,8 +10,8 @@
 enum dtype { DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q6_K, DT_COUNT };
 
 struct dtype_info {
-    const char *name;   /* "f32", "q4_K" */
-    int block;          /* elements per block; a row's length must be a multiple of it */
+    const char *name; /* "f32", "q4_K" */
+    int block;        /* elements per block; a row's length must be a multiple of it */
     int block_bytes;
 };
 

@@ -11,7 +11,18 @@
 #include <stdint.h>
 
 enum gguf_type {
-    GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STR, GGUF_ARR, GGUF_U64, GGUF_I64,
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STR,
+    GGUF_ARR,
+    GGUF_U64,
+    GGUF_I64,
     GGUF_F64
 };
 
@@ -23,18 +34,18 @@ struct gguf_str {
 struct gguf_array {
     enum gguf_type type; /* never GGUF_ARR: nested arrays are refused */
     uint64_t n;
-    const uint8_t *p;    /* first element */
+    const uint8_t *p; /* first element */
     size_t n_bytes;
 };
 
 struct gguf_tensor {
     struct gguf_str name;
-    uint32_t ggml_type;  /* as stored; dtype is only set when it is one of ours */
-    enum dtype dtype;    /* DT_COUNT: not supported */
+    uint32_t ggml_type; /* as stored; dtype is only set when it is one of ours */
+    enum dtype dtype;   /* DT_COUNT: not supported */
     int n_dims;
-    uint64_t dims[4];    /* ggml order: dims[0] is the row length */
+    uint64_t dims[4]; /* ggml order: dims[0] is the row length */
     const uint8_t *data;
-    size_t n_bytes;      /* 0 when the type is not supported */
+    size_t n_bytes; /* 0 when the type is not supported */
 };
 
 struct gguf;

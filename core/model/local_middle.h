@@ -12,7 +12,7 @@ typedef void (*boundary_fn)(void *ctx, float *x, int n, int hidden);
 
 /* stage is borrowed and must hold the middle layers only. The middle has its own KV for max_ctx positions and max_live
  * nodes in flight. boundary may be NULL. */
-int local_middle_create(struct middle **out, struct stage *stage, enum dtype kv_type, uint32_t max_ctx, uint32_t max_live,
-                        int max_rows, boundary_fn boundary, void *boundary_ctx, struct err *e);
+int local_middle_create(struct middle **out, struct stage *stage, enum dtype kv_type, uint32_t max_ctx,
+                        uint32_t max_live, int max_rows, boundary_fn boundary, void *boundary_ctx, struct err *e);
 
 #endif

@@ -27,8 +27,8 @@ struct tensor_info {
 /* Looks up an HF name. False when a model of configuration c has no such tensor. */
 bool names_find(const struct model_config *c, const char *hf_name, struct tensor_info *out);
 
-/* The HF name of tensor i (0, 1, ...) of a layer; every layer of a model has the same ones in the same order, that of the
- * computation. False behind the last. */
+/* The HF name of tensor i (0, 1, ...) of a layer; every layer of a model has the same ones in the same order, that of
+ * the computation. False behind the last. */
 enum { NAMES_MAX = 96 };
 bool names_of_layer(const struct model_config *c, int layer, int i, char hf_name[NAMES_MAX]);
 

@@ -19,8 +19,9 @@ struct st_tensor {
 
 struct safetensors;
 
-/* Parses the header of a file of n bytes at p. Offsets are checked against each other (no overlap) and against the length
- * that the header itself implies; a file that ends early still parses, and st_in_file tells which tensors are whole. */
+/* Parses the header of a file of n bytes at p. Offsets are checked against each other (no overlap) and against the
+ * length that the header itself implies; a file that ends early still parses, and st_in_file tells which tensors are
+ * whole. */
 int st_parse(struct safetensors **out, const uint8_t *p, size_t n, const char *name, struct err *e);
 void st_free(struct safetensors *s);
 size_t st_n(const struct safetensors *s);

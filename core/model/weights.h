@@ -1,7 +1,7 @@
-/* core/model/weights.h - the tensors of one model by their Hugging Face names, whatever holds them: safetensors (one file
- * or sharded), GGUF, or a generator (random:NAME). Opening reads headers only; a tensor's bytes are touched when its rows
- * are asked for, so a part of a model costs only that part. File content is untrusted: every tensor handed out has been
- * checked against its file's bounds and the shape asked for. */
+/* core/model/weights.h - the tensors of one model by their Hugging Face names, whatever holds them: safetensors (one
+ * file or sharded), GGUF, or a generator (random:NAME). Opening reads headers only; a tensor's bytes are touched when
+ * its rows are asked for, so a part of a model costs only that part. File content is untrusted: every tensor handed out
+ * has been checked against its file's bounds and the shape asked for. */
 #ifndef CORE_MODEL_WEIGHTS_H
 #define CORE_MODEL_WEIGHTS_H
 

@@ -27,7 +27,7 @@ struct window {
  * n_trunk + n_tail == pos + 1 and the last of them is the row's own slot. */
 struct row {
     uint32_t pos;
-    uint32_t slot;        /* where this row's K and V are written */
+    uint32_t slot; /* where this row's K and V are written */
     uint32_t n_trunk;
     uint32_t n_tail;
     const uint32_t *trunk; /* slots; shared by the rows of a session */

@@ -29,9 +29,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         .eos_token = "</s>",
         .add_generation_prompt = true,
         .date = "26 Jul 2024",
-        .extra_json = "{\"s\":\"Hello, \xc3\x9f World\",\"n\":3,\"f\":-2.5,\"b\":false,\"z\":null,\"l\":[3,\"a\",[1,2],{}],"
-                      "\"d\":{\"a\":1,\"k\":[\"x\",\"Y\"],\"items\":2},\"tools\":[{\"type\":\"function\",\"function\":"
-                      "{\"name\":\"f\",\"parameters\":{\"properties\":{\"p\":{\"type\":\"string\"}}}}}]}",
+        .extra_json =
+            "{\"s\":\"Hello, \xc3\x9f World\",\"n\":3,\"f\":-2.5,\"b\":false,\"z\":null,\"l\":[3,\"a\",[1,2],{}],"
+            "\"d\":{\"a\":1,\"k\":[\"x\",\"Y\"],\"items\":2},\"tools\":[{\"type\":\"function\",\"function\":"
+            "{\"name\":\"f\",\"parameters\":{\"properties\":{\"p\":{\"type\":\"string\"}}}}}]}",
     };
     struct err e = {0};
     struct chat_template *t;

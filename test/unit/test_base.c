@@ -31,7 +31,9 @@ Test(err, long_messages_are_cut_not_overrun) {
 
 Test(err, hostile_names_cannot_drive_the_terminal) {
     struct err e = {0};
-    err_set(&e, ERR_MODEL, "tensor %s", "a\033[2Jb\rc\xc2\x9b" "d\x7f \xc3\xa9\n");
+    err_set(&e, ERR_MODEL, "tensor %s",
+            "a\033[2Jb\rc\xc2\x9b"
+            "d\x7f \xc3\xa9\n");
     cr_assert_str_eq(e.msg, "tensor a?[2Jb?c??d? \xc3\xa9\n");
 }
 
