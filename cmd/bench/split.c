@@ -329,8 +329,8 @@ static int open_cell(struct split *s, const struct cell *c, struct err *e) {
                                            .rtt_ms = s->as_it_is ? -1 : c->rtt,
                                            .mbit = c->mbit};
         struct bench_tally warm = {0};
-        int rc = bench_lane_open(&s->lanes[i], &s->rig, &lo, e);
         show(s, c, &s->variants[i], 0);
+        int rc = bench_lane_open(&s->lanes[i], &s->rig, &lo, e);
         if (rc == 0)
             rc = answer(s, &s->lanes[i], &s->prompts.at[0], s->o->tokens < WARM_TOKENS ? s->o->tokens : WARM_TOKENS,
                         &warm, e);
