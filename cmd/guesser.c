@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Rows of a pass over the context; what reading it may take, so that nobody waits for guesses. */
 enum { MAX_ROWS = 64 };
+static const double READ_MOST_MS = 1500;
 
 struct guesser {
     struct guesser_opts o;
@@ -30,7 +32,10 @@ struct guesser {
     struct effort effort;
     uint32_t n;              /* tokens at the last sync */
     int left;                /* passes that may still be spent on this token */
-    double told_ms, read_ms; /* when that was; of it spent on reading a long context, which is done once */
+    bool turn;               /* it was not asked yet since the turn began */
+    double told_ms, read_ms; /* when that was; of it spent on reading a turn's prompt, which is done once */
+    double row_ms;           /* of a row when it reads; 0: not known */
+    double piece_ms;         /* when the last piece was begun; 0: none was */
     struct guesser_stats stats;
 };
 
@@ -106,32 +111,40 @@ static void give_up(struct guesser *g, const struct err *e) {
     g->failed = true;
 }
 
-static int asked_to_stop(void *ctx) {
-    (void)ctx;
-    return interrupt_asked();
+/* Before each piece of a long context: would the rest of it take too long? */
+static int stop_reading(void *ctx) {
+    struct guesser *g = ctx;
+    double now = clock_ms();
+    if (g->piece_ms > 0)
+        g->row_ms = (now - g->piece_ms) / MAX_ROWS;
+    g->piece_ms = now;
+    return interrupt_asked() || g->row_ms * small_model_missing(g->model) > READ_MOST_MS;
 }
 
 /* A pass behind the small model's own context and a path of its own tokens, while there are some left. */
 static int look(void *ctx, const uint32_t *path, int n) {
     struct guesser *g = ctx;
     struct err e = {0};
-    if (g->left <= 0 || g->failed)
+    if (g->left <= 0 || g->failed || g->row_ms * small_model_missing(g->model) > READ_MOST_MS)
         return -1;
+    g->piece_ms = 0;
     uint64_t before = small_model_passes(g->model);
     double t0 = clock_ms();
-    int rc = small_model_look(g->model, path, n, asked_to_stop, NULL, &e);
+    int rc = small_model_look(g->model, path, n, stop_reading, g, &e);
     double ms = clock_ms() - t0;
     uint64_t passes = small_model_passes(g->model) - before;
     g->left--;
     g->stats.ms += ms;
     g->stats.passes += passes;
     if (rc != 0) {
-        g->left = 0; /* ERR_USAGE: what stands there is beyond it; ERR_NONE: Ctrl-C */
+        g->left = 0; /* ERR_USAGE: what stands there is beyond it; ERR_NONE: it would take too long */
         if (e.kind != ERR_NONE && e.kind != ERR_USAGE)
             give_up(g, &e);
         return -1;
     }
-    if (passes > 1)
+    bool prompt = g->turn && passes > 1;
+    g->turn = false;
+    if (prompt)
         g->read_ms += ms;
     else if (passes == 1)
         effort_pass(&g->effort, ms);
@@ -145,8 +158,12 @@ static void on_sync(void *ctx, const uint32_t *tokens, uint32_t n) {
     double now = clock_ms();
     if (!g->model || g->failed)
         return;
-    if (n == g->n + 1 && g->told_ms > 0)
+    if (n != g->n + 1) {
+        g->turn = true;
+        g->row_ms /= 2; /* the machine may only have been busy */
+    } else if (g->told_ms > 0) {
         effort_token(&g->effort, now - g->told_ms - g->read_ms);
+    }
     g->told_ms = now;
     g->read_ms = 0;
     g->n = n;

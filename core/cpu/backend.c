@@ -1,4 +1,5 @@
 /* The CPU backend: the forward pass of a pre-norm, gated-MLP transformer over the kernels of cpu.h. */
+#include "core/base/clock.h"
 #include "core/base/wipe.h"
 #include "core/cpu/stage.h"
 
@@ -96,6 +97,17 @@ static int multiply(struct cpu_stage *s, const struct matmul *jobs, int n_jobs, 
     return stage_used(s, jobs, n_jobs);
 }
 
+/* Something of a pass is over, and with `last` the pass of this stage. */
+static void account(struct cpu_stage *s, double t0, bool last) {
+    if (!s->settle)
+        return;
+    s->pass_ms += clock_ms() - t0;
+    if (last) {
+        settle_served(s->settle, s->pass_ms);
+        s->pass_ms = 0;
+    }
+}
+
 static int attention(struct cpu_stage *s, struct cpu_kv *kv, const struct layer *y, int index, const struct batch *b,
                      float *x) {
     const struct model_config *c = s->base.config;
@@ -157,6 +169,7 @@ static int cpu_layers(struct stage *base, struct kv *kvbase, const struct batch 
             return err_set(e, ERR_USAGE, "slot %u of %u", b->rows[i].slot, kv->n_slots);
     if (b->n == 0 || lo >= hi)
         return 0;
+    double t0 = clock_ms();
     for (int i = 0; i < b->n; i++)
         s->pos[i] = b->rows[i].pos;
     cpu_rope_table(s->cs, s->pos, b->n, s->inv_freq, base->config->head_dim);
@@ -165,8 +178,7 @@ static int cpu_layers(struct stage *base, struct kv *kvbase, const struct batch 
         if (attention(s, kv, y, i, b, x) != 0 || mlp(s, y, b->n, x) != 0)
             return -1;
     }
-    if (s->settle && hi == base->part.hi && !base->part.head)
-        settle_served(s->settle);
+    account(s, t0, hi == base->part.hi && !base->part.head);
     return 0;
 }
 
@@ -178,12 +190,12 @@ static int cpu_head(struct stage *base, const float *x, int n, float *logits, st
                        base->part.head ? "%d rows are more than this part's passes hold"
                                        : "no head in this part of the model (%d rows)",
                        n);
+    double t0 = clock_ms();
     cpu_rmsnorm(&s->backend->cpu, s->h, c->hidden, x, c->hidden, s->norm, n, c->hidden, c->rms_eps);
     const struct matmul m = {.w = &s->head, .y = logits, .ldy = c->vocab};
     if (multiply(s, &m, 1, s->h, c->hidden, n) != 0)
         return -1;
-    if (s->settle)
-        settle_served(s->settle);
+    account(s, t0, true);
     return 0;
 }
 

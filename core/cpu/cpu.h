@@ -40,8 +40,8 @@ const char *const *cpu_isa_list(void);
 /* A matrix [rows][cols] in panels of 16 rows: for each k the 16 weights stand together. Owned.
  *
  * A raw matrix has its place reserved, but its weights are still in the tensor. A product makes the panels that it
- * needs on the way and multiplies them with the same kernels: the same bits, only slower. packed_settle ends that
- * state, and may do so while products of other threads use the matrix. */
+ * needs on the way and multiplies them with the same kernels: the same bits, only slower. packed_settled ends
+ * that state, and may do so while products of other threads use the matrix. */
 struct packed {
     enum dtype type; /* F32 F16 BF16 Q8_0 Q4_0 Q4_K Q6_K: the precision; the layout is the panel's own (pack.c) */
     int rows, cols;
@@ -62,11 +62,13 @@ int packed_load(struct packed *p, struct cpu *c, const struct tensor *t, enum qu
 int packed_raw(struct packed *p, struct cpu *c, const struct tensor *t, struct err *e);
 /* Whether packed_raw is worth it: t lies in memory and packing it with quant only moves bytes. */
 bool packed_may_be_raw(const struct tensor *t, enum quant quant);
-/* Packs a raw matrix on this thread alone; nothing for one that is packed. scratch: packed_settle_scratch bytes. False
- * when *stop came true first: p is still raw then. Cannot fail otherwise. Products that began before may read the
- * source a little longer. */
-bool packed_settle(struct packed *p, const struct cpu_isa *isa, void *scratch, const atomic_bool *stop);
-size_t packed_settle_scratch(const struct packed *p);
+/* The end of that state, in pieces and by any threads: packed_fill packs panels [from, to) to their place (scratch:
+ * packed_fill_scratch bytes), and when all were packed packed_settled says so to products. Those that began before may
+ * read the source a little longer. Neither can fail. */
+void packed_fill(struct packed *p, const struct cpu_isa *isa, void *scratch, int from, int to);
+size_t packed_fill_scratch(const struct packed *p);
+int packed_n_panels(const struct packed *p);
+void packed_settled(struct packed *p);
 bool packed_is_raw(const struct packed *p);
 void packed_free(struct packed *p);
 /* Row `row` of a matrix that is not raw, decoded to f32 (tests, tied embeddings). */

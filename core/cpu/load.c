@@ -240,18 +240,20 @@ static int plan(struct loader *l, struct err *e) {
     return 0;
 }
 
+static size_t max_matrices(const struct part *p) {
+    return (size_t)(p->hi - p->lo) * N_LAYER_MATRICES + 1;
+}
+
 /* Memory for what the plan counts, and threads that read ahead: at once for what is packed now, and for the rest in the
  * order in which the stages of the backend were loaded, which is that of the first pass. */
 static int prepare(struct loader *l, struct err *e) {
     struct cpu_stage *s = l->s;
-    size_t n = (size_t)(s->base.part.hi - s->base.part.lo) * N_LAYER_MATRICES + 1;
-    l->now = calloc(n, sizeof *l->now);
-    l->later = calloc(n, sizeof *l->later);
+    size_t n = max_matrices(&s->base.part);
     s->raw.p = calloc(n, sizeof *s->raw.p);
     s->raw.used = calloc(n, sizeof *s->raw.used);
     s->layers = calloc(n, sizeof *s->layers);
     s->inv_freq = malloc((size_t)s->base.config->head_dim / 2 * sizeof *s->inv_freq);
-    if (!l->now || !l->later || !s->raw.p || !s->raw.used || !s->layers || !s->inv_freq)
+    if (!s->raw.p || !s->raw.used || !s->layers || !s->inv_freq)
         return err_set(e, ERR_MEMORY, "out of memory loading the model");
     if (plan(l, e) != 0 || (l->n_now && readahead_start(&l->ahead, l->now, l->n_now, e) != 0))
         return -1;
@@ -285,8 +287,13 @@ int stage_load(struct backend *b, struct weights *w, const struct part *part, co
     s->base = (struct stage){.ops = b->ops, .config = c, .part = *part};
     s->backend = (struct cpu_backend *)(void *)b;
     s->max_rows = o->max_rows;
-    struct loader l = {.s = s, .w = w, .opts = o};
+    struct tensor *now = calloc(max_matrices(part), sizeof *now), *later = calloc(max_matrices(part), sizeof *later);
+    struct loader l = {.s = s, .w = w, .opts = o, .now = now, .later = later};
 
+    if (!now || !later) {
+        err_set(e, ERR_MEMORY, "out of memory loading the model");
+        goto out;
+    }
     if (prepare(&l, e) != 0)
         goto out;
     config_rope_freqs(c, s->inv_freq);
@@ -314,8 +321,8 @@ int stage_load(struct backend *b, struct weights *w, const struct part *part, co
     s = NULL;
 out:
     readahead_stop(l.ahead);
-    free(l.now);
-    free(l.later);
+    free(now);
+    free(later);
     if (s)
         stage_free(&s->base);
     return s ? -1 : 0;

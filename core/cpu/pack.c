@@ -181,7 +181,7 @@ static void load_panel(void *ctx, int panel, int worker) {
                l->scratch + (size_t)worker * l->per_worker);
 }
 
-static int n_panels(const struct packed *p) {
+int packed_n_panels(const struct packed *p) {
     return (p->rows + PANEL - 1) / PANEL;
 }
 
@@ -194,7 +194,7 @@ int packed_load(struct packed *p, struct cpu *c, const struct tensor *t, enum qu
         packed_free(p);
         return err_set(e, ERR_MEMORY, "out of memory loading tensor %s", t->name);
     }
-    pool_run(c->pool, load_panel, &l, n_panels(p));
+    pool_run(c->pool, load_panel, &l, packed_n_panels(p));
     free(l.scratch);
     return 0;
 }
@@ -226,20 +226,17 @@ bool packed_is_raw(const struct packed *p) {
     return atomic_load_explicit(&p->raw, memory_order_acquire);
 }
 
-size_t packed_settle_scratch(const struct packed *p) {
+size_t packed_fill_scratch(const struct packed *p) {
     return panel_scratch(&p->source, p->type);
 }
 
-bool packed_settle(struct packed *p, const struct cpu_isa *isa, void *scratch, const atomic_bool *stop) {
-    if (!packed_is_raw(p))
-        return true;
-    for (int i = 0; i < n_panels(p); i++) {
-        if (atomic_load_explicit(stop, memory_order_relaxed))
-            return false;
+void packed_fill(struct packed *p, const struct cpu_isa *isa, void *scratch, int from, int to) {
+    for (int i = from; i < to; i++)
         panel_make(p->data + (size_t)i * p->panel_bytes, isa, &p->source, p->type, i, scratch);
-    }
+}
+
+void packed_settled(struct packed *p) {
     atomic_store_explicit(&p->raw, false, memory_order_release);
-    return true;
 }
 
 void packed_free(struct packed *p) {

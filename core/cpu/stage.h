@@ -45,6 +45,7 @@ struct cpu_stage {
     size_t bytes;    /* of weights */
     struct raw_list raw;
     struct settle *settle; /* NULL: nothing is raw */
+    double pass_ms;        /* what the pass has taken so far; with settle only */
     /* scratch, [max_rows][...] */
     float *h, *q, *k, *v, *att, *gate, *up, *cs;
     uint32_t *pos;
@@ -52,7 +53,7 @@ struct cpu_stage {
 
 int stage_load(struct backend *b, struct weights *w, const struct part *part, const struct load_opts *o,
                struct stage **out, struct err *e);
-void stage_free(struct stage *s);
+void stage_free(struct stage *base);
 
 /* Takes note that jobs have read their matrices, for progress and reading ahead. -1 without an error: progress wants an
  * end. */

@@ -25,6 +25,7 @@ struct small_model {
     struct kv_table *table;
     struct kv *kv;
     uint32_t *tokens, *ids; /* [max_ctx]: the context; ids of the first `done`, which are computed */
+    uint32_t from;          /* tokens of the whole context that stand before it, and do not count */
     uint32_t n, done, next_id;
     bool answered; /* root is what follows the context */
     struct small_answer root;
@@ -142,10 +143,34 @@ static void descend(struct small_model *m, int at) {
     m->n_nodes = n;
 }
 
+/* All that was computed. */
+static void forget(struct small_model *m) {
+    kv_table_rewind(m->table, 0, NODE_NONE);
+    m->done = 0;
+    m->n_nodes = 0;
+    m->answered = false;
+}
+
+/* Where the context begins that is worth reading. */
+static uint32_t settle_from(const struct small_model *m, uint32_t n) {
+    uint32_t room = m->o.max_ctx > 2 * SMALL_DEPTH ? m->o.max_ctx - SMALL_DEPTH : m->o.max_ctx,
+             end = m->o.max_ctx / 2 < SMALL_READ ? m->o.max_ctx / 2 : SMALL_READ, known = m->from + m->done;
+    if (n <= (room < SMALL_READ ? room : SMALL_READ))
+        return 0;
+    if (n >= known && n - m->from <= room && n - known <= SMALL_READ)
+        return m->from;
+    if (n < known && n > m->from + end)
+        return m->from;
+    return n - end;
+}
+
 void small_model_context(struct small_model *m, const uint32_t *tokens, uint32_t n) {
-    uint32_t same = 0;
-    if (n > m->o.max_ctx)
-        n = 0; /* nothing is known of it */
+    uint32_t same = 0, from = settle_from(m, n);
+    tokens += from;
+    n -= from;
+    if (from != m->from)
+        forget(m);
+    m->from = from;
     while (same < n && same < m->n && tokens[same] == m->tokens[same])
         same++;
     if (same < m->n) {
@@ -324,22 +349,17 @@ static int read_context(struct small_model *m, int rest, int (*progress)(void *c
     return 0;
 }
 
-/* A pass that failed leaves nothing that could be built upon. */
-static void start_again(struct small_model *m) {
-    kv_table_rewind(m->table, 0, NODE_NONE);
-    m->done = 0;
-    m->n_nodes = 0;
-    m->answered = false;
-}
-
 int small_model_look(struct small_model *m, const uint32_t *path, int n, int (*progress)(void *ctx), void *ctx,
                      struct err *e) {
     int known, fresh, at, rc = -1;
     struct pass w = {0};
     if (check(m, path, n, e) != 0)
         return -1;
-    if (read_context(m, m->o.max_rows - SMALL_ROWS > 1 ? m->o.max_rows - SMALL_ROWS : 1, progress, ctx, e) != 0)
-        goto out;
+    if (read_context(m, m->o.max_rows - SMALL_ROWS > 1 ? m->o.max_rows - SMALL_ROWS : 1, progress, ctx, e) != 0) {
+        if (e->kind != ERR_NONE)
+            forget(m);
+        return -1;
+    }
     if (m->n_nodes + SMALL_ROWS > SMALL_NODES)
         drop_nodes(m);
     bool context = m->done < m->n;
@@ -370,8 +390,12 @@ int small_model_look(struct small_model *m, const uint32_t *path, int n, int (*p
     rc = 0;
 out:
     if (rc != 0)
-        start_again(m);
+        forget(m);
     return rc;
+}
+
+uint32_t small_model_missing(const struct small_model *m) {
+    return m->n - m->done;
 }
 
 uint64_t small_model_passes(const struct small_model *m) {

@@ -14,7 +14,8 @@ enum {
     SMALL_TOP = 8,    /* tokens of an answer */
     SMALL_NODES = 96, /* below the context */
     SMALL_ROWS = 8,   /* of a pass that looks ahead */
-    SMALL_DEPTH = 64  /* tokens of a path */
+    SMALL_DEPTH = 64, /* tokens of a path */
+    SMALL_READ = 512  /* tokens of a context that are read at once: of a longer one only the end */
 };
 
 struct small_answer {
@@ -39,17 +40,20 @@ uint32_t small_model_slots(uint32_t max_ctx, int max_rows);
 int small_model_create(struct small_model **out, const struct small_model_opts *o, struct err *e);
 void small_model_free(struct small_model *m); /* wipes */
 
-/* The context is tokens[0..n) from now on; computes nothing. What is known of a common beginning stays. */
+/* The context is tokens[0..n) from now on; computes nothing. What is known of a common beginning stays. A guess does
+ * not need all that was said: of what does not fit, or would be long to read, only the end counts. */
 void small_model_context(struct small_model *m, const uint32_t *tokens, uint32_t n);
 
 /* What follows the context and path[0..n), or NULL: not computed. Valid until the next call of another function. */
 const struct small_answer *small_model_known(const struct small_model *m, const uint32_t *path, int n);
 
-/* Computes that: one pass, when the context lacks few tokens, which takes along the likeliest of the other nodes that
- * are one step away. progress (may be NULL) is asked before each pass over a long context; non-zero stops (-1 with
- * ERR_NONE). ERR_USAGE: the context is empty or too long, a token is not in the vocabulary. */
+/* Computes that: one pass, when few tokens of the context are missing, which takes along the likeliest of the other
+ * nodes that are one step away. progress (may be NULL) is asked before each other pass, over a context of which much is
+ * missing; non-zero stops (-1 with ERR_NONE), and what was read stays. ERR_USAGE: there is no context, the path is too
+ * long, a token is not in the vocabulary. */
 int small_model_look(struct small_model *m, const uint32_t *path, int n, int (*progress)(void *ctx), void *ctx,
                      struct err *e);
-uint64_t small_model_passes(const struct small_model *m); /* so far */
+uint64_t small_model_passes(const struct small_model *m);  /* so far */
+uint32_t small_model_missing(const struct small_model *m); /* tokens of the context that are not read yet */
 
 #endif

@@ -5,8 +5,8 @@
 /* Turns of so many tokens (the first two are shorter), and waits of so many turns. A level is given up in mid-turn when
  * it has taken so much of the time of a turn of the best one and is that much slower; it is preferred to a smaller one
  * when it is that much faster. */
-enum { WARM_UP = 8, TASTE = 4, TURN = 24, WAIT_MIN = 3, WAIT_MAX = 16 };
-static const double SHARE = 0.25, ENOUGH = 0.4, SLOWER = 1.3, FASTER = 0.97, KEEP = 0.6;
+enum { WARM_UP = 8, TASTE = 4, TURN = 24, WAIT_MIN = 3, WAIT_MAX = 16, WAIT_NONE_PAYS = 1 << 20 };
+static const double SHARE = 0.25, ENOUGH = 0.4, SLOWER = 1.3, FASTER = 0.97, KEEP = 0.6, CHANGED = 3;
 static const int passes[EFFORT_LEVELS] = {0, 1, 2, 4, 8, 16};
 
 int effort_passes(const struct effort *e) {
@@ -49,10 +49,14 @@ static int next_level(struct effort *e, bool tried) {
         return 1;
     if (e->turns == 2)
         return start(e);
-    if (top != e->top || e->next == 0)
+    int most = top > 0 ? WAIT_MAX : WAIT_NONE_PAYS;
+    if (top != e->top || e->next == 0 || rate(e, top) > CHANGED * e->then_ms) {
         e->next = e->wait = WAIT_MIN;
-    else if (tried) /* in vain */
-        e->wait = e->next = e->next < WAIT_MAX / 2 ? 2 * e->next : WAIT_MAX;
+        e->then_ms = rate(e, top);
+    } else if (tried) { /* in vain */
+        e->wait = e->next = e->next < most / 2 ? 2 * e->next : most;
+        e->then_ms = rate(e, top);
+    }
     e->top = top;
     return e->wait-- > 0 ? top : neighbour(e, top);
 }

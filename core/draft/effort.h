@@ -3,7 +3,7 @@
  * with each number of passes, in turns of some tokens each. First none, then one; then as many as fit in a quarter of
  * the time that a token takes without any; from then on what was fastest, and now and then its neighbours, which are
  * given up early when they are slow, and tried ever more seldom while they lose. So a model that is too slow costs a
- * few tokens' time, and is not used. Knows no model and no clock. */
+ * few tokens' time, and is not used until the tokens themselves take much longer. Knows no model and no clock. */
 #ifndef CORE_DRAFT_EFFORT_H
 #define CORE_DRAFT_EFFORT_H
 
@@ -19,6 +19,7 @@ struct effort {
     int turns;      /* that are over */
     int wait, next; /* turns until another level is tried, and how long the wait will be after it; */
     int way, top;   /* which one that is; the fastest so far */
+    double then_ms; /* of a token, when another level was tried last */
     double pass_ms; /* of a pass, lately */
 };
 

@@ -163,10 +163,12 @@ Test(settle, products_go_on_meanwhile, .timeout = 300) {
         cr_assert_eq(settle_start(&s, &b.gate, &b.cpu, b.list, N_MATRICES, &e), 0, "%s", e.msg);
         products_are_right(&b);
         cr_assert_eq(n_raw(&b), N_MATRICES, "the first pass is not over");
-        settle_served(s);
-        settle_served(s);
-        while (n_raw(&b))
+        settle_served(s, 1000); /* the first one; that of the second helps */
+        for (int i = 0; n_raw(&b); i++) {
+            if (i % 2)
+                settle_served(s, 0.05);
             products_are_right(&b);
+        }
         products_are_right(&b);
         settle_stop(s);
         bed_close(&b);
@@ -180,7 +182,7 @@ Test(settle, stops_at_once_wherever_it_is, .timeout = 300) {
         struct err e = {0};
         bed_open(&b, 2);
         cr_assert_eq(settle_start(&s, &b.gate, &b.cpu, b.list, N_MATRICES, &e), 0, "%s", e.msg);
-        settle_served(s);
+        settle_served(s, 0);
         for (int i = 0; i < products; i++)
             products_are_right(&b);
         settle_stop(s);
@@ -200,16 +202,32 @@ Test(settle, waits_for_the_first_pass_of_all, .timeout = 300) {
     bed_open(&b[1], 1);
     for (int i = 0; i < 2; i++)
         cr_assert_eq(settle_start(&s[i], &b[0].gate, &b[i].cpu, b[i].list, N_MATRICES, &e), 0, "%s", e.msg);
-    settle_served(s[0]);
+    for (int i = 0; i < 2; i++) /* nor does the pool help */
+        settle_served(s[0], 1000);
     settle_stop(s[0]); /* its thread has ended, and found no time that was its own */
     cr_assert_eq(n_raw(&b[0]), N_MATRICES);
     cr_assert_eq(n_raw(&b[1]), N_MATRICES);
-    settle_served(s[1]);
+    settle_served(s[1], 0);
     while (n_raw(&b[1]))
         products_are_right(&b[1]);
     settle_stop(s[1]);
     bed_close(&b[0]);
     bed_close(&b[1]);
+}
+
+/* Whoever calls it can have the pool do all of it. */
+Test(settle, the_pool_helps, .timeout = 300) {
+    struct bed b;
+    struct settle *s;
+    struct err e = {0};
+    bed_open(&b, 3);
+    cr_assert_eq(settle_start(&s, &b.gate, &b.cpu, b.list, N_MATRICES, &e), 0, "%s", e.msg);
+    settle_served(s, 0);
+    while (n_raw(&b))
+        settle_served(s, 1000);
+    products_are_right(&b);
+    settle_stop(s);
+    bed_close(&b);
 }
 
 /* ---- whole models ---- */

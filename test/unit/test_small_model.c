@@ -80,7 +80,7 @@ Test(small_model, says_what_the_model_says, .timeout = 300) {
             n = n / 2 + rnd(2) * (n / 4);
         for (uint32_t i = 0; i < more + (n == 0); i++, a = NULL) /* along what is known, or not */
             context[n++] = a && rnd(3) ? a->token[rnd(2)] : rnd((uint32_t)r.config->vocab);
-        if (n > CTX - 20)
+        if (n > CTX - SMALL_DEPTH - 8)
             n = 3;
         small_model_context(m, context, n);
         if (rnd(4) == 0)
@@ -133,9 +133,9 @@ Test(small_model, what_it_cannot_answer) {
     cr_assert_eq(small_model_look(m, NULL, 0, NULL, NULL, &e), -1, "no context");
     for (uint32_t i = 1; i < CTX; i++)
         context[i] = 300 + i;
-    small_model_context(m, context, CTX);
+    small_model_context(m, context, 90);
     e = (struct err){0};
-    cr_assert_eq(small_model_look(m, context, 1, NULL, NULL, &e), -1, "no place for a path");
+    cr_assert_eq(small_model_look(m, context, SMALL_DEPTH + 1, NULL, NULL, &e), -1, "too deep");
     cr_assert_eq(e.kind, ERR_USAGE);
     e = (struct err){0};
     cr_assert_eq(small_model_look(m, NULL, 0, stop, NULL, &e), -1);
@@ -146,6 +146,24 @@ Test(small_model, what_it_cannot_answer) {
     cr_assert_eq(small_model_look(m, NULL, 0, NULL, NULL, &e), -1, "no such token");
     small_model_context(m, context, 7);
     look(context, 7, context + 1, 3);
+}
+
+/* Of a context that is too long the end counts; it is read anew when it has grown by half of what fits. */
+Test(small_model, long_contexts) {
+    enum { LONG = 300, ROOM = CTX - SMALL_DEPTH, END = CTX / 2 };
+    uint32_t context[LONG], from = 0;
+    for (uint32_t i = 0; i < LONG; i++)
+        context[i] = 1 + rnd(1500);
+    for (uint32_t n = 60; n <= LONG; n += 1 + rnd(3)) {
+        small_model_context(m, context, n);
+        if (n - from > ROOM)
+            from = n - END;
+        look(context + from, n - from, context, (int)rnd(3));
+    }
+    cr_assert_gt(from, END);
+    small_model_context(m, context, 50); /* another turn */
+    look(context, 50, context, 1);
+    cr_assert_lt(small_model_passes(m), LONG + 8 * LONG / ROWS);
 }
 
 /* ---- texts ---- */
