@@ -20,9 +20,9 @@
 #include <string.h>
 
 /* How it is measured. A cell is a round trip, a bandwidth and a codec; in it every variant (a mode, and a number of
- * guesses) has a lane of its own, sequential decoding always the first. The lanes take turns prompt by prompt, and who
- * comes first changes with each, so that whatever else this machine does hits all alike. Before that each lane warms
- * up. Every answer has the same number of tokens: the ones that would end it are banned. */
+ * guesses) has a lane of its own. The lanes take turns prompt by prompt, sequential decoding first and the others in an
+ * order that changes, so that whatever else this machine does hits all alike. Before that each lane warms up. Every
+ * answer has the same number of tokens: the ones that would end it are banned. */
 enum { WARM_TOKENS = 12, LEAST_CTX = 512, REPLAYED = 8, MAX_VARIANTS = BENCH_LIST * BENCH_LIST };
 enum { ALL_CATEGORIES = BENCH_CATEGORIES, N_TALLIES };
 
