@@ -35,8 +35,7 @@ double law_cross_validate(const struct law_point *p, int n, double *error) {
     double sum = 0;
     for (int i = 0; i < n; i++) {
         struct law_fit f = law_fit(p, n, i);
-        double measured = 1e3 * p[i].tokens_per_step / p[i].step_ms;
-        double x = law_fit_tok_s(&f, p[i].rtt_ms) / measured - 1;
+        double x = (p[i].rtt_ms + f.fixed_ms) / p[i].step_ms - 1;
         if (error)
             error[i] = x;
         sum += fabs(x);

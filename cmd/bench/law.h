@@ -28,7 +28,7 @@ struct law_fit law_fit(const struct law_point *p, int n, int skip);
 double law_fit_tok_s(const struct law_fit *f, double rtt_ms);
 
 /* Leave-one-out: each point is predicted from the others. error[i], when error is not NULL: predicted over measured
- * tok/s, less 1. Returns the mean of their absolute values; NAN with fewer than two points. */
+ * time of a step, less 1. Returns the mean of their absolute values; NAN with fewer than two points. */
 double law_cross_validate(const struct law_point *p, int n, double *error);
 
 #endif

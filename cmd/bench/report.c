@@ -116,8 +116,8 @@ static void page_fits(struct wbuf *out, const struct bench_results *r) {
     if (!r->n_fits)
         return;
     wbuf_str(out, "<h2>Round trip plus a fixed time</h2>\n");
-    paragraph(out, "A step is modelled as the round trip and a fixed time. The error is that of the rate at each round "
-                   "trip when the others alone were fitted (leave one out).");
+    paragraph(out, "A step is modelled as the round trip and a fixed time. The error is that of a step's time at each "
+                   "round trip when the others alone were fitted (leave one out).");
     table_begin(out, "mode|codec|Mbit/s|fixed ms|tokens per step|round trips|mean error %");
     for (int i = 0; i < r->n_fits; i++) {
         const struct bench_fit *f = &r->fits[i];

@@ -20,9 +20,9 @@
 #include <string.h>
 
 /* How it is measured. A cell is a round trip, a bandwidth and a codec; in it every variant (a mode, and a number of
- * guesses) has a lane of its own, sequential decoding always the first. The lanes take turns prompt by prompt, and who
- * comes first changes with each, so that whatever else this machine does hits all alike. Before that each lane warms
- * up. Every answer has the same number of tokens: the ones that would end it are banned. */
+ * guesses) has a lane of its own. The lanes take turns prompt by prompt, sequential decoding first and the others in an
+ * order that changes, so that whatever else this machine does hits all alike. Before that each lane warms up. Every
+ * answer has the same number of tokens: the ones that would end it are banned. */
 enum { WARM_TOKENS = 12, LEAST_CTX = 512, REPLAYED = 8, MAX_VARIANTS = BENCH_LIST * BENCH_LIST };
 enum { ALL_CATEGORIES = BENCH_CATEGORIES, N_TALLIES };
 
@@ -329,8 +329,8 @@ static int open_cell(struct split *s, const struct cell *c, struct err *e) {
                                            .rtt_ms = s->as_it_is ? -1 : c->rtt,
                                            .mbit = c->mbit};
         struct bench_tally warm = {0};
-        int rc = bench_lane_open(&s->lanes[i], &s->rig, &lo, e);
         show(s, c, &s->variants[i], 0);
+        int rc = bench_lane_open(&s->lanes[i], &s->rig, &lo, e);
         if (rc == 0)
             rc = answer(s, &s->lanes[i], &s->prompts.at[0], s->o->tokens < WARM_TOKENS ? s->o->tokens : WARM_TOKENS,
                         &warm, e);
