@@ -12,23 +12,21 @@ enum { MAX_PROMPTS = 1024, RANDOM_PROMPTS = 2, RANDOM_TOKENS = 48 };
 
 const char *const bench_categories[BENCH_CATEGORIES] = {"code", "structured", "creative", "conversational"};
 
+/* The eight tasks of the paper (arXiv 2602.16760), two of each category, in our words. */
 static const struct {
     int category;
     const char *text;
 } builtin[] = {
-    {0, "Write a Python class for a binary search tree with methods to insert a value, to find one, and to walk over "
-        "all values in order. Show how it is used."},
-    {0, "Write a C function that reads a text file line by line and counts how often each word occurs in it, with a "
-        "hash table that grows."},
-    {1, "List the planets of the solar system as a JSON array of objects with the keys name, diameter_km, moons and "
-        "has_rings."},
-    {1, "Give a step-by-step guide to setting up a new laptop for work, as a numbered list with a bold title and one "
-        "sentence for each step."},
-    {2, "Write a short story about a lighthouse keeper who finds a letter that was written a hundred years ago."},
-    {2, "Write a poem about the first morning of autumn, in four stanzas of four lines."},
-    {3, "I have been feeling tired at work for some weeks now. What could I change in my day to have more energy?"},
-    {3, "Hi! I'm visiting Lisbon for three days in May with my parents, who cannot walk far. What would you do in my "
-        "place?"},
+    {0, "Implement binary search over a sorted list as a Python function, with type hints and a docstring."},
+    {0, "Implement a linked list as a Python class that can insert, delete and search."},
+    {1, "Make a table of the ten largest countries by area, with the capital and the population of each."},
+    {1,
+     "Go through what happens in an HTTP request step by step, from the DNS lookup until the page is on the screen."},
+    {2, "Tell a short story about a robot that finds out that it can dream. It should move the reader and end in a "
+        "surprise."},
+    {2, "Write a poem about the sea at midnight, with strong pictures and metaphors nobody expects."},
+    {3, "How do Python and Rust differ, and when would you take which of them?"},
+    {3, "What is quantum computing? Explain it to a child of ten, with comparisons from everyday life."},
 };
 enum { N_BUILTIN = sizeof builtin / sizeof *builtin };
 

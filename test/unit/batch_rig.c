@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { PATIENCE_S = 60, TWIN_ROWS = 256 };
 
@@ -35,7 +36,10 @@ static int gate_layers(struct stage *s, struct kv *kv, const struct batch *b, in
     g->calls++;
     bool fail = g->fail;
     g->fail = false;
+    int slow_us = g->slow_us;
     pthread_mutex_unlock(&g->lock);
+    if (slow_us)
+        usleep((useconds_t)slow_us);
     if (fail)
         return err_set(e, ERR_DEVICE, "a test makes this fail");
     return g->real->ops->layers(g->real, kv, b, lo, hi, x, e);
@@ -67,6 +71,12 @@ void gate_allow(struct batch_rig *r, int calls) {
     pthread_mutex_lock(&r->gate.lock);
     r->gate.allowed = calls;
     pthread_cond_broadcast(&r->gate.moved);
+    pthread_mutex_unlock(&r->gate.lock);
+}
+
+void gate_slow(struct batch_rig *r, int us) {
+    pthread_mutex_lock(&r->gate.lock);
+    r->gate.slow_us = us;
     pthread_mutex_unlock(&r->gate.lock);
 }
 

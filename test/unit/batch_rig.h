@@ -18,6 +18,7 @@ struct gate {
     int allowed;  /* calls of layers that may still begin; -1: any number */
     bool waiting; /* one stands before it */
     bool fail;    /* the next call fails */
+    int slow_us;  /* that a call takes at least */
     int calls, last_rows;
     int kv_clears;
 };
@@ -40,7 +41,8 @@ void batch_rig_open(struct batch_rig *r, const char *model, int front, int back,
 void batch_rig_close(struct batch_rig *r);
 
 void gate_allow(struct batch_rig *r, int calls); /* from now on; -1: opens it */
-int gate_wait(struct batch_rig *r);              /* until a call stands before it; how many rows it has */
+void gate_slow(struct batch_rig *r, int us);
+int gate_wait(struct batch_rig *r); /* until a call stands before it; how many rows it has */
 
 enum { PEER_MAX_IDS = 60000 };
 
