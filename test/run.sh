@@ -20,7 +20,7 @@ filter=${2:-}
 tmp=$(mktemp -d)
 child=
 trap 'rm -rf "$tmp"' EXIT
-trap '[ -z "$child" ] || kill "$child" 2>/dev/null; exit 130' INT TERM
+trap '[ -z "$child" ] || kill "$child" 2>/dev/null; cat "$tmp"/scripts/*/pid 2>/dev/null | xargs -r kill 2>/dev/null; exit 130' INT TERM
 mkdir "$tmp/san" "$tmp/scratch"
 : >"$tmp/failures"
 : >"$tmp/skips"
@@ -148,31 +148,49 @@ run_replay() { # NAME
     summary "replay $1"
 }
 
-run_script() { # PATH
+# Scripts wait more than they compute, so two run at a time, each with a scratch folder and sanitizers' reports of its own.
+start_script() { # PATH
     name=${1##*/}
-    name=${name%.sh}
-    rm -rf "$SCRATCH" && mkdir -p "$HOME"
+    own=$tmp/scripts/${name%.sh}
+    mkdir -p "$own/scratch/home" "$own/san"
     if [ -x "$1" ]; then set -- "$1"; else set -- sh "$1"; fi
-    limit 900 "$@" >"$tmp/out" 2>"$tmp/err"
+    (
+        export SCRATCH="$own/scratch" HOME="$own/scratch/home"
+        for v in ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS; do
+            eval "export $v=\"log_path=$own/san/report:\${$v#*:}\""
+        done
+        timeout -k 10 900 "$@" >"$own/out" 2>"$own/err" </dev/null &
+        echo $! >"$own/pid"
+        wait $!
+        echo $? >"$own/status"
+    ) &
+}
+
+end_script() { # PATH, of one that is over
+    name=${1##*/}
+    name=${name%.sh} own=$tmp/scripts/${name%.sh}
+    status=$(cat "$own/status" 2>/dev/null || echo 255)
     while IFS= read -r line; do
         case $line in
         'not ok'*) n_failed=$((n_failed + 1)) ; fail "$name: ${line#not ok }" ;;
         'ok '*) n_passed=$((n_passed + 1)) ;;
         'skip '*) n_skipped=$((n_skipped + 1)) ; echo "skip $name: ${line#skip }" >>"$tmp/skips" ;;
         esac
-    done <"$tmp/out"
-    cat "$tmp/err" >>"$tmp/out"
-    if [ $status != 0 ] && [ $n_failed = 0 ]; then
+    done <"$own/out"
+    cat "$own/err" >>"$own/out"
+    if [ "$status" != 0 ] && [ $n_failed = 0 ]; then
         n_failed=1
-        fail "$name: ended with status $status" "$tmp/out"
+        fail "$name: ended with status $status" "$own/out"
     elif [ $((n_passed + n_failed + n_skipped)) = 0 ]; then
         n_failed=1
-        fail "$name: printed no result" "$tmp/out"
+        fail "$name: printed no result" "$own/out"
     elif [ $n_failed != 0 ]; then
-        { echo "what $name printed:"; tail -n 60 "$tmp/out" | sed 's/^/    /'; } >>"$tmp/failures"
+        { echo "what $name printed:"; tail -n 60 "$own/out" | sed 's/^/    /'; } >>"$tmp/failures"
     fi
+    mv "$own"/san/report* "$tmp/san/" 2>/dev/null
     sanitizers "$name"
     summary "e2e $name"
+    rm -rf "$own"
 }
 
 run_unit
@@ -191,9 +209,25 @@ for target in test/fuzz/fuzz_*.c; do
     leave_out "$target" && continue
     [ -f "$target" ] && wanted "$name" && run_replay "$name"
 done
-for script in test/e2e/*.sh; do
-    leave_out "$script" && continue
-    [ -f "$script" ] && wanted "$script" && run_script "$script"
+running=
+for script in test/e2e/*.sh ''; do
+    if [ -n "$script" ]; then
+        leave_out "$script" && continue
+        [ -f "$script" ] && wanted "$script" || continue
+        start_script "$script"
+        running="$running $script"
+    fi
+    # shellcheck disable=SC2086 # paths without spaces
+    set -- $running
+    while [ $# -gt 1 ] || { [ -z "$script" ] && [ $# -gt 0 ]; }; do
+        running=
+        for other; do
+            if [ -s "$tmp/scripts/$(basename "$other" .sh)/status" ]; then end_script "$other"; else running="$running $other"; fi
+        done
+        # shellcheck disable=SC2086
+        set -- $running
+        [ $# -lt 2 ] && [ -n "$script" ] || [ $# = 0 ] || sleep 0.1
+    done
 done
 
 [ ! -s "$tmp/skips" ] || { echo; cat "$tmp/skips"; }
