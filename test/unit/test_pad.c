@@ -21,6 +21,7 @@ struct watched {
     struct oracle oracle;
     uint32_t truth[TOY_CTX];
     uint32_t prompt;
+    int nodes;        /* of a tree; 0: as many as a session takes */
     int before, from; /* records before the prompt, and before the answer */
 };
 
@@ -29,8 +30,11 @@ static void watch(struct watched *w, enum session_mode mode, double accuracy, in
     struct err e = {0};
     w->oracle = (struct oracle){
         .truth = w->truth, .n_truth = TOY_CTX, .vocab = TOY_VOCAB, .accuracy = accuracy, .width = 2, .seed = 5};
-    r->speculation = (struct session_speculation){
-        .mode = mode, .drafter = oracle_drafter(&w->oracle), .pad_rows = rows, .pad_ms = tick_ms};
+    r->speculation = (struct session_speculation){.mode = mode,
+                                                  .drafter = oracle_drafter(&w->oracle),
+                                                  .max_nodes = w->nodes,
+                                                  .pad_rows = rows,
+                                                  .pad_ms = tick_ms};
     r->o.pad_ids = rows ? session_pad_ids(rows, RIG_ROWS) : 0;
     remote_rig_connect(r);
     w->before = observer_count(&w->net);
@@ -154,9 +158,11 @@ Test(pad, without_it_sizes_tell) {
     static struct watched w;
     int different = 0;
     up(&w, 2, 0);
+    w.nodes = PAD - 1;
     watch(&w, SESSION_STOP_AND_WAIT, 0.5, 0, 0);
     tell(&w, ANSWER);
     int n = windows(&w, true, x);
+    cr_assert_gt(n, 8);
     for (int i = 2; i < n; i++)
         different += x[i].bytes != x[1].bytes;
     cr_assert_gt(different, 0);
