@@ -9,16 +9,7 @@ trap '[ -z "$server" ] || kill -9 "$server" 2>/dev/null' EXIT
 pin=$("$SPLITINF" identity --home "$home")
 prompt="Tell me a story about a fox."
 
-: >"$SCRATCH/ready"
-"$SPLITINF" serve-cloud --home "$SCRATCH/cloud" --allow "$pin" --kv-mem 16M --model $model --listen 127.0.0.1:0 >"$SCRATCH/ready" 2>"$SCRATCH/log" &
-server=$!
-n=0
-until grep -q ready "$SCRATCH/ready"; do
-    n=$((n + 1))
-    [ $n -lt 1200 ] || { cat "$SCRATCH/log" >&2; echo "not ok the cloud starts"; exit 1; }
-    sleep 0.05
-done
-at=$(sed 's/^ready \(.*\) pin .*/\1/' "$SCRATCH/ready") cloud=$(sed 's/.* pin //' "$SCRATCH/ready")
+serve $model "$pin" --kv-mem 16M
 
 # split OPTION...: an answer; its text goes to $words, its steps to $steps.
 split() {
