@@ -197,15 +197,6 @@ static void finish(const struct share *s, const struct staging *st, const struct
     memcpy((uint8_t *)x + (size_t)p->first * row, st->p + p->at.x, (size_t)p->n * row);
 }
 
-/* The first failure is what gpu_wait tells. */
-static bool note(struct gpu *g, cu_result r, const char *what) {
-    if (r != 0 && g->failed == 0) {
-        g->failed = r;
-        g->failed_at = what;
-    }
-    return r == 0;
-}
-
 int share_layers(struct share *s, struct share_kv *kv, const struct batch *b, int lo, int hi, float *x, struct err *e) {
     struct gpu *g = s->card->gpu;
     struct piece pieces[2];
@@ -213,23 +204,21 @@ int share_layers(struct share *s, struct share_kv *kv, const struct batch *b, in
     if (card_enter(s->card, e) != 0 || share_reserve_slots(s, find_trunks(s, b), e) != 0)
         return -1;
     /* While the card computes a piece, the host takes the one before it out and puts the next one together. A piece
-     * reads what those before it have written: parents come first in a batch. */
-    for (int i = 0; i <= n_pieces; i++) {
+     * reads what those before it have written: parents come first in a batch. After a failure all of this does nothing.
+     */
+    for (int i = 0; i < n_pieces; i++) {
         struct staging *st = &s->staging[i % 2], *before = &s->staging[(i + 1) % 2];
         struct piece *p = &pieces[i % 2];
-        if (i < n_pieces) {
-            *p = (struct piece){.first = i * rows, .n = b->n - i * rows < rows ? b->n - i * rows : rows};
-            start(s, kv, b, lo, hi, x, st, p);
-            if (i + 1 < n_pieces)
-                note(g, g->driver->event_record(st->done, g->stream), "recording an event");
-        }
-        if (i == n_pieces && card_wait(s->card, e) != 0)
-            return -1;
-        if (i > 0 && i < n_pieces && !note(g, g->driver->event_sync(before->done), "waiting for a piece of a pass"))
-            return card_wait(s->card, e);
-        if (i > 0)
+        *p = (struct piece){.first = i * rows, .n = b->n - i * rows < rows ? b->n - i * rows : rows};
+        start(s, kv, b, lo, hi, x, st, p);
+        if (i + 1 < n_pieces)
+            gpu_event_record(g, st->done);
+        if (i > 0 && gpu_event_wait(g, before->done))
             finish(s, before, &pieces[(i + 1) % 2], x);
     }
+    if (card_wait(s->card, e) != 0)
+        return -1;
+    finish(s, &s->staging[(n_pieces - 1) % 2], &pieces[(n_pieces - 1) % 2], x);
     return 0;
 }
 

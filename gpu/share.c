@@ -170,14 +170,9 @@ static int reserve_host(struct share *s, struct err *e) {
             return -1;
         s->logits_host = p;
     }
-    for (int i = 0; i < 2; i++) {
-        cu_result r = g->driver->event_create(&s->staging[i].done, CU_EVENT_NO_TIMING);
-        if (r != 0) {
-            char why[160];
-            return err_set(e, ERR_DEVICE, "card %d (%s) gives no event: %s", g->ordinal, g->name,
-                           driver_error(g->driver, r, why, sizeof why));
-        }
-    }
+    for (int i = 0; i < 2; i++)
+        if (gpu_event_create(g, &s->staging[i].done, e) != 0)
+            return -1;
     return share_reserve_slots(s, LEAST_SLOTS, e);
 }
 
@@ -196,8 +191,7 @@ void share_free(struct share *s) {
     gpu_free(g, s->scratch);
     staging_free(s);
     for (int i = 0; i < 2; i++)
-        if (s->staging[i].done)
-            g->driver->event_destroy(s->staging[i].done);
+        gpu_event_free(g, s->staging[i].done);
     if (s->logits_host)
         gpu_host_free(g, s->logits_host, (size_t)share_head_rows(s) * (size_t)s->config->vocab * sizeof(float));
     free(s->layers);
