@@ -10,14 +10,8 @@ namespace emu {
 
 /* AddressSanitizer sees an access beyond an allocation when it happens. Without it, known bytes before and behind show
  * a write when the memory is freed. */
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef EMU_ASAN
 static const size_t margin = 0;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-static const size_t margin = 0;
-#else
-static const size_t margin = 256;
-#endif
 #else
 static const size_t margin = 256;
 #endif
