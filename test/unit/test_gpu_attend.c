@@ -231,7 +231,7 @@ static struct result run(struct gpu *g, const struct scene *s, const int *which,
 /* ---- against float64 ---- */
 
 /* Roundings of a chain of n additions and of products, as they add up when they are independent (Higham & Mary 2019),
- * with 6 standard deviations; relative to the sum of magnitudes. */
+ * with 6 standard deviations; relative to the sum of magnitudes. Root mean squares must be within one. */
 static double chain(double n) {
     return 6 * sqrt(n) * 0x1p-24;
 }
@@ -274,13 +274,17 @@ static void check_row(const struct scene *s, const struct told *r, const uint16_
         double keys = r->pos + 1 - first;
         double weight = worst * (chain(2 * hd) + 2 * 0x1p-24 + 0x1p-22) + 4 * 0x1p-23 + 0x1p-22;
         double bound = 2 * weight + 2 * chain(2 * (keys < 256 ? keys : 256)) + 2 * chain(keys / 32 + 1);
+        double squares = 0; /* of errors, in units of their bounds */
         for (int i = 0; i < hd; i++) {
             double want = out[i] / sum, size = mass[i] / sum;
             double got = (double)bf16_to_f32(hi[h * hd + i]) + (double)bf16_to_f32(lo[h * hd + i]);
-            cr_assert(fabs(got - want) <= bound * size + fabs(want) * 0x1.2p-16,
-                      "head_dim %d, head %d, position %u, %d: %.9g, not %.9g: off by %.2g of %.2g", hd, h, r->pos, i,
-                      got, want, fabs(got - want), bound * size + fabs(want) * 0x1.2p-16);
+            double off = fabs(got - want), most = bound * size + fabs(want) * 0x1.2p-16;
+            cr_assert(off <= most, "head_dim %d, head %d, position %u, %d: %.9g, not %.9g: off by %.2g of %.2g", hd, h,
+                      r->pos, i, got, want, off, most);
+            squares += off > 0 ? off * off / (most * most) : 0;
         }
+        cr_assert(sqrt(squares / hd) <= 1 / 6.0, "head_dim %d, head %d, position %u: errors of %.2g of their bounds",
+                  hd, h, r->pos, sqrt(squares / hd));
     }
 }
 
@@ -355,4 +359,178 @@ Test(gpu_attend, every_shape_of_heads) {
         scene_free(s);
     }
     gpu_rig_close(g);
+}
+
+Test(gpu_attend, long_contexts) {
+    struct gpu *g = gpu_rig_open();
+    struct scene *s = scene_new(8, 2, 32, 0, 3000, 2);
+    int which[MAX_ROWS];
+    add_chunk(s, 0, 1490, 6);
+    add_chunk(s, 1, 511, 2); /* a split's last key, and the next one's first */
+    add_chunk(s, 2, 767, 1);
+    count_up(which, s->n);
+    struct result r = run(g, s, which, s->n, (struct how){0});
+    check(s, which, &r);
+    check_ways(g, s, which, s->n, &r, 4);
+    result_free(&r);
+    scene_free(s);
+    gpu_rig_close(g);
+}
+
+Test(gpu_attend, sliding_windows) {
+    static const int windows[] = {1, 5, 64, 100, 257, 300, 10000};
+    struct gpu *g = gpu_rig_open();
+    int which[MAX_ROWS];
+    for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
+        struct scene *s = scene_new(4, 2, 32, windows[i], 1400, 3);
+        add_chunk(s, 0, 0, 20);
+        add_chunk(s, 1, 310, 12);
+        add_chunk(s, 2, 574, 3);
+        count_up(which, s->n);
+        struct result r = run(g, s, which, s->n, (struct how){0});
+        check(s, which, &r);
+        check_ways(g, s, which, s->n, &r, 6);
+        result_free(&r);
+        scene_free(s);
+    }
+    gpu_rig_close(g);
+}
+
+/* ---- trees ---- */
+
+/* n rows behind n_before keys, each behind the last of them or behind an earlier row; the path to a random one is the
+ * session's trunk. A twin of each, with its whole path on a trunk of its own, is what decoding token by token has. */
+static void add_tree(struct scene *s, int session, uint32_t n_before, int n, uint32_t *seed) {
+    uint32_t keys[MAX_KEYS];
+    int first = s->n;
+    for (uint32_t i = 0; i < n_before; i++)
+        keys[i] = scene_slot(s);
+    for (int i = 0; i < n; i++) {
+        int near = i < 3 ? i : 3, parent = i == 0              ? -1
+                                           : toy_rnd(seed) % 3 ? i - 1 - (int)(toy_rnd(seed) % (uint32_t)near)
+                                                               : -1;
+        const struct told *p = parent < 0 ? NULL : &s->rows[first + parent];
+        scene_row(s, session, p ? p->keys : keys, p ? p->pos + 1 : n_before);
+    }
+    const struct told *trunk = &s->rows[first + (int)(toy_rnd(seed) % (uint32_t)n)];
+    for (int i = 0; i < n; i++) {
+        struct told *r = &s->rows[first + i];
+        uint32_t same = n_before;
+        while (same <= r->pos && same <= trunk->pos && r->keys[same] == trunk->keys[same])
+            same++;
+        r->n_trunk = same;
+    }
+}
+
+static int add_twin(struct scene *s, int of) {
+    cr_assert_lt(s->n, MAX_ROWS);
+    struct told *twin = &s->rows[s->n];
+    *twin = s->rows[of];
+    twin->session = 1000 + s->n;
+    twin->n_trunk = twin->pos + 1;
+    return s->n++;
+}
+
+static void check_trees(struct gpu *g, uint32_t seed) {
+    static const int heads[][2] = {{1, 1}, {2, 2}, {2, 1}, {4, 1}, {7, 1}, {8, 1}, {17, 1}};
+    const int *h = heads[toy_rnd(&seed) % 7];
+    int window = toy_rnd(&seed) % 3 ? 0 : 1 + (int)(toy_rnd(&seed) % 90), sessions = 1 + (int)(toy_rnd(&seed) % 3);
+    struct scene *s = scene_new(h[0], h[1], 16, window, 1200, seed + 1);
+    int which[MAX_ROWS], n;
+    for (int i = 0; i < sessions; i++)
+        add_tree(s, i, toy_rnd(&seed) % (i == 0 ? 330 : 140), 1 + (int)(toy_rnd(&seed) % 20), &seed);
+    n = s->n;
+    count_up(which, n);
+    for (int i = 0; i < n && seed % 2; i++) { /* in any order, too */
+        int j = (int)(toy_rnd(&seed) % (uint32_t)(i + 1)), t = which[i];
+        which[i] = which[j];
+        which[j] = t;
+    }
+    const struct how ways[] = {{0, 0, 1}, {0, 0, 1 << 30}, {65 + n, 0, 1}, {n, 1024, 1}};
+    struct result r = run(g, s, which, n, ways[seed % 4]);
+    check(s, which, &r);
+    for (int i = 0; i < n; i++) {
+        int twin = add_twin(s, which[i]);
+        struct result alone = run(g, s, &twin, 1, (struct how){0});
+        check_equal(&alone, 0, &r, i, "token by token");
+        result_free(&alone);
+    }
+    result_free(&r);
+    scene_free(s);
+}
+
+Test(gpu_attend, trees_equal_token_by_token) {
+    struct gpu *g = gpu_rig_open();
+    for (uint32_t i = 0; i < 60; i++)
+        check_trees(g, i * 11 + 1);
+    gpu_rig_close(g);
+}
+
+Test(gpu_attend, chunks_equal_token_by_token) {
+    static const int sizes[] = {1, 7, 64, 100};
+    enum { N = 150, BEFORE = 140 };
+    struct gpu *g = gpu_rig_open();
+    struct scene *s = scene_new(4, 2, 16, 0, 400, 5);
+    int which[MAX_ROWS];
+    add_chunk(s, 0, BEFORE, N);
+    count_up(which, N);
+    struct result whole = run(g, s, which, N, (struct how){.n_processors = 1});
+    check(s, which, &whole);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int at = 0, n; at < N; at += n) {
+            n = N - at < sizes[i] ? N - at : sizes[i];
+            struct result r = run(g, s, which + at, n, (struct how){0});
+            for (int j = 0; j < n; j++)
+                check_equal(&r, j, &whole, at + j, "in chunks");
+            result_free(&r);
+        }
+    result_free(&whole);
+    scene_free(s);
+    gpu_rig_close(g);
+}
+
+/* ---- items ---- */
+
+/* Items in order, each row and head in one, none above its size or over the edge of a trunk. */
+static void check_items(const uint32_t *trunks, int n, int n_heads, int n_kv_heads) {
+    struct gpu_row rows[MAX_ROWS] = {0};
+    struct gpu_item items[MAX_ROWS * 3];
+    int group = n_heads / n_kv_heads, parts = (group + GPU_QUERIES - 1) / GPU_QUERIES, next = 0;
+    for (int i = 0; i < n; i++)
+        rows[i].trunk = trunks[i];
+    int n_items = op_attend_items(rows, n, n_heads, n_kv_heads, items);
+    cr_assert_leq(n_items, op_attend_max_items(n, n_heads, n_kv_heads));
+    cr_assert_eq(n_items % parts, 0);
+    for (int i = 0; i < n_items; i++) {
+        cr_assert_eq(items[i].row, next);
+        cr_assert_eq(items[i].part, i % parts);
+        cr_assert(items[i].n >= 1 && (items[i].n == 1 || items[i].n * group <= GPU_QUERIES));
+        for (int j = 1; j < items[i].n; j++)
+            cr_assert_eq(trunks[next + j], trunks[next]);
+        if (items[i].part == parts - 1)
+            next += items[i].n;
+        bool full = (items[i].n + 1) * group > GPU_QUERIES;
+        cr_assert(full || next == n || items[i].part < parts - 1 || trunks[next] != trunks[next - 1],
+                  "item %d could hold another row", i);
+    }
+    cr_assert_eq(next, n);
+}
+
+Test(gpu_attend, items_hold_rows_of_one_trunk) {
+    static const int heads[][2] = {{1, 1}, {8, 4}, {4, 1}, {7, 1}, {16, 2}, {9, 1}, {16, 1}, {17, 1}, {32, 1}, {48, 1}};
+    uint32_t trunks[MAX_ROWS], seed = 1;
+    for (size_t h = 0; h < sizeof heads / sizeof *heads; h++)
+        for (int n = 0; n <= MAX_ROWS; n += n < 20 ? 1 : 35)
+            for (uint32_t of = 1; of < 40; of += 13) {
+                for (int i = 0; i < n; i++)
+                    trunks[i] = i > 0 && toy_rnd(&seed) % of ? trunks[i - 1] : toy_rnd(&seed) % 4;
+                check_items(trunks, n, heads[h][0], heads[h][1]);
+            }
+}
+
+Test(gpu_attend, scratch_is_bounded) {
+    struct gpu g = {.n_processors = 100};
+    cr_assert_eq(op_attend_scratch(&g, 1, 32, 8, 128, 257), 2 * 32 * 130);
+    cr_assert_eq(op_attend_scratch(&g, 100, 32, 8, 128, 1024), 64 * 4 * 32 * 130, "only passes of 64 rows use it");
+    cr_assert_eq(op_attend_scratch(&g, 64, 128, 8, 256, 1 << 20), 1 << 24, "64 MB and no more");
 }
