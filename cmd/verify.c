@@ -199,14 +199,15 @@ static int count_memory(struct verify *v, struct err *e) {
     if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, e) != 0)
         return -1;
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
-    en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
+    en->beside_stages = p.kv;
+    en->beside = session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
                  session_speculation_bytes(en->config->hidden, en->config->vocab,
                                            &(struct session_speculation){.iterate = &en->o.iterate});
     if (tunnel_wanted(&en->o.tunnel))
         return 0;
     if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
         return -1;
-    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle, SESSIONS);
+    en->beside_stages += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle, SESSIONS);
     return 0;
 }
 
