@@ -9,6 +9,7 @@
 #include "cmd/text_file.h"
 #include "core/base/clock.h"
 #include "core/base/wipe.h"
+#include "net/audit.h"
 #include "net/digest.h"
 #include "net/fingerprint.h"
 
@@ -76,7 +77,8 @@ static const struct opt_table table = {
     .about =
         "Continues texts twice, with the whole model on this machine and with its middle layers in a cloud, and "
         "compares every token and every bit of the logits, likeliest tokens and drawn ones. Exit status 1 when "
-        "anything differs.\n"
+        "anything differs. Where the cloud computes with another backend than this machine (a card there, the CPU "
+        "here), bits cannot be equal: then the logits of the likeliest tokens have to be near.\n"
         "Without --cloud it starts a cloud of its own on 127.0.0.1. This machine needs memory for the whole model.",
     .groups = groups,
     .n_groups = sizeof groups / sizeof *groups,
@@ -99,6 +101,7 @@ struct comparison {
     int first; /* step of the first difference; -1: none */
     uint32_t local_id, split_id;
     bool logits_only;
+    double apart; /* between unlike backends: the largest distance of logits */
 };
 
 struct verify {
@@ -109,11 +112,13 @@ struct verify {
     struct tunnel *tunnel;
     struct drafter *drafter;
     struct session *split;
+    char there[WIRE_MAX_BACKEND + 1]; /* what the cloud computes with, where that is unlike this machine's; else "" */
     struct ids prompts[MAX_PROMPTS];
     int n_prompts;
     struct run local, remote;
     struct comparison results[2 * MAX_PROMPTS * N_SESSION_MODES];
     int n_results, n_different;
+    double apart; /* of all results */
     struct audit_report audit;
 };
 
@@ -234,6 +239,11 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     hello->codec = (uint8_t)en->codec;
     if (open_tunnel(v, &v->tunnel, hello, e) != 0)
         return -1;
+    struct remote_info info;
+    remote_middle_info(tunnel_middle(v->tunnel), &info);
+    const char *ours = engine_backend_name(en);
+    if (!v->loop && strcmp(info.backend, ours) != 0 && audit_tolerance(info.backend, ours) > 0)
+        snprintf(v->there, sizeof v->there, "%s", info.backend);
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
     if (drafter_create(&v->drafter, &dr, e) != 0)
         return -1;
@@ -303,7 +313,9 @@ static void hold_against(struct verify *v, struct comparison *c) {
 static void print_row(const struct comparison *c, int tokens) {
     printf("%4d %7d  %-8s %-13s %7d %12.1f %12.1f   ", c->prompt, c->n_prompt, c->draw, c->mode, tokens, c->local_tok_s,
            c->split_tok_s);
-    if (c->first < 0)
+    if (c->apart > 0)
+        printf("%s: %.1e apart\n", c->first < 0 ? "near" : "DIFFERENT", c->apart);
+    else if (c->first < 0)
         printf("equal\n");
     else if (c->logits_only)
         printf("DIFFERENT: the logits of answer position %d\n", c->first + 1);
@@ -311,6 +323,35 @@ static void print_row(const struct comparison *c, int tokens) {
         printf("DIFFERENT: answer position %d is token %u alone and %u split\n", c->first + 1, c->local_id,
                c->split_id);
     fflush(stdout);
+}
+
+/* Both go along the answer of the model alone, in each mode. */
+static int compare_near(struct verify *v, struct err *e) {
+    if (!v->o->common.json)
+        printf("the cloud computes with %s, this machine with %s: logits have to be equal to within %.0e\n"
+               "text  tokens  draw     mode           answer  alone tok/s  split tok/s   logits\n",
+               v->there, engine_backend_name(&v->en), VERIFY_NEAR);
+    for (int i = 0; i < v->n_prompts; i++)
+        for (int m = 0; m < N_SESSION_MODES; m++) {
+            struct near_report r;
+            struct comparison *c = &v->results[v->n_results];
+            *c = (struct comparison){.draw = "greedy",
+                                     .mode = session_mode_name((enum session_mode)m),
+                                     .prompt = i + 1,
+                                     .n_prompt = (int)v->prompts[i].n};
+            session_set_mode(v->split, (enum session_mode)m);
+            if (verify_near(v->en.session, v->split, &v->prompts[i], v->o->tokens, v->en.config->vocab, &r, e) != 0)
+                return -1;
+            c->first = r.at;
+            c->apart = r.worst;
+            c->logits_only = true;
+            v->n_different += r.at >= 0;
+            v->apart = r.worst > v->apart ? r.worst : v->apart;
+            v->n_results++;
+            if (!v->o->common.json)
+                print_row(c, v->o->tokens);
+        }
+    return 0;
 }
 
 static int compare_all(struct verify *v, struct err *e) {
@@ -322,6 +363,8 @@ static int compare_all(struct verify *v, struct err *e) {
     draws[1].temperature = 0.8F;
     draws[1].top_p = 0.95F;
     draws[1].seed = v->o->seed;
+    if (v->there[0])
+        return compare_near(v, e);
     if (!v->o->common.json)
         printf("text  tokens  draw     mode           answer  alone tok/s  split tok/s   logits and tokens\n");
     for (int i = 0; i < v->n_prompts; i++)
@@ -365,6 +408,8 @@ static int print_json(struct verify *v, const struct err *caught, struct err *e)
     yyjson_mut_val *o = yyjson_mut_obj(d), *rows = yyjson_mut_arr(d);
     yyjson_mut_doc_set_root(d, o);
     bool ok = yyjson_mut_obj_add_bool(d, o, "equal", v->n_different == 0) &&
+              yyjson_mut_obj_add_str(d, o, "rule", v->there[0] ? "near" : "bits") &&
+              yyjson_mut_obj_add_real(d, o, "largest_distance", v->apart) &&
               yyjson_mut_obj_add_str(d, o, "codec", codec_name(v->en.codec)) &&
               yyjson_mut_obj_add_val(d, o, "answers", rows);
     for (int i = 0; i < v->n_results && ok; i++) {
@@ -408,7 +453,11 @@ static int reserve(struct verify *v, struct err *e) {
 }
 
 static void say_result(const struct verify *v) {
-    if (v->n_different)
+    if (v->there[0] && !v->n_different)
+        printf("all %d answers of the split (codec %s) are near those of the model alone: the logits of a position are "
+               "at most %.1e apart\n",
+               v->n_results, codec_name(v->en.codec), v->apart);
+    else if (v->n_different)
         printf("%d of %d answers differ between the split and the model alone\n", v->n_different, v->n_results);
     else
         printf("all %d answers of the split (codec %s) equal those of the model alone, bit for bit\n", v->n_results,
