@@ -87,6 +87,16 @@ NVCC_FLAGS := -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -Xptxas -v --
 FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of compute_$(GPU_PTX)"'
 endif
 
+# The kernels as ordinary C++ in a library that looks like NVIDIA's driver: cards for tests (test/gpu/emu). Its own memory and
+# its switches of stacks are nothing for ThreadSanitizer, which sees the program around it.
+CXX       := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(if $(findstring gcc,$(CC)),$(subst gcc,g++,$(CC)),c++))
+EMU       := $(BUILD)/libcuda-emu.so
+EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/emu/*.cu gpu/*.cu))
+EMU_OBJ   := $(EMU_SRC:%=$(BUILD)/%.emu.o)
+EMU_FLAGS := -std=c++17 -Wall -Wextra -Werror -I. -ffp-contract=off -fno-strict-aliasing -fPIC -fvisibility=hidden -g \
+             $(if $(filter tsan,$(MODE)),-O2,$(OPT))
+FLAGS_test/unit/gpu_rig.c := -DEMU_LIBRARY='"$(abspath $(EMU))"'
+
 # V=1 shows whole commands.
 Q      := $(if $(V),,@)
 say    := $(if $(V),@:,@echo)
@@ -122,7 +132,8 @@ CC_ID := $(CC) $(shell $(CC) --version | head -n 1)
 $(BUILD)/.flags:   TEXT = $(CC_ID) $(CFLAGS) $(foreach v,$(sort $(filter FLAGS_core/%,$(.VARIABLES))),$($(v)))
 $(BUILD)/.sources: TEXT = $(ALL_C) $(UNIT_C)
 $(BUILD)/.version: TEXT = $(VERSION) $(COMMIT)
-$(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version $(BUILD)/gpu/images.h $(IMAGES)/.flags: FORCE
+$(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version $(BUILD)/gpu/images.h $(IMAGES)/.flags \
+$(BUILD)/.emu_flags $(BUILD)/.emu_sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(TEXT)' | cmp -s - $@ || echo '$(TEXT)' > $@
 
@@ -163,9 +174,9 @@ endif
 
 # All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
 HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources | $(EMU)
 	$(link) $(CRITERION) $(SYSTEM)
-$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(RUNNER) $(OURS)
+$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(RUNNER) $(OURS) | $(EMU)
 	$(link) $(CRITERION) $(SYSTEM)
 
 # A fuzz target with libFuzzer (clang), or with a main function that runs it over files: each corpus is a test.
@@ -185,6 +196,17 @@ $(BUILD)/test/tools/%: $(BUILD)/test/tools/%.o $(OURS)
 $(BUILD)/test/bench/%: $(BUILD)/test/bench/%.o $(OURS)
 	$(link) $(SYSTEM)
 loads: $(BUILD)/test/bench/split_load
+
+# Emulated cards.
+$(BUILD)/.emu_flags: TEXT = $(CXX) $(EMU_FLAGS)
+$(BUILD)/.emu_sources: TEXT = $(EMU_SRC)
+$(BUILD)/%.emu.o: % $(BUILD)/.emu_flags
+	@mkdir -p $(@D)
+	$(say) "  c++ $<"
+	$(Q)$(CXX) $(EMU_FLAGS) -MMD -MP -x c++ -c $< -o $@
+$(EMU): $(EMU_OBJ) $(BUILD)/.emu_sources
+	$(say) "  link $@"
+	$(Q)$(CXX) $(EMU_FLAGS) -shared -Wl,-z,relro,-z,now -o $@ $(EMU_OBJ)
 
 # The images of kernels for cards.
 $(IMAGES)/.flags: TEXT = $(shell $(NVCC) --version | tail -n 1) $(NVCC_FLAGS)

@@ -26,6 +26,7 @@ struct gpu {
     cu_stream loads;  /* weights on their way in */
     cu_module module;
     struct gpu_kernels *kernels;
+    bool recording;
     cu_result failed;      /* first failure since gpu_wait */
     const char *failed_at; /* what it was */
 };

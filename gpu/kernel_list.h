@@ -30,9 +30,9 @@ enum { GPU_MAX_IMAGES = 16 };
 
 /* The functions of one card. */
 struct gpu_kernels {
-    cu_function functions[N_KERNELS];
-    size_t
-        shared[N_KERNELS]; /* bytes of dynamic shared memory that a launch of it may ask for: CU_FUNC_DYNAMIC_SHARED */
+    cu_function functions[N_KERNELS + 1]; /* one more: C has no arrays of none */
+    size_t shared[N_KERNELS +
+                  1]; /* bytes of dynamic shared memory that a launch of it may ask for: CU_FUNC_DYNAMIC_SHARED */
     cu_module modules[GPU_MAX_IMAGES];
     int n_modules;
 };

@@ -10,11 +10,19 @@
 
 #include "gpu/kernels.h"
 
+struct alignas(16) u32x4 {
+    uint32_t v[4];
+};
+struct alignas(8) u32x2 {
+    uint32_t v[2];
+};
+
 #ifdef __CUDACC__
 
 #define DEVICE static __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
-#define SHARED __shared__
+/* Memory of a block, 16-byte aligned, of undefined content when the block starts. */
+#define SHARED __shared__ __align__(16)
 /* Memory whose size the launch says, 16-byte aligned: DYNAMIC_SHARED(float, buf); */
 #define DYNAMIC_SHARED(type, name)                                                                                     \
     extern __shared__ __align__(16) unsigned char simt_dynamic[];                                                      \
@@ -65,12 +73,6 @@ DEVICE uint32_t shuffle(uint32_t v, int lane) {
     return __shfl_sync(~0u, v, lane);
 }
 
-struct alignas(16) u32x4 {
-    uint32_t v[4];
-};
-struct alignas(8) u32x2 {
-    uint32_t v[2];
-};
 /* 16 bytes that are read once (weights): past the first-level cache. */
 DEVICE u32x4 load_once(const void *p) {
     u32x4 r;
