@@ -101,7 +101,8 @@ struct comparison {
     int first; /* step of the first difference; -1: none */
     uint32_t local_id, split_id;
     bool logits_only;
-    double apart; /* between unlike backends: the largest distance of logits */
+    bool near;    /* of unlike backends: */
+    double apart; /* the largest distance of logits */
 };
 
 struct verify {
@@ -311,47 +312,43 @@ static void hold_against(struct verify *v, struct comparison *c) {
 }
 
 static void print_row(const struct comparison *c, int tokens) {
-    printf("%4d %7d  %-8s %-13s %7d %12.1f %12.1f   ", c->prompt, c->n_prompt, c->draw, c->mode, tokens, c->local_tok_s,
-           c->split_tok_s);
-    if (c->apart > 0)
-        printf("%s: %.1e apart\n", c->first < 0 ? "near" : "DIFFERENT", c->apart);
-    else if (c->first < 0)
-        printf("equal\n");
-    else if (c->logits_only)
-        printf("DIFFERENT: the logits of answer position %d\n", c->first + 1);
+    printf("%4d %7d  %-8s %-13s %7d ", c->prompt, c->n_prompt, c->draw, c->mode, tokens);
+    if (c->near)
+        printf("%25s   %s: %.1e apart", "", c->first < 0 ? "near" : "DIFFERENT", c->apart);
     else
-        printf("DIFFERENT: answer position %d is token %u alone and %u split\n", c->first + 1, c->local_id,
-               c->split_id);
+        printf("%12.1f %12.1f   %s", c->local_tok_s, c->split_tok_s, c->first < 0 ? "equal" : "");
+    if (c->first >= 0 && (c->near || c->logits_only))
+        printf("%s: the logits of answer position %d", c->near ? "" : "DIFFERENT", c->first + 1);
+    else if (c->first >= 0)
+        printf("DIFFERENT: answer position %d is token %u and was to be %u", c->first + 1, c->split_id, c->local_id);
+    printf("\n");
     fflush(stdout);
 }
 
-/* Both go along the answer of the model alone, in each mode. */
-static int compare_near(struct verify *v, struct err *e) {
+/* Of unlike backends the answer of the model alone is what both go along. */
+static int compare_near(struct verify *v, int prompt, struct err *e) {
+    struct near_report r;
+    struct comparison *c = &v->results[v->n_results];
+    *c = (struct comparison){.draw = "greedy", .mode = "near", .prompt = prompt + 1, .near = true};
+    c->n_prompt = (int)v->prompts[prompt].n;
+    session_set_mode(v->split, SESSION_SEQUENTIAL);
+    if (verify_near(v->en.session, v->split, &v->prompts[prompt], v->o->tokens, v->en.config->vocab, &r, e) != 0)
+        return -1;
+    c->first = r.at;
+    c->apart = r.worst;
+    v->n_different += r.at >= 0;
+    v->apart = r.worst > v->apart ? r.worst : v->apart;
+    v->n_results++;
     if (!v->o->common.json)
-        printf("the cloud computes with %s, this machine with %s: logits have to be equal to within %.0e\n"
-               "text  tokens  draw     mode           answer  alone tok/s  split tok/s   logits\n",
-               v->there, engine_backend_name(&v->en), VERIFY_NEAR);
-    for (int i = 0; i < v->n_prompts; i++)
-        for (int m = 0; m < N_SESSION_MODES; m++) {
-            struct near_report r;
-            struct comparison *c = &v->results[v->n_results];
-            *c = (struct comparison){.draw = "greedy",
-                                     .mode = session_mode_name((enum session_mode)m),
-                                     .prompt = i + 1,
-                                     .n_prompt = (int)v->prompts[i].n};
-            session_set_mode(v->split, (enum session_mode)m);
-            if (verify_near(v->en.session, v->split, &v->prompts[i], v->o->tokens, v->en.config->vocab, &r, e) != 0)
-                return -1;
-            c->first = r.at;
-            c->apart = r.worst;
-            c->logits_only = true;
-            v->n_different += r.at >= 0;
-            v->apart = r.worst > v->apart ? r.worst : v->apart;
-            v->n_results++;
-            if (!v->o->common.json)
-                print_row(c, v->o->tokens);
-        }
+        print_row(c, v->o->tokens);
     return 0;
+}
+
+/* The answer that the modes of the split have to give: the model's alone, or where its bits cannot be had from the
+ * cloud's backend, the split's own without guesses. */
+static int right_answer(struct verify *v, const struct ids *prompt, const struct sample_params *p, struct err *e) {
+    session_set_mode(v->split, SESSION_SEQUENTIAL);
+    return answer(v, v->there[0] ? v->split : v->en.session, prompt, p, &v->local, e);
 }
 
 static int compare_all(struct verify *v, struct err *e) {
@@ -363,15 +360,22 @@ static int compare_all(struct verify *v, struct err *e) {
     draws[1].temperature = 0.8F;
     draws[1].top_p = 0.95F;
     draws[1].seed = v->o->seed;
-    if (v->there[0])
-        return compare_near(v, e);
+    if (v->there[0] && !v->o->common.json)
+        printf("the cloud computes with %s, this machine with %s: logits have to be near those of the model alone, "
+               "within %.0e,\nand each mode has to equal sequential decoding through the cloud\n",
+               v->there, engine_backend_name(&v->en), VERIFY_NEAR);
     if (!v->o->common.json)
-        printf("text  tokens  draw     mode           answer  alone tok/s  split tok/s   logits and tokens\n");
-    for (int i = 0; i < v->n_prompts; i++)
+        printf("text  tokens  draw     mode           answer  %s  split tok/s   logits and tokens\n",
+               v->there[0] ? " seq. tok/s" : "alone tok/s");
+    for (int i = 0; i < v->n_prompts; i++) {
+        if (v->there[0] && compare_near(v, i, e) != 0)
+            return -1;
         for (int d = 0; d < 2; d++) {
-            if (answer(v, v->en.session, &v->prompts[i], &draws[d], &v->local, e) != 0)
+            if (right_answer(v, &v->prompts[i], &draws[d], e) != 0)
                 return -1;
             for (int m = 0; m < N_SESSION_MODES; m++) {
+                if (v->there[0] && m == SESSION_SEQUENTIAL)
+                    continue;
                 struct comparison *c = &v->results[v->n_results];
                 *c = (struct comparison){.draw = names[d],
                                          .mode = session_mode_name((enum session_mode)m),
@@ -386,6 +390,7 @@ static int compare_all(struct verify *v, struct err *e) {
                     print_row(c, v->o->tokens);
             }
         }
+    }
     return 0;
 }
 
@@ -453,12 +458,12 @@ static int reserve(struct verify *v, struct err *e) {
 }
 
 static void say_result(const struct verify *v) {
-    if (v->there[0] && !v->n_different)
-        printf("all %d answers of the split (codec %s) are near those of the model alone: the logits of a position are "
-               "at most %.1e apart\n",
-               v->n_results, codec_name(v->en.codec), v->apart);
-    else if (v->n_different)
-        printf("%d of %d answers differ between the split and the model alone\n", v->n_different, v->n_results);
+    if (v->n_different)
+        printf("%d of %d answers of the split are not what they have to be\n", v->n_different, v->n_results);
+    else if (v->there[0])
+        printf("the split (codec %s) is near the model alone: the logits of a position are at most %.1e apart; and all "
+               "modes give equal answers, bit for bit\n",
+               codec_name(v->en.codec), v->apart);
     else
         printf("all %d answers of the split (codec %s) equal those of the model alone, bit for bit\n", v->n_results,
                codec_name(v->en.codec));
