@@ -1,6 +1,7 @@
 /* The verify command: does the split give what the model alone would have given, bit for bit? */
 #include "cmd/verify.h"
 #include "cmd/command.h"
+#include "cmd/device.h"
 #include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/json.h"
@@ -198,11 +199,12 @@ static int count_memory(struct verify *v, struct err *e) {
     struct engine *en = &v->en;
     struct memory_plan p;
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    bool card = device_is_card(en->backend);
     int windows = engine_cloud_windows(en);
     uint64_t slots = (uint64_t)en->ctx + session_live(en->chunk, windows);
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     const struct part edges[3] = {en->parts[0], {0}, en->parts[2]}, middle[3] = {{0}, v->middle, {0}};
-    if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, e) != 0)
+    if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, card, e) != 0)
         return -1;
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
     en->beside_stages = p.kv;
@@ -211,7 +213,7 @@ static int count_memory(struct verify *v, struct err *e) {
                                            &(struct session_speculation){.iterate = &en->o.iterate});
     if (tunnel_wanted(&en->o.tunnel))
         return 0;
-    if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
+    if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, card, e) != 0)
         return -1;
     en->beside_stages += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle, SESSIONS);
     return 0;
@@ -221,7 +223,7 @@ static int count_memory(struct verify *v, struct err *e) {
 static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e) {
     struct engine *en = &v->en;
     struct tunnel_opts tunnel = en->o.tunnel;
-    if (count_memory(v, e) != 0)
+    if (device_open(&en->backend, &en->o, e) != 0 || count_memory(v, e) != 0)
         return -1;
     int pad_rows = en->pad_rows;
     en->o.tunnel.cloud.n = 0; /* this engine is the local side, behind the same codec */
