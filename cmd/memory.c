@@ -2,6 +2,7 @@
 
 #include "core/cpu/cpu.h"
 #include "core/model/names.h"
+#include "gpu/kernels.h"
 #include "gpu/plan.h"
 
 #include <stdio.h>
