@@ -7,8 +7,21 @@
 
 #include "gpu/gpu.h"
 
-/* gpu/pack.cu, gpu/product.cu */
-#define KERNELS_OF_PRODUCTS(X)
+/* gpu/pack.cu, gpu/product_*.cu: by type, in the order of enum product_form (product.c). */
+#define PRODUCT_FORMS(X, type)                                                                                         \
+    X(pack_##type)                                                                                                     \
+    X(product_##type##_narrow_1x8)                                                                                     \
+    X(product_##type##_narrow_2x8)                                                                                     \
+    X(product_##type##_narrow_1x16)                                                                                    \
+    X(product_##type##_narrow_2x16)                                                                                    \
+    X(product_##type##_split_32)                                                                                       \
+    X(product_##type##_split_64)                                                                                       \
+    X(product_##type##_whole_32)                                                                                       \
+    X(product_##type##_whole_64)                                                                                       \
+    X(product_##type##_whole_128)
+#define KERNELS_OF_PRODUCTS(X)                                                                                         \
+    X(product_combine)                                                                                                 \
+    PRODUCT_FORMS(X, bf16)
 
 /* gpu/norm.cu, gpu/rope.cu, gpu/attend.cu */
 #define KERNELS_OF_ATTENTION(X)                                                                                        \

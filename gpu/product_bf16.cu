@@ -1,0 +1,3 @@
+#include "gpu/product.cuh"
+
+PRODUCT_KERNELS(bf16, DT_BF16)
