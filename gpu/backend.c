@@ -16,7 +16,7 @@ static struct cuda_backend *cuda_of(const struct backend *b) {
 int card_enter(struct card *c, struct err *e) {
     if (c->broken.kind != ERR_NONE)
         return err_set(e, ERR_DEVICE,
-                       "card %d (%s) has failed and cannot be used again by this process; start it again (%.300s)",
+                       "GPU %d (%s) has failed and cannot be used again by this process; start it again (%.300s)",
                        c->gpu->ordinal, c->gpu->name, c->broken.msg);
     gpu_enter(c->gpu);
     return 0;
@@ -82,7 +82,7 @@ static int parse_devices(const char *devices, int ordinals[MAX_CARDS], struct er
             return err_set(e, ERR_USAGE, "--device %s: numbers of cards are expected, like 0 or 0,1", devices);
         for (int i = 0; i < n; i++)
             if (ordinals[i] == v)
-                return err_set(e, ERR_USAGE, "--device %s: card %ld stands there twice", devices, v);
+                return err_set(e, ERR_USAGE, "--device %s: GPU %ld stands there twice", devices, v);
         if (n == MAX_CARDS)
             return err_set(e, ERR_USAGE, "--device %s: at most %d cards", devices, MAX_CARDS);
         ordinals[n++] = (int)v;

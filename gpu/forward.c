@@ -54,7 +54,8 @@ static void describe(const struct share *s, const struct batch *b, uint8_t *to, 
     uint32_t *slots = (uint32_t *)(void *)(to + p->at.slots), n_slots = 0, pos[PIECE_ROWS], max_pos = 0;
     for (int t = 0; t < s->n_trunks; t++) {
         n_slots = s->trunks[t].at + s->trunks[t].n;
-        memcpy(slots + s->trunks[t].at, s->trunks[t].slots, s->trunks[t].n * sizeof *slots);
+        if (s->trunks[t].n)
+            memcpy(slots + s->trunks[t].at, s->trunks[t].slots, s->trunks[t].n * sizeof *slots);
     }
     for (int i = 0; i < p->n; i++) {
         const struct row *r = &b->rows[p->first + i];
@@ -142,7 +143,7 @@ static struct recording *recording_of(struct share_kv *kv, int lo, int hi, const
         if (!oldest || r->used < oldest->used || r->in_epoch != s->in_epoch)
             oldest = r;
     }
-    r = kv->n_recordings < MAX_RECORDINGS ? &kv->recordings[kv->n_recordings++] : oldest;
+    r = kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
     if (r->exec)
         gpu_forget(s->card->gpu, r->exec);
     *r = (struct recording){.lo = lo, .hi = hi, .rows = p->bucket, .max_keys = p->max_keys, .in_epoch = s->in_epoch};

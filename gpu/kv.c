@@ -28,17 +28,18 @@ static int check_memory(const struct share_kv *kv, uint32_t n_slots, struct err 
     if (need <= left)
         return 0;
     size_t rest = left > kv->scratch_bytes ? left - kv->scratch_bytes : 0;
+    char a[24], b[24];
     return err_set(
         e, ERR_MEMORY,
-        "%u slots of KV cache for layers %d to %d need %.2f GB on card %d (%s), which has %.2f GB left: about "
-        "%.0f slots would fit; a smaller --ctx (of a cloud: --kv-mem, --max-ctx) needs less",
-        n_slots, kv->share->lo, kv->share->hi, (double)need / 1e9, g->ordinal, g->name, (double)left / 1e9,
-        (double)rest / ((double)kv->bytes / n_slots));
+        "%u slots of KV cache for layers %d to %d need %s on GPU %d (%s), which has %s left: about %.0f slots "
+        "would fit; a smaller --ctx (of a cloud: --kv-mem, --max-ctx) needs less",
+        n_slots, kv->share->lo, kv->share->hi, memory_text((double)need, a), g->ordinal, g->name,
+        memory_text((double)left, b), (double)rest / ((double)kv->bytes / n_slots));
 }
 
 int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, struct err *e) {
     const struct model_config *c = s->config;
-    *kv = (struct share_kv){.share = s, .n_slots = n_slots};
+    *kv = (struct share_kv){.share = s, .n_slots = n_slots, .most_recordings = MAX_RECORDINGS};
     if (s->lo == s->hi)
         return 0;
     if (card_enter(s->card, e) != 0)

@@ -1,17 +1,16 @@
 #include "gpu/plan.h"
 
 #include "core/model/names.h"
-#include "gpu/kernels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 const struct layer_matrix layer_matrices[N_LAYER_MATRICES] = {
-    [LAYER_QKV] = {0, 3, false},
-    [LAYER_O] = {3, 1, false},
-    [LAYER_GATE_UP] = {4, 2, true},
-    [LAYER_DOWN] = {6, 1, false},
+    [LAYER_QKV] = {"q, k and v projections", 0, 3, false},
+    [LAYER_O] = {"o projection", 3, 1, false},
+    [LAYER_GATE_UP] = {"gate and up projections", 4, 2, true},
+    [LAYER_DOWN] = {"down projection", 6, 1, false},
 };
 
 static const char *const tensors[N_LAYER_TENSORS] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
@@ -143,7 +142,7 @@ static int bias(const struct stage_plan *p, int layer, int matrix, struct vector
             return -1;
         }
         for (int r = 0; r < (int)t->t.rows; r++)
-            host[m->interleave ? (r / GPU_TILE * m->n + i) * GPU_TILE + r % GPU_TILE : t->at + r] = rows[r];
+            host[matrix_row(&y->w[matrix], t, r)] = rows[r];
         free(rows);
     }
     return 0;
@@ -204,4 +203,9 @@ int spread_layers(const size_t *cost, int n, size_t head, const size_t *left, in
             n_layers[card]++;
     }
     return card;
+}
+
+const char *memory_text(double bytes, char text[24]) {
+    snprintf(text, 24, bytes < 1e9 ? "%.1f MB" : "%.2f GB", bytes / (bytes < 1e9 ? 1e6 : 1e9));
+    return text;
 }

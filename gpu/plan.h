@@ -12,6 +12,7 @@
 enum { LAYER_QKV, LAYER_O, LAYER_GATE_UP, LAYER_DOWN, N_LAYER_MATRICES };
 enum { N_LAYER_TENSORS = 7 };
 struct layer_matrix {
+    const char *name;
     int first, n; /* tensors */
     bool interleave;
 };
@@ -59,5 +60,8 @@ int plan_head_vectors(const struct stage_plan *p, struct vectors *v, const float
  * each has left: each goes to the card in whose share of the whole its middle lies. Card i gets n_layers[i]; returns
  * the head's card. */
 int spread_layers(const size_t *cost, int n, size_t head, const size_t *left, int n_cards, int *n_layers);
+
+/* "3.20 GB", "12.5 MB", for messages. */
+const char *memory_text(double bytes, char text[24]);
 
 #endif

@@ -4,6 +4,7 @@
 #include "core/base/wipe.h"
 #include "core/model/readahead.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,16 +45,6 @@ struct layout share_layout(const struct share *s, int bucket) {
     return y;
 }
 
-/* The largest scratch that a product with w needs, whatever the bucket. */
-static size_t product_scratch(const struct share *s, const struct gpu_matrix *w) {
-    size_t most = 0;
-    for (int rows = 1; rows <= s->piece_rows; rows = share_bucket(rows + 1)) {
-        size_t n = op_product_scratch(s->card->gpu, w, rows);
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
 static struct planes planes_at(cu_ptr base, size_t *at, size_t rows, size_t cols) {
     size_t ld = round64(cols), bytes = aligned(rows * ld * sizeof(uint16_t));
     struct planes p = {
@@ -80,7 +71,7 @@ static size_t lay_scratch(struct share *s, const struct stage_plan *p, cu_ptr ba
         for (int i = s->lo; i < s->hi; i++) {
             const struct layer_plan *y = &p->layers[i - p->part.lo];
             for (int j = 0; j < N_LAYER_MATRICES; j++) {
-                size_t n = product_scratch(s, &y->w[j]);
+                size_t n = op_product_scratch(s->card->gpu, &y->w[j], s->piece_rows);
                 product = n > product ? n : product;
             }
             wide = (size_t)y->w[LAYER_QKV].rows > wide ? (size_t)y->w[LAYER_QKV].rows : wide;
@@ -88,11 +79,11 @@ static size_t lay_scratch(struct share *s, const struct stage_plan *p, cu_ptr ba
         s->qkv = floats_at(base, &at, rows * wide);
     }
     if (s->has_head) {
-        size_t n = product_scratch(s, &p->head);
+        size_t n = op_product_scratch(s->card->gpu, &p->head, s->piece_rows);
         product = n > product ? n : product;
         s->logits = floats_at(base, &at, (size_t)share_head_rows(s) * (size_t)c->vocab);
     }
-    s->product = floats_at(base, &at, product);
+    s->product = floats_at(base, &at, product / sizeof(float));
     return at;
 }
 
@@ -108,13 +99,13 @@ static int check_memory(const struct share *s, const struct stage_plan *p, size_
     }
     if (need <= left)
         return 0;
+    char a[24], b[24];
     return err_set(
         e, ERR_MEMORY,
-        "layers %d to %d of %s%s need %.2f GB on card %d (%s), which has %.2f GB left: %d of these %d layers "
-        "would fit; give it fewer layers, --quant q8 or q4, a smaller --max-rows, or spread them over more cards "
-        "(--device 0,1)",
-        s->lo, s->hi, weights_path(p->weights), s->has_head ? " and the head" : "", (double)need / 1e9,
-        s->card->gpu->ordinal, s->card->gpu->name, (double)left / 1e9, fit, s->hi - s->lo);
+        "layers %d to %d of %s%s need %s on GPU %d (%s), which has %s left: %d of these %d layers would fit; "
+        "give it fewer layers, --quant q8 or q4, or spread them over more cards (--device 0,1)",
+        s->lo, s->hi, weights_path(p->weights), s->has_head ? " and the head" : "", memory_text((double)need, a),
+        s->card->gpu->ordinal, s->card->gpu->name, memory_text((double)left, b), fit, s->hi - s->lo);
 }
 
 static size_t slots_room(size_t slots) {
@@ -235,52 +226,42 @@ static int load_vectors(struct share *s, const struct stage_plan *p, struct err 
 
 static int on_bytes(void *ctx, uint64_t bytes) {
     struct loading *l = ctx;
-    uint64_t done = l->done + bytes;
-    readahead_done(l->ahead, done - l->told);
-    l->told = done;
-    return l->opts->progress ? l->opts->progress(l->opts->progress_ctx, done, l->total) : 0;
+    l->done += bytes;
+    readahead_done(l->ahead, bytes);
+    return l->opts->progress ? l->opts->progress(l->opts->progress_ctx, l->done, l->total) : 0;
 }
 
-static int load_matrix(struct share *s, struct matrix_loader *loader, struct gpu_matrix *m,
-                       const struct matrix_part *parts, int n, bool interleave, const struct stage_plan *p,
-                       struct loading *l, struct err *e) {
-    if (matrix_load(loader, m, parts, n, interleave, p->quant, on_bytes, l, e) != 0) {
-        err_set(e, ERR_IO, "loading was stopped"); /* unless a failure has been told */
-        return err_wrap(e, "loading %s", parts[0].t.name);
+static int load_layer(struct share *s, struct matrix_loader *loader, int index, struct stage_plan *p, struct loading *l,
+                      struct err *e) {
+    struct layer_plan *plan = &p->layers[index - p->part.lo];
+    struct cuda_layer *y = &s->layers[index - s->lo];
+    char what[64];
+    y->k_at = plan->tensors[1].at;
+    y->v_at = plan->tensors[2].at;
+    for (int i = 0; i < N_LAYER_MATRICES; i++) {
+        const struct layer_matrix *m = &layer_matrices[i];
+        snprintf(what, sizeof what, "layer %d's %s", index, m->name);
+        if (matrix_load(loader, &y->w[i], &plan->tensors[m->first], m->n, m->interleave, p->quant, on_bytes, l, what,
+                        e) != 0)
+            return -1;
+        s->bytes += y->w[i].bytes;
     }
-    for (int i = 0; i < n; i++) {
-        l->done += (uint64_t)parts[i].t.rows * parts[i].t.row_bytes;
-        tensor_done(&parts[i].t);
-    }
-    s->bytes += m->bytes;
     return 0;
 }
 
-static int load_matrices(struct share *s, const struct stage_plan *p, struct loading *l, struct err *e) {
-    struct matrix_loader *loader;
-    if (matrix_loader_create(&loader, s->card->gpu, e) != 0)
+static int load_matrices(struct share *s, struct matrix_loader *loader, struct stage_plan *p, struct loading *l,
+                         struct err *e) {
+    for (int i = s->lo; i < s->hi; i++)
+        if (load_layer(s, loader, i, p, l, e) != 0)
+            return -1;
+    if (s->has_head &&
+        matrix_load(loader, &s->head, &p->head_tensor, 1, false, p->quant, on_bytes, l, "the head", e) != 0)
         return -1;
-    int rc = 0;
-    for (int i = s->lo; rc == 0 && i < s->hi; i++) {
-        const struct layer_plan *plan = &p->layers[i - p->part.lo];
-        struct cuda_layer *y = &s->layers[i - s->lo];
-        y->k_at = plan->tensors[1].at;
-        y->v_at = plan->tensors[2].at;
-        for (int j = 0; rc == 0 && j < N_LAYER_MATRICES; j++) {
-            const struct layer_matrix *m = &layer_matrices[j];
-            y->w[j] = plan->w[j];
-            rc = load_matrix(s, loader, &y->w[j], &plan->tensors[m->first], m->n, m->interleave, p, l, e);
-        }
-    }
-    if (rc == 0 && s->has_head) {
-        s->head = p->head;
-        rc = load_matrix(s, loader, &s->head, &p->head_tensor, 1, false, p, l, e);
-    }
-    matrix_loader_free(loader);
-    return rc;
+    s->bytes += s->head.bytes;
+    return card_wait(s->card, e);
 }
 
-int share_load(struct share *s, struct card *card, const struct stage_plan *p, int lo, int hi, bool head, int max_rows,
+int share_load(struct share *s, struct card *card, struct stage_plan *p, int lo, int hi, bool head, int max_rows,
                struct loading *l, struct err *e) {
     *s = (struct share){.card = card,
                         .config = p->config,
@@ -289,6 +270,7 @@ int share_load(struct share *s, struct card *card, const struct stage_plan *p, i
                         .has_head = head,
                         .max_rows = max_rows,
                         .piece_rows = share_bucket(max_rows < PIECE_ROWS ? max_rows : PIECE_ROWS)};
+    struct matrix_loader *loader = NULL;
     if (card_enter(card, e) != 0)
         goto fail;
     s->scratch_bytes = lay_scratch(s, p, 0);
@@ -297,16 +279,19 @@ int share_load(struct share *s, struct card *card, const struct stage_plan *p, i
         err_set(e, ERR_MEMORY, "out of memory loading the model");
         goto fail;
     }
+    /* The loader comes first, so that what it takes meanwhile is not counted as free. */
     size_t in = share_layout(s, s->piece_rows).slots + slots_room(LEAST_SLOTS);
-    if (check_memory(s, p, s->scratch_bytes + in, e) != 0 ||
+    if (matrix_loader_create(&loader, card->gpu, e) != 0 || check_memory(s, p, s->scratch_bytes + in, e) != 0 ||
         gpu_alloc(card->gpu, &s->scratch, s->scratch_bytes, "the activations of a pass", e) != 0)
         goto fail;
     lay_scratch(s, p, s->scratch);
     s->bytes = s->scratch_bytes + in;
-    if (reserve_host(s, e) != 0 || load_vectors(s, p, e) != 0 || load_matrices(s, p, l, e) != 0)
+    if (reserve_host(s, e) != 0 || load_vectors(s, p, e) != 0 || load_matrices(s, loader, p, l, e) != 0)
         goto fail;
+    matrix_loader_free(loader);
     return 0;
 fail:
+    matrix_loader_free(loader);
     share_free(s);
     return -1;
 }

@@ -102,7 +102,7 @@ struct share_kv {
     cu_ptr scratch; /* of attention */
     size_t scratch_bytes;
     struct recording *recordings;
-    int n_recordings;
+    int n_recordings, most_recordings;
     uint64_t clock; /* of their use */
 };
 
@@ -112,12 +112,11 @@ struct share_kv {
 struct loading {
     const struct load_opts *opts;
     struct readahead *ahead;
-    uint64_t done, total; /* bytes of matrices that are loaded whole, and of all */
-    uint64_t told;        /* with those of the one that is under way */
+    uint64_t done, total; /* bytes of matrices, read and in all */
 };
 
 /* Layers [lo, hi) of the plan, and its head. On error nothing of it stays allocated. */
-int share_load(struct share *s, struct card *card, const struct stage_plan *p, int lo, int hi, bool head, int max_rows,
+int share_load(struct share *s, struct card *card, struct stage_plan *p, int lo, int hi, bool head, int max_rows,
                struct loading *l, struct err *e);
 void share_free(struct share *s); /* wipes; an empty one is fine */
 /* Room for `slots` slot numbers behind the largest piece. Nothing may be under way. */

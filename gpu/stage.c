@@ -55,7 +55,7 @@ static int deal(const struct cuda_backend *b, const struct stage_plan *p, int n_
     return head;
 }
 
-static int load_shares(struct cuda_stage *s, const struct stage_plan *p, struct loading *l, struct err *e) {
+static int load_shares(struct cuda_stage *s, struct stage_plan *p, struct loading *l, struct err *e) {
     struct cuda_backend *b = s->backend;
     int n_layers[MAX_CARDS], lo = p->part.lo, head = deal(b, p, n_layers, e);
     if (head < 0)

@@ -2,6 +2,7 @@
 
 #include "core/base/clock.h"
 #include "core/model/local_middle.h"
+#include "test/unit/model_rig.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>

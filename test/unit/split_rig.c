@@ -100,7 +100,6 @@ double split_rig_metric(const struct split_rig *r, const char *name) {
 /* ---- sides ---- */
 
 static void side_parts(struct side *s, const struct split_rig *r, enum codec codec, int chunk) {
-    struct err e = {0};
     int n = r->config->n_layers;
     const struct part front = {.lo = 0, .hi = r->front, .embed = true},
                       back = {.lo = n - r->back, .hi = n, .head = true};
