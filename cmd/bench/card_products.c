@@ -93,7 +93,8 @@ static int load(struct products *p, const struct shape *s, enum dtype t, struct 
         struct gpu_matrix m;
         rc = matrix_plan(&m, parts, s->n_parts, interleave, QUANT_NONE, e);
         if (rc == 0)
-            rc = matrix_load(loader, &m, parts, s->n_parts, interleave, QUANT_NONE, NULL, NULL, e);
+            rc = matrix_load(loader, &m, parts, s->n_parts, interleave, QUANT_NONE, NULL, NULL,
+                             "weights to measure with", e);
         if (rc == 0)
             p->copies[p->n_copies++] = m;
     }
