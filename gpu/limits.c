@@ -114,7 +114,7 @@ int gpu_limits_measure(struct gpu *g, size_t copy, int matrix, struct gpu_limits
     if (gpu_clock_create(&c, g, e) != 0)
         return -1;
     int rc = measure_copy(g, &c, copy < room ? copy : room, out, e);
-    if (rc == 0)
+    if (rc == 0 && matrix > 0)
         rc = measure_matrix(g, &c, matrix, out, e);
     gpu_clock_free(&c, g);
     return rc;

@@ -15,7 +15,7 @@ enum { LIMITS_MATRIX = 8192 };
 #define LIMITS_COPY ((size_t)1 << 30)
 
 /* copy: bytes of each of the two buffers (LIMITS_COPY, or what a card has room for); matrix: rows and columns of the
- * product (LIMITS_MATRIX). The best of several runs. Takes a second. */
+ * product (LIMITS_MATRIX), 0 for none. The best of several runs. Takes a second. */
 int gpu_limits_measure(struct gpu *g, size_t copy, int matrix, struct gpu_limits *out, struct err *e);
 
 /* The time that the card took for what was enqueued between begin and end, in milliseconds: end waits for it. */
