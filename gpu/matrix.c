@@ -215,7 +215,11 @@ static int reserve_scratch(struct matrix_loader *l, const struct tensor *t, stru
 }
 
 static int pack_kernel(enum dtype type) {
-    static const int kernels[DT_COUNT] = {[DT_BF16] = KERNEL_pack_bf16};
+    static const int kernels[DT_COUNT] = {
+        [DT_F32] = KERNEL_pack_f32,   [DT_F16] = KERNEL_pack_f16,   [DT_BF16] = KERNEL_pack_bf16,
+        [DT_Q8_0] = KERNEL_pack_q8_0, [DT_Q4_0] = KERNEL_pack_q4_0, [DT_Q4_K] = KERNEL_pack_q4_K,
+        [DT_Q6_K] = KERNEL_pack_q6_K,
+    };
     return kernels[type];
 }
 

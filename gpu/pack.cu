@@ -94,4 +94,10 @@ template <enum dtype T> DEVICE void pack(const pack_args &a) {
     }
 }
 
+KERNEL_INSTANCE(PACK_THREADS, pack_f32, struct pack_args, pack<DT_F32>)
+KERNEL_INSTANCE(PACK_THREADS, pack_f16, struct pack_args, pack<DT_F16>)
 KERNEL_INSTANCE(PACK_THREADS, pack_bf16, struct pack_args, pack<DT_BF16>)
+KERNEL_INSTANCE(PACK_THREADS, pack_q8_0, struct pack_args, pack<DT_Q8_0>)
+KERNEL_INSTANCE(PACK_THREADS, pack_q4_0, struct pack_args, pack<DT_Q4_0>)
+KERNEL_INSTANCE(PACK_THREADS, pack_q4_K, struct pack_args, pack<DT_Q4_K>)
+KERNEL_INSTANCE(PACK_THREADS, pack_q6_K, struct pack_args, pack<DT_Q6_K>)

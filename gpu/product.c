@@ -2,13 +2,19 @@
 #include "gpu/ops.h"
 #include "gpu/product_args.h"
 
-/* Kernels of a type behind its pack kernel, in the order of PRODUCT_FORMS. */
+/* Kernels of a type, in the order of PRODUCT_FORMS; then WHOLE_128, which f32 has not. */
 enum form { NARROW_1X8, NARROW_2X8, NARROW_1X16, NARROW_2X16, SPLIT_32, SPLIT_64, WHOLE_32, WHOLE_64, WHOLE_128 };
 
 static int kernel_of(enum dtype type, enum form form) {
-    static const int first[DT_COUNT] = {[DT_BF16] = KERNEL_product_bf16_narrow_1x8};
+    static const int first[DT_COUNT] = {
+        [DT_F32] = KERNEL_product_f32_narrow_1x8,   [DT_F16] = KERNEL_product_f16_narrow_1x8,
+        [DT_BF16] = KERNEL_product_bf16_narrow_1x8, [DT_Q8_0] = KERNEL_product_q8_0_narrow_1x8,
+        [DT_Q4_0] = KERNEL_product_q4_0_narrow_1x8, [DT_Q4_K] = KERNEL_product_q4_K_narrow_1x8,
+        [DT_Q6_K] = KERNEL_product_q6_K_narrow_1x8,
+    };
     return first[type] + (int)form;
 }
+_Static_assert(KERNEL_product_bf16_whole_128 == KERNEL_product_bf16_narrow_1x8 + WHOLE_128, "another order");
 
 /* Partial sums of the split form stay in the second-level cache, about, or it is not worth it. */
 enum { MAX_PARTIALS = 32 << 20 };
@@ -64,7 +70,7 @@ static void launch(struct gpu *g, enum dtype type, enum form form, int rows, con
     }
     int n = form_rows(form);
     bool split = form == SPLIT_32 || form == SPLIT_64;
-    size_t shared = (size_t)product_stages(n) * (size_t)product_stage_bytes(type, n);
+    size_t shared = (size_t)product_stages(type, n) * (size_t)product_stage_bytes(type, n);
     gpu_launch(g, kernel, blocks(rows, n), blocks(a->n_tiles, PRODUCT_BLOCK_TILES), split ? (unsigned)a->n_segments : 1,
                n == 128 ? 256 : 128, shared, a);
     if (!split)

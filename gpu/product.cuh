@@ -31,7 +31,7 @@ enum {
 };
 
 template <enum dtype T, int TILES> DEVICE constexpr int ring_depth() {
-    constexpr int n = RING_WORDS / (TILES * (weights<T>::words + weights<T>::scale_words));
+    constexpr int n = RING_WORDS / (TILES * (weights<T>::words + scales<T>::words));
     return n < 1 ? 1 : n > 4 ? 4 : n;
 }
 
@@ -54,12 +54,15 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
         tiles[i] = find_tile<T>(a.quants, a.scales, at_most(first_tile + i, a.n_tiles - 1), a.steps, lane);
 
     weights<T> ring[DEPTH][TILES];
+    scales<T> ring_scales[DEPTH][TILES];
     float acc[TILES][NT][4] = {};
     int from = warp * a.segment_steps, to = at_most(from + a.segment_steps, a.steps);
     UNROLL
     for (int d = 0; d < DEPTH - 1; d++) {
-        if (from + d < to)
-            load_weights<T, TILES>(ring[d], tiles, from + d);
+        if (from + d < to) {
+            load_weights<T, TILES>(ring[d], tiles, from + d, lane);
+            load_scales<T, TILES>(ring_scales[d], tiles, from + d, lane);
+        }
     }
     for (int first = from; first < to; first += DEPTH) {
         UNROLL
@@ -67,8 +70,10 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
             int step = first + d;
             if (step >= to)
                 break;
-            if (step + DEPTH - 1 < to)
-                load_weights<T, TILES>(ring[(d + DEPTH - 1) % DEPTH], tiles, step + DEPTH - 1);
+            if (step + DEPTH - 1 < to) {
+                load_weights<T, TILES>(ring[(d + DEPTH - 1) % DEPTH], tiles, step + DEPTH - 1, lane);
+                load_scales<T, TILES>(ring_scales[(d + DEPTH - 1) % DEPTH], tiles, step + DEPTH - 1, lane);
+            }
             UNROLL
             for (int c = 0; c < 2; c++) {
                 int column = step * MATRIX_STEP + c * GPU_CHUNK;
@@ -78,7 +83,7 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
                     take_plane<T>(f[n].hi, x_hi[n] + column, t);
                     take_plane<T>(f[n].lo, x_lo[n] + column, t);
                 }
-                multiply_chunk<T, TILES, NT, NT>(acc, 0, ring[d], c, f);
+                multiply_chunk<T, TILES, NT, NT>(acc, 0, ring[d], ring_scales[d], c, f);
             }
         }
     }
@@ -122,25 +127,54 @@ DEVICE int unit_at(int row, int unit) {
     return unit ^ ((row & 1) << 2 | (row & 2));
 }
 
-/* Begins to copy a step. Tiles and rows behind the last repeat it. */
-template <enum dtype T, int N, int THREADS>
-DEVICE void fill_stage(uint32_t *stage, const product_args &a, int first_tile, int first_row, int n_rows, int step) {
-    constexpr int TILE_UNITS = matrix_step_words(T) / 4, W_UNITS = PRODUCT_BLOCK_TILES * TILE_UNITS, X_UNITS = N * 16;
-    static_assert(W_UNITS % THREADS == 0 && X_UNITS % THREADS == 0, "all threads copy as many units");
+/* What a thread copies of a step: its warp's share of the two tiles that the warp multiplies, and a unit each of some
+ * rows. Pointers go on with the steps. */
+struct filler {
+    const uint8_t *w, *x;
+    size_t to_tile, to_row; /* bytes from the first tile to the second; from one row of this thread to its next */
+    int n_rows;             /* to the last, from this thread's first; what lies behind is not copied */
+};
+template <enum dtype T> DEVICE constexpr int tile_units() {
+    return matrix_step_words(T) / 4;
+}
+
+template <enum dtype T, int THREADS>
+DEVICE filler find_filler(const product_args &a, int first_tile, int first_row, int n_rows, int step) {
+    int tile = at_most(first_tile, a.n_tiles - 1), row = first_row + thread_x() / 16;
+    size_t tile_bytes = (size_t)a.steps * (tile_units<T>() * 16), row_bytes = (size_t)a.x.ld * 2;
+    const uint16_t *plane = thread_x() / 8 % 2 ? a.x.lo : a.x.hi;
+    filler f;
+    f.w = a.quants + (size_t)tile * tile_bytes + (size_t)step * (tile_units<T>() * 16);
+    f.to_tile = tile + 1 < a.n_tiles ? tile_bytes : 0;
+    f.x = (const uint8_t *)plane + (size_t)row * row_bytes + (size_t)(step * MATRIX_STEP * 2 + thread_x() % 8 * 16);
+    f.to_row = THREADS / 16 * row_bytes;
+    f.n_rows = n_rows - row;
+    return f;
+}
+
+/* Begins to copy the next step to a stage. */
+template <enum dtype T, int N, int WN> DEVICE void fill_stage(uint32_t *stage, filler &f) {
+    constexpr int THREADS = PRODUCT_BLOCK_TILES / 2 * WN * 32, UNITS = 2 * tile_units<T>(), ROWS = THREADS / 16;
+    int warp = thread_x() / 32, lane = thread_x() % 32, part = warp % WN;
+    uint32_t *w = stage + warp / WN * UNITS * 4;
     UNROLL
-    for (int i = 0; i < W_UNITS / THREADS; i++) {
-        int j = thread_x() + i * THREADS, tile = at_most(first_tile + j / TILE_UNITS, a.n_tiles - 1);
-        size_t at = ((size_t)tile * (size_t)a.steps + (size_t)step) * TILE_UNITS + (size_t)(j % TILE_UNITS);
-        copy_async(stage + j * 4, a.quants + at * 16);
+    for (int i = 0; i < UNITS; i += 32 * WN) {
+        int j = i + part * 32 + lane;
+        if (UNITS % (32 * WN) == 0 || j < UNITS)
+            copy_async(w + j * 4, f.w + (size_t)(j / tile_units<T>()) * f.to_tile + (size_t)(j % tile_units<T>() * 16));
     }
-    uint16_t *x = (uint16_t *)(void *)(stage + W_UNITS * 4);
+    f.w += tile_units<T>() * 16;
+    uint16_t *x = (uint16_t *)(void *)(stage + PRODUCT_BLOCK_TILES * tile_units<T>() * 4);
+    int row = thread_x() / 16;
+    x += row * X_PITCH + thread_x() / 8 % 2 * MATRIX_STEP + unit_at(row, thread_x() % 8) * 8;
+    const uint8_t *from = f.x;
     UNROLL
-    for (int i = 0; i < X_UNITS / THREADS; i++) {
-        int j = thread_x() + i * THREADS, row = j / 16, unit = j % 8, low = j / 8 % 2;
-        size_t at = (size_t)at_most(first_row + row, n_rows - 1) * (size_t)a.x.ld;
-        const uint16_t *from = (low ? a.x.lo : a.x.hi) + at + step * MATRIX_STEP + unit * 8;
-        copy_async(x + row * X_PITCH + low * MATRIX_STEP + unit_at(row, unit) * 8, from);
+    for (int i = 0; i < N; i += ROWS) {
+        if (i < f.n_rows)
+            copy_async(x + i * X_PITCH, from);
+        from += f.to_row;
     }
+    f.x += MATRIX_STEP * 2;
 }
 
 /* The fragment of the 8 rows from x on, for a chunk. */
@@ -163,9 +197,9 @@ template <enum dtype T> DEVICE void take_stage(fragment &f, const uint16_t *x, i
 /* A block of 4 x WN warps, each with two tiles and 8 NT rows of the pass. Grid: blocks of pass rows, blocks of tiles,
  * segments (1 when WHOLE). */
 template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(const product_args &a) {
-    constexpr int N = 8 * NT * WN, THREADS = PRODUCT_BLOCK_TILES / 2 * WN * 32, STAGES = product_stages(N);
+    constexpr int N = 8 * NT * WN, THREADS = PRODUCT_BLOCK_TILES / 2 * WN * 32, STAGES = product_stages(T, N);
     constexpr int STAGE_WORDS = product_stage_bytes(T, N) / 4, TILE_WORDS = matrix_step_words(T);
-    constexpr int GROUP = 4; /* fragments in registers at a time */
+    constexpr int GROUP = has_scales<T>() ? 2 : 4; /* fragments in registers at a time */
     DYNAMIC_SHARED(uint32_t, stages);
     int lane = thread_x() % 32, warp = thread_x() / 32, g = lane / 4, t = lane % 4;
     int block_tile = block_y() * PRODUCT_BLOCK_TILES, first_tile = block_tile + warp / WN * 2;
@@ -174,11 +208,18 @@ template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(con
         return;
     int from = WHOLE ? 0 : block_z() * a.segment_steps, to = WHOLE ? a.steps : at_most(from + a.segment_steps, a.steps);
 
+    filler filler = find_filler<T, THREADS>(a, first_tile, first_row, n_rows, from);
+    weight_tile tiles[2];
+    UNROLL
+    for (int i = 0; i < 2; i++)
+        tiles[i] = find_tile<T>(a.quants, a.scales, at_most(first_tile + i, a.n_tiles - 1), a.steps, lane);
+    scales<T> now[2], then[2];
+    load_scales<T, 2>(then, tiles, from, lane);
     float acc[2][NT][4] = {}, total[2][WHOLE ? NT : 1][4] = {};
     UNROLL
     for (int s = 0; s < STAGES - 1; s++) {
         if (from + s < to)
-            fill_stage<T, N, THREADS>(stages + s * STAGE_WORDS, a, block_tile, first_row, n_rows, from + s);
+            fill_stage<T, N, WN>(stages + s * STAGE_WORDS, filler);
         copy_commit();
     }
     int slot = 0, end = from + a.segment_steps;
@@ -187,13 +228,17 @@ template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(con
         sync_block(); /* this step is there, and nobody reads the one before it any more */
         int free_slot = slot == 0 ? STAGES - 1 : slot - 1;
         if (step + STAGES - 1 < to)
-            fill_stage<T, N, THREADS>(stages + free_slot * STAGE_WORDS, a, block_tile, first_row, n_rows,
-                                      step + STAGES - 1);
+            fill_stage<T, N, WN>(stages + free_slot * STAGE_WORDS, filler);
         copy_commit();
 
         const uint32_t *stage = stages + slot * STAGE_WORDS;
         const uint16_t *x = (const uint16_t *)(const void *)(stage + PRODUCT_BLOCK_TILES * TILE_WORDS);
         weights<T> w[2];
+        UNROLL
+        for (int i = 0; i < 2; i++)
+            now[i] = then[i];
+        if (step + 1 < to)
+            load_scales<T, 2>(then, tiles, step + 1, lane);
         UNROLL
         for (int i = 0; i < 2; i++)
             take_weights<T>(w[i], stage + (warp / WN * 2 + i) * TILE_WORDS, lane);
@@ -204,7 +249,7 @@ template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(con
             UNROLL
             for (int j = 0; j < GROUP; j++)
                 take_stage<T>(f[j], x + (warp_row + (n + j) * 8) * X_PITCH, chunk, g, t);
-            multiply_chunk<T, 2, NT, GROUP>(acc, n, w, chunk, f);
+            multiply_chunk<T, 2, NT, GROUP>(acc, n, w, now, chunk, f);
         }
         slot = slot + 1 == STAGES ? 0 : slot + 1;
 
@@ -251,7 +296,9 @@ template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(con
     KERNEL_INSTANCE(128, product_##name##_split_32, struct product_args, product_wide<T, 1, 4, false>)                 \
     KERNEL_INSTANCE(128, product_##name##_split_64, struct product_args, product_wide<T, 1, 8, false>)                 \
     KERNEL_INSTANCE(128, product_##name##_whole_32, struct product_args, product_wide<T, 1, 4, true>)                  \
-    KERNEL_INSTANCE(128, product_##name##_whole_64, struct product_args, product_wide<T, 1, 8, true>)                  \
+    KERNEL_INSTANCE(128, product_##name##_whole_64, struct product_args, product_wide<T, 1, 8, true>)
+/* f32 has no such form: its steps would not fit in shared memory. */
+#define PRODUCT_KERNEL_128(name, T)                                                                                    \
     KERNEL_INSTANCE(256, product_##name##_whole_128, struct product_args, product_wide<T, 2, 8, true>)
 
 #endif

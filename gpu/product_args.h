@@ -35,11 +35,11 @@ enum { USE_STORE, USE_ADD, USE_GATE };
 /* Split and whole forms: tiles of a block, a pair of them for each warp along the rows; for n rows of the pass in a
  * block the steps that lie in shared memory, and the bytes of one. */
 enum { PRODUCT_BLOCK_TILES = 8, PRODUCT_COMBINE_THREADS = 256 };
-LAYOUT int product_stages(int n) {
-    return n <= 32 ? 3 : 2;
-}
 LAYOUT int product_stage_bytes(enum dtype t, int n) {
     return PRODUCT_BLOCK_TILES * matrix_step_words(t) * 4 + n * MATRIX_STEP * 4;
+}
+LAYOUT int product_stages(enum dtype t, int n) {
+    return t != DT_F32 && n <= 32 ? 3 : 2; /* so that they fit in the 99 KB of the smaller cards */
 }
 
 #endif

@@ -43,7 +43,7 @@ static struct gpu_matrix load(struct matrix_part *parts, int n, bool interleave,
     return m;
 }
 
-static const enum dtype types[] = {DT_BF16};
+static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q6_K};
 enum { N_TYPES = sizeof types / sizeof *types };
 
 /* sum w x, and what errors are relative to: sum |w x|. */
