@@ -157,7 +157,8 @@ static void check_gate(enum dtype type, struct shape s) {
 }
 
 Test(gpu_product, gates_up_with_gate) {
-    static const struct shape gates[] = {{40, 256, 1, 1}, {72, 256, 9, 16}, {40, 768, 20, 32}, {33, 256, 40, 64}, {24, 256, 66, 128}};
+    static const struct shape gates[] = {
+        {40, 256, 1, 1}, {72, 256, 9, 16}, {40, 768, 20, 32}, {33, 256, 40, 64}, {24, 256, 66, 128}};
     for (int i = 0; i < N_TYPES; i++)
         for (size_t j = 0; j < sizeof gates / sizeof *gates; j++)
             for (int c = 0; c < N_CARDS; c++) {
