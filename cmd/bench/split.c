@@ -385,17 +385,20 @@ static void add_point(struct split *s, const struct cell *c, int variant) {
             f = &r->fits[i];
     if (!f && r->n_fits < BENCH_FITS) {
         f = &r->fits[r->n_fits++];
-        *f = (struct bench_fit){.mode = mode, .codec = codec, .nodes = nodes_of(s, v), .mbit = c->mbit};
+        *f = (struct bench_fit){
+            .mode = mode, .codec = codec, .nodes = nodes_of(s, v), .mbit = c->mbit, .adapts = v->mode == SESSION_AUTO};
     }
     if (!f || f->n == BENCH_LIST)
         return;
-    double n = (double)t->steps, k = ++f->n;
-    f->at[f->n - 1] = (struct law_point){path->rtt_ms, t->ms / n, (double)t->tokens / n};
-    f->miss_rate += (n / (double)t->tokens - f->miss_rate) / k;
-    f->miss_ms += (bench_tally_miss_ms(t) - f->miss_ms) / k;
-    f->hit_ms += (bench_tally_hit_ms(t, path) - f->hit_ms) / k;
-    f->fit = law_fit(f->at, f->n, -1);
-    f->cv_error = law_cross_validate(f->at, f->n, f->error);
+    double n = (double)t->steps, tokens = (double)t->tokens;
+    f->at[f->n++] = (struct law_point){.rtt_ms = path->rtt_ms,
+                                       .step_ms = t->ms / n,
+                                       .tokens_per_step = tokens / n,
+                                       .miss_rate = n / tokens,
+                                       .miss_ms = bench_tally_miss_ms(t),
+                                       .hit_ms = bench_tally_hit_ms(t, path)};
+    f->fit = law_fit(f->at, f->n, -1, f->adapts);
+    f->cv_error = law_cross_validate(f->at, f->n, f->adapts, f->error);
 }
 
 static int measure_cell(struct split *s, const struct cell *c, struct err *e) {

@@ -48,17 +48,16 @@ static void start(void) {
                 add(row);
             }
     for (int m = 0; m < 2; m++)
-        r.fits[r.n_fits++] = (struct bench_fit){.mode = modes[m],
-                                                .codec = "f16",
-                                                .nodes = m ? 64 : 0,
-                                                .mbit = 100,
-                                                .at = {{20, 22, 1}, {80, 82, 1}},
-                                                .n = 2,
-                                                .fit = {2, 1 + m, 2},
-                                                .cv_error = 0.02,
-                                                .miss_rate = m ? 0.4 : 1,
-                                                .miss_ms = 2,
-                                                .hit_ms = 1};
+        r.fits[r.n_fits++] =
+            (struct bench_fit){.mode = modes[m],
+                               .codec = "f16",
+                               .nodes = m ? 64 : 0,
+                               .mbit = 100,
+                               .at = {{20, 22, 1 + m, m ? 0.4 : 1, 2, 1}, {80, 82, 1 + m, m ? 0.4 : 1, 2, 1}},
+                               .n = 2,
+                               .adapts = m,
+                               .fit = {.fixed_ms = 2, .at_ms = 40, .n = 2},
+                               .cv_error = 0.02};
     for (int order = DRAFTS_FIRST_ORDER; order <= DRAFTS_LAST_ORDER; order++) {
         struct bench_row row = drafts_reference_row(order);
         row.tokens = 100;
