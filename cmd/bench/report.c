@@ -87,7 +87,7 @@ static void page_rows(struct wbuf *out, const struct bench_results *r) {
             paragraph(out, "Every answer equals that of sequential decoding, which was measured beside it, prompt by "
                            "prompt. The law's figure is what the measured share of misses should give.");
             table_begin(out, "mode|round trip ms|category|tokens|steps|tokens per step|tok/s|times sequential|law "
-                             "tok/s|own ms per step|MB up|MB down");
+                             "tok/s|own ms per step|of it here|MB up|MB down");
             any = true;
         }
         chart_series_name(r, x, name, sizeof name);
@@ -102,6 +102,7 @@ static void page_rows(struct wbuf *out, const struct bench_results *r) {
         cell(out, 2, x->tok_s / bench_results_sequential(r, x));
         cell(out, 2, x->predicted_tok_s);
         cell(out, 2, x->overhead_ms);
+        cell(out, 2, x->overhead_here_ms);
         cell(out, 2, x->bytes_up / 1e6);
         cell(out, 2, x->bytes_down / 1e6);
         wbuf_str(out, "</tr>\n");

@@ -95,8 +95,8 @@ static void cell(FILE *out, int width, int digits, double v) {
 }
 
 static void print_network(const struct bench_results *r, FILE *out) {
-    fprintf(out, "%-14s %5s %-5s %6s %6s  %-14s %6s %6s %6s %8s %6s %8s %8s\n", "mode", "nodes", "codec", "rtt ms",
-            "Mbit/s", "category", "tokens", "steps", "tok/rt", "tok/s", "times", "law", "own ms");
+    fprintf(out, "%-14s %5s %-5s %6s %6s  %-14s %6s %6s %6s %8s %6s %8s %8s %6s\n", "mode", "nodes", "codec", "rtt ms",
+            "Mbit/s", "category", "tokens", "steps", "tok/rt", "tok/s", "times", "law", "own ms", "here");
     for (int i = 0; i < r->rows.n; i++) {
         const struct bench_row *x = &r->rows.at[i];
         fprintf(out, "%-14s", x->mode);
@@ -110,6 +110,7 @@ static void print_network(const struct bench_results *r, FILE *out) {
         cell(out, 6, 2, x->tok_s / bench_results_sequential(r, x));
         cell(out, 8, 2, x->predicted_tok_s);
         cell(out, 8, 2, x->overhead_ms);
+        cell(out, 6, 2, x->overhead_here_ms);
         fprintf(out, "\n");
     }
     for (int i = 0; i < r->n_fits; i++) {

@@ -217,7 +217,7 @@ static int on_feed(void *ctx, uint32_t done, uint32_t all) {
  */
 static int answer(struct split *s, struct bench_lane *l, const struct bench_prompt *p, int n, struct bench_tally *t,
                   struct err *e) {
-    struct remote_info from, to;
+    struct remote_info from, before, to;
     ids_clear(&s->answer);
     session_reset(l->session);
     if (session_feed(l->session, p->ids.p, (uint32_t)p->ids.n, on_feed, NULL, e) != 0)
@@ -225,8 +225,9 @@ static int answer(struct split *s, struct bench_lane *l, const struct bench_prom
     if (p->next.n && (size_t)n > p->next.n)
         n = (int)p->next.n;
     remote_middle_info(tunnel_middle(l->tunnel), &from);
+    to = from;
     for (int i = 0; i < n; i++) {
-        const struct session_stats before = *session_stats(l->session);
+        const struct session_stats then = *session_stats(l->session);
         uint32_t token;
         double t0 = clock_ms();
         if (interrupt_asked())
@@ -236,11 +237,13 @@ static int answer(struct split *s, struct bench_lane *l, const struct bench_prom
         ids_push(&s->answer, token);
         if (session_advance(l->session, p->next.n ? p->next.p[i] : token, e) != 0)
             return -1;
-        const struct bench_token k = {clock_ms() - t0, &before, session_stats(l->session)};
+        double ms = clock_ms() - t0;
+        before = to;
+        remote_middle_info(tunnel_middle(l->tunnel), &to);
+        const struct bench_token k = {ms, to.work_ms - before.work_ms, &then, session_stats(l->session)};
         if (bench_tally_token(t, &k, &l->path, e) != 0)
             return -1;
     }
-    remote_middle_info(tunnel_middle(l->tunnel), &to);
     t->bytes_up += (double)(to.bytes_up - from.bytes_up);
     t->bytes_down += (double)(to.bytes_down - from.bytes_down);
     return s->answer.bad ? err_set(e, ERR_MEMORY, "out of memory for an answer") : 0;

@@ -60,7 +60,7 @@ struct channel {
     double said;       /* when something was sent last */
     uint64_t ping;     /* the last one's number */
     double ping_at;    /* 0: answered */
-    double rtt_ms;
+    double rtt_ms, read_ms;
     int unacked; /* bytes in the kernel's send queue at the last look */
 };
 
@@ -234,6 +234,8 @@ static enum tls_status fill(struct channel *c, struct err *e) {
 }
 
 static void receive(struct channel *c) {
+    double t0 = clock_ms();
+    bool awaited = c->n_waiting > 0;
     size_t n = 0;
     take_frames(c);
     while (!c->dead && n < AT_ONCE && !(c->news && c->n_waiting > 0)) {
@@ -248,6 +250,8 @@ static void receive(struct channel *c) {
             break;
         take_frames(c);
     }
+    if (awaited)
+        c->read_ms += clock_ms() - t0;
     if (c->write_error.kind != ERR_NONE && n < AT_ONCE)
         die(c, c->write_error.kind, c->write_error.msg);
 }
@@ -500,7 +504,7 @@ bool channel_dead(struct channel *c, struct err *why, int *code) {
 }
 
 void channel_info(struct channel *c, struct channel_info *info) {
-    *info = (struct channel_info){.rtt_ms = c->rtt_ms};
+    *info = (struct channel_info){.rtt_ms = c->rtt_ms, .read_ms = c->read_ms};
     tls_traffic(c->tls, &info->up, &info->down);
     snprintf(info->suite, sizeof info->suite, "%s", tls_suite(c->tls));
     if (tls_peer_pin(c->tls))

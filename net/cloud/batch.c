@@ -16,8 +16,6 @@
 /* Those who were in the last pass are likely to be back soon: waiting a little for them lets one pass serve all. */
 static const double GATHER_MS = 2, GATHER_PART = 0.05;
 enum { GATHER_AGAIN = 16 };
-/* What a window's first RESULT holds, at least. */
-enum { FIRST_BYTES = 32 << 10 };
 
 struct batch_thread {
     struct ports ports;
@@ -82,7 +80,7 @@ static bool look(void *ctx) {
 
 /* Rows of the first RESULT of a window. */
 static int first_piece(const struct cloud_session *c) {
-    size_t n = FIRST_BYTES / c->row_bytes;
+    size_t n = WIRE_FIRST_PIECE / c->row_bytes;
     return n < 1 ? 1 : (int)n;
 }
 

@@ -90,6 +90,7 @@ Test(bench_law, a_point_alone_validates_nothing) {
 static struct bench_tally t;
 static struct session_stats now;
 static struct err e;
+static double transport_ms;
 
 /* One token in which the counters moved so far. */
 static void token(const struct bench_path *p, double ms, struct session_stats moved) {
@@ -106,13 +107,14 @@ static void token(const struct bench_path *p, double ms, struct session_stats mo
     after.hits += moved.hits;
     after.late += moved.late;
     after.nodes_sent += moved.nodes_sent;
-    const struct bench_token k = {ms, &now, &after};
+    const struct bench_token k = {ms, transport_ms, &now, &after};
     cr_assert_eq(bench_tally_token(&t, &k, p, &e), 0);
     now = after;
 }
 
 Test(bench_tally, sequential_steps_leave_their_own_overhead) {
     /* 1000 bytes at 8 Mbit/s: 1 ms each way. */
+    transport_ms = 1.5;
     const struct bench_path p = {.rtt_ms = 80, .mbit = 8, .row_bytes = 1000, .row_ms = 0.01, .whole = true};
     for (int i = 0; i < 3; i++)
         token(&p, 96.0 + i,
@@ -129,6 +131,7 @@ Test(bench_tally, sequential_steps_leave_their_own_overhead) {
     cr_assert_eq(r.steps, 3);
     /* 97 - (80 + 2 + 5 + 2 + 3 + 1): of the three, the one in the middle. */
     NEAR(r.overhead_ms, 4);
+    NEAR(r.overhead_here_ms, 3.5); /* what is neither model nor wait, and sending and reading */
     NEAR(r.tok_s, 3e3 / (96 + 97 + 98));
     NEAR(r.predicted_tok_s, 1e3 / 97);
     NEAR(r.step.all, 97);
