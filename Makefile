@@ -87,14 +87,20 @@ NVCC_FLAGS := -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -Xptxas -v --
 FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of compute_$(GPU_PTX)"'
 endif
 
-# The kernels as ordinary C++ in a library that looks like NVIDIA's driver: cards for tests (test/gpu/emu). Its own memory and
-# its switches of stacks are nothing for ThreadSanitizer, which sees the program around it.
+# The kernels as ordinary C++ in a library that looks like NVIDIA's driver: cards for tests (test/gpu/emu). Kernels are compiled
+# with AddressSanitizer and UBSan, where they are on, except for frames on the heap, which fibers make slow; what runs them is
+# not, and only tells AddressSanitizer of its stacks. Nothing of it is for ThreadSanitizer, which sees the program around it.
 CXX       := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(if $(findstring gcc,$(CC)),$(subst gcc,g++,$(CC)),c++))
 EMU       := $(BUILD)/libcuda-emu.so
 EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/emu/*.cu gpu/*.cu))
 EMU_OBJ   := $(EMU_SRC:%=$(BUILD)/%.emu.o)
-EMU_FLAGS := -std=c++17 -Wall -Wextra -Werror -I. -ffp-contract=off -fno-strict-aliasing -fPIC -fvisibility=hidden -g \
-             $(if $(filter tsan,$(MODE)),-O2,$(OPT))
+comma     := ,
+EMU_SANE  := $(if $(findstring address,$(OPT)),-fsanitize=address$(comma)undefined)
+EMU_FLAGS := -std=c++17 -Wall -Wextra -Werror -I. -O2 -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer -fPIC \
+             -fvisibility=hidden -g $(if $(EMU_SANE),-DEMU_ASAN)
+EMU_FLAGS_cpp := -O3
+EMU_FLAGS_cu  := $(if $(EMU_SANE),$(EMU_SANE) -fno-sanitize-recover=undefined \
+                   $(if $(findstring clang,$(CXX)),-fsanitize-address-use-after-return=never,--param asan-use-after-return=0))
 FLAGS_test/unit/gpu_rig.c := -DEMU_LIBRARY='"$(abspath $(EMU))"'
 
 # V=1 shows whole commands.
@@ -198,15 +204,15 @@ $(BUILD)/test/bench/%: $(BUILD)/test/bench/%.o $(OURS)
 loads: $(BUILD)/test/bench/split_load
 
 # Emulated cards.
-$(BUILD)/.emu_flags: TEXT = $(CXX) $(EMU_FLAGS)
+$(BUILD)/.emu_flags: TEXT = $(CXX) $(EMU_FLAGS) $(EMU_FLAGS_cpp) $(EMU_FLAGS_cu)
 $(BUILD)/.emu_sources: TEXT = $(EMU_SRC)
 $(BUILD)/%.emu.o: % $(BUILD)/.emu_flags
 	@mkdir -p $(@D)
 	$(say) "  c++ $<"
-	$(Q)$(CXX) $(EMU_FLAGS) -MMD -MP -x c++ -c $< -o $@
+	$(Q)$(CXX) $(EMU_FLAGS) $(EMU_FLAGS_$(subst .,,$(suffix $<))) -MMD -MP -x c++ -c $< -o $@
 $(EMU): $(EMU_OBJ) $(BUILD)/.emu_sources
 	$(say) "  link $@"
-	$(Q)$(CXX) $(EMU_FLAGS) -shared -Wl,-z,relro,-z,now -o $@ $(EMU_OBJ)
+	$(Q)$(CXX) $(EMU_FLAGS) $(EMU_SANE) -shared -Wl,-z,relro,-z,now -o $@ $(EMU_OBJ)
 
 # The images of kernels for cards.
 $(IMAGES)/.flags: TEXT = $(shell $(NVCC) --version | tail -n 1) $(NVCC_FLAGS)

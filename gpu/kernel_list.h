@@ -37,7 +37,19 @@
     X(product_combine)
 
 /* gpu/norm.cu, gpu/rope.cu, gpu/attend.cu */
-#define KERNELS_OF_ATTENTION(X)
+#define KERNELS_OF_ATTENTION(X)                                                                                        \
+    X(rmsnorm)                                                                                                         \
+    X(rope_kv)                                                                                                         \
+    X(attend_32)                                                                                                       \
+    X(attend_64)                                                                                                       \
+    X(attend_96)                                                                                                       \
+    X(attend_128)                                                                                                      \
+    X(attend_256)                                                                                                      \
+    X(attend_32_4)                                                                                                     \
+    X(attend_64_4)                                                                                                     \
+    X(attend_96_4)                                                                                                     \
+    X(attend_128_4)                                                                                                    \
+    X(attend_combine)
 
 #define GPU_KERNELS(X)                                                                                                 \
     KERNELS_OF_PRODUCTS(X)                                                                                             \

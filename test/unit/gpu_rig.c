@@ -66,11 +66,19 @@ int gpu_rig_leaks(void) {
     return leaks();
 }
 
+static void emu_set(const char *name, int n) {
+    void (*set)(int n);
+    void *f = emu_function(name);
+    memcpy(&set, &f, sizeof f);
+    set(n);
+}
+
 void gpu_rig_fail_in(int n) {
-    void (*fail)(int n);
-    void *f = emu_function("emu_fail");
-    memcpy(&fail, &f, sizeof f);
-    fail(n);
+    emu_set("emu_fail", n);
+}
+
+void gpu_rig_break_in(int n) {
+    emu_set("emu_break", n);
 }
 
 void gpu_rig_close(struct gpu *g) {

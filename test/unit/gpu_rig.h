@@ -19,6 +19,8 @@ void gpu_rig_close(struct gpu *g);
 
 /* The nth launch or allocation from now on fails (1: the next; 0: none). Emulated cards only. */
 void gpu_rig_fail_in(int n);
+/* The nth launch from now on breaks its card: waits and all later calls fail, until the card is closed. */
+void gpu_rig_break_in(int n);
 /* What emulated cards have counted as never freed. */
 int gpu_rig_leaks(void);
 

@@ -301,8 +301,10 @@ BREAKS(3, lanes_call_different_operations)
 BREAKS(4, warps_wait_at_different_barriers)
 BREAKS(5, a_matrix_does_not_come_from_shared_memory)
 BREAKS(6, a_copy_is_not_aligned)
-BREAKS(7, a_write_behind_an_allocation)
 BREAKS(8, a_lane_waits_for_others_that_have_ended)
+#ifndef __SANITIZE_ADDRESS__ /* which would report it at once, and a report is a failure */
+BREAKS(7, a_write_behind_an_allocation)
+#endif
 
 Test(gpu_simt, a_wide_load_is_not_aligned, .signal = SIGABRT) {
     uint32_t in[256] = {0}, out[64];

@@ -7,14 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#endif
-#endif
-#ifdef WITH_ASAN
+#ifdef EMU_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -98,7 +91,7 @@ static void *first_frame(char *top, void (*entry)()) {
 
 namespace emu {
 
-#ifdef WITH_ASAN
+#ifdef EMU_ASAN
 static const size_t stack_bytes = 256 * 1024; /* its frames have red zones */
 static fiber *came_from;
 #else
@@ -119,7 +112,7 @@ void fiber_create(fiber *f, int index, void (*entry)()) {
     f->sp = first_frame(f->stack + stack_bytes - (size_t)(index % 12) * 320, entry);
 }
 
-#ifdef WITH_ASAN
+#ifdef EMU_ASAN
 /* The bounds of a thread's own stack become known when it is left. */
 static void arrived(void *fake_stack) {
     const void *bottom;

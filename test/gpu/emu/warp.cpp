@@ -45,33 +45,52 @@ float f32_of_f16(uint16_t h) {
     return f32_of_bits(u | (uint32_t)(h & 0x8000) << 16);
 }
 
-typedef float f32x8 __attribute__((vector_size(32)));
+typedef float f32x4 __attribute__((vector_size(16)));
+union row8 {
+    f32x4 half[2];
+    float at[8];
+};
 
-/* d += a b, in f32, each sum in the order of k. */
+/* n words of two elements each: the lower ones to f[0], the upper ones to f[1]. */
+template <float widen(uint16_t), int n> static void widen_words(float f[2][n], const uint32_t *words) {
+    for (int i = 0; i < n; i++)
+        f[0][i] = widen((uint16_t)words[i]);
+    for (int i = 0; i < n; i++)
+        f[1][i] = widen((uint16_t)(words[i] >> 16));
+}
+
+/* d += a b, in f32, each sum in the order of k. Lane 4 g + t has what simt.cuh says. */
 template <float widen(uint16_t)> static void mma(operands *const lanes[32]) {
-    float a[16][16];
-    union {
-        f32x8 row;
-        float at[8];
-    } b[16], d[16];
+    uint32_t a_words[4][32], b_words[2][32];
+    float a[4][2][32], b_lanes[2][2][32];
+    row8 b[16], d[16];
     for (int l = 0; l < 32; l++) {
-        int g = l / 4, t = l % 4 * 2;
         const uint32_t *la = (const uint32_t *)lanes[l]->a, *lb = (const uint32_t *)lanes[l]->b;
         const float *ld = (const float *)lanes[l]->out;
         for (int i = 0; i < 4; i++) {
-            float *to = &a[g + i % 2 * 8][t + i / 2 * 8];
-            to[0] = widen((uint16_t)la[i]);
-            to[1] = widen((uint16_t)(la[i] >> 16));
-            d[g + i / 2 * 8].at[t + i % 2] = ld[i];
+            a_words[i][l] = la[i];
+            d[l / 4 + i / 2 * 8].at[l % 4 * 2 + i % 2] = ld[i];
         }
-        for (int i = 0; i < 2; i++) {
-            b[t + i * 8].at[g] = widen((uint16_t)lb[i]);
-            b[t + i * 8 + 1].at[g] = widen((uint16_t)(lb[i] >> 16));
-        }
+        b_words[0][l] = lb[0];
+        b_words[1][l] = lb[1];
     }
-    for (int i = 0; i < 16; i++)
-        for (int k = 0; k < 16; k++)
-            d[i].row += a[i][k] * b[k].row;
+    for (int i = 0; i < 4; i++)
+        widen_words<widen, 32>(a[i], a_words[i]);
+    for (int i = 0; i < 2; i++)
+        widen_words<widen, 32>(b_lanes[i], b_words[i]);
+    for (int k = 0; k < 16; k++)
+        for (int g = 0; g < 8; g++)
+            b[k].at[g] = b_lanes[k / 8][k % 2][4 * g + k % 8 / 2];
+    for (int r = 0; r < 16; r++) {
+        f32x4 left = d[r].half[0], right = d[r].half[1];
+        for (int k = 0; k < 16; k++) {
+            float x = a[k / 8 * 2 + r / 8][k % 2][r % 8 * 4 + k % 8 / 2];
+            left += x * b[k].half[0];
+            right += x * b[k].half[1];
+        }
+        d[r].half[0] = left;
+        d[r].half[1] = right;
+    }
     for (int l = 0; l < 32; l++)
         for (int i = 0; i < 4; i++)
             ((float *)lanes[l]->out)[i] = d[l / 4 + i / 2 * 8].at[l % 4 * 2 + i % 2];
