@@ -257,7 +257,7 @@ template <int HD, int TILES> DEVICE void add_values(partial<TILES> &p, const ope
 /* Query i of the lane, columns from col0: as a partial result in scratch, or as the output. */
 template <int TILES, class Sum>
 DEVICE void store_part(const struct attend_args &a, const query &q, int i, const partial<TILES, Sum> &p, int col0) {
-    size_t at = ((size_t)q.row * (size_t)a.n_heads + (size_t)q.head) * (size_t)a.n_splits + (size_t)block_z();
+    size_t at = ((size_t)q.row * (size_t)a.n_heads + (size_t)q.head) * (size_t)a.n_parts + (size_t)block_z();
     float *to = a.parts + at * (size_t)(a.head_dim + 2);
     int t = thread_x() % 4;
     UNROLL
@@ -312,9 +312,8 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
     }
     sync_block();
 
-    const bool spread = a.n_splits > 1;
-    const uint32_t from = spread ? (uint32_t)block_z() * GPU_KV_SPLIT : 0;
-    const steps<sh::QUERIES> all = steps_over<sh::QUERIES>(rows, from, spread ? from + GPU_KV_SPLIT : ~0u);
+    const uint32_t from = a.spread ? (uint32_t)(a.split + block_z()) * GPU_KV_SPLIT : 0;
+    const steps<sh::QUERIES> all = steps_over<sh::QUERIES>(rows, from, a.spread ? from + GPU_KV_SPLIT : ~0u);
     step now = step_first(all);
     if (now.source == NO_SOURCE)
         return;
@@ -398,13 +397,13 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
         stage_rows<HD>(v, a.v + head, slots, a.head_dim);
         copy_commit();
     }
-    if (!spread)
+    if (!a.spread)
         partial_fold(whole, part);
 
     UNROLL
     for (int i = 0; i < 2; i++) {
         const query q = query_of(a, item_at(a, item0 + mine), lane / 4 + 8 * i);
-        if (q.row >= 0 && spread)
+        if (q.row >= 0 && a.spread)
             store_part(a, q, i, part, col0);
         else if (q.row >= 0)
             store_result(a, q, i, whole, col0);
@@ -421,7 +420,8 @@ KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_64_4, struct attend_args, atten
 KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_96_4, struct attend_args, attend<96, ATTEND_ITEMS>)
 KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_128_4, struct attend_args, attend<128, ATTEND_ITEMS>)
 
-/* Folds the partial results of a query over the splits that it sees: a warp each. */
+/* Folds the partial results of a query over the splits that it sees, behind what was folded of those before: a warp
+ * each. */
 KERNEL(COMBINE_THREADS, attend_combine, struct attend_args a) {
     constexpr int PAIRS = GPU_HEAD_DIM_MAX / 64, AHEAD = 4; /* parts that are fetched at a time */
     int i = block_x() * COMBINE_QUERIES + thread_x() / 32, lane = thread_x() % 32;
@@ -429,15 +429,27 @@ KERNEL(COMBINE_THREADS, attend_combine, struct attend_args a) {
     if (row >= a.pass->n_rows)
         return;
     uint32_t pos = a.pass->rows[row].pos;
-    int split = (int)(first_key(pos, a.window) / GPU_KV_SPLIT), last = (int)(pos / GPU_KV_SPLIT);
+    int first = (int)(first_key(pos, a.window) / GPU_KV_SPLIT) - a.split, last = (int)(pos / GPU_KV_SPLIT) - a.split;
+    int n = a.n_parts - (a.begin && a.end ? 0 : 1); /* of a launch */
+    last = last < n ? last : n - 1;
     size_t stride = (size_t)(a.head_dim + 2);
-    const float *from = a.parts + (size_t)i * (size_t)a.n_splits * stride;
+    float *parts = a.parts + (size_t)i * (size_t)a.n_parts * stride, *so_far = parts + (size_t)n * stride;
     float top = -infinity(), sum = 0, o[PAIRS][2] = {};
-    for (; split <= last; split += AHEAD) {
+    if (!a.begin) {
+        sum = so_far[a.head_dim];
+        top = so_far[a.head_dim + 1];
+        UNROLL
+        for (int j = 0; j < PAIRS; j++) {
+            int col = 2 * lane + 64 * j;
+            o[j][0] = col < a.head_dim ? so_far[col] : 0;
+            o[j][1] = col < a.head_dim ? so_far[col + 1] : 0;
+        }
+    }
+    for (int split = first > 0 ? first : 0; split <= last; split += AHEAD) {
         float top_in[AHEAD], sum_in[AHEAD], in[AHEAD][PAIRS][2];
         UNROLL
         for (int k = 0; k < AHEAD; k++) {
-            const float *p = from + (size_t)(split + k) * stride;
+            const float *p = parts + (size_t)(split + k) * stride;
             bool is = split + k <= last;
             sum_in[k] = is ? p[a.head_dim] : 0;
             top_in[k] = is ? p[a.head_dim + 1] : -infinity();
@@ -453,16 +465,27 @@ KERNEL(COMBINE_THREADS, attend_combine, struct attend_args a) {
             fold f = fold_top(&top, top_in[k]);
             sum = fold_sum(f, sum, sum_in[k]);
             UNROLL
-            for (int j = 0; j < PAIRS; j++)
-                UNROLL
-            for (int e = 0; e < 2; e++)
-                o[j][e] = fold_sum(f, o[j][e], in[k][j][e]);
+            for (int j = 0; j < PAIRS; j++) {
+                o[j][0] = fold_sum(f, o[j][0], in[k][j][0]);
+                o[j][1] = fold_sum(f, o[j][1], in[k][j][1]);
+            }
         }
     }
     UNROLL
-    for (int j = 0; j < PAIRS; j++)
-        if (2 * lane + 64 * j < a.head_dim)
-            store_pair(a.out, row, head * a.head_dim + 2 * lane + 64 * j, o[j][0], o[j][1], sum);
-    if (head == a.n_heads - 1)
+    for (int j = 0; j < PAIRS; j++) {
+        int col = 2 * lane + 64 * j;
+        if (col < a.head_dim && a.end)
+            store_pair(a.out, row, head * a.head_dim + col, o[j][0], o[j][1], sum);
+        if (col < a.head_dim && !a.end) {
+            so_far[col] = o[j][0];
+            so_far[col + 1] = o[j][1];
+        }
+    }
+    if (a.end && head == a.n_heads - 1)
         store_zeros(a.out, row, a.n_heads * a.head_dim, lane, 32);
+    sync_warp(); /* all lanes have read what lane 0 writes */
+    if (!a.end && lane == 0) {
+        so_far[a.head_dim] = sum;
+        so_far[a.head_dim + 1] = top;
+    }
 }
