@@ -75,7 +75,7 @@ int matrix_plan(struct gpu_matrix *m, struct matrix_part *parts, int n_parts, bo
 
 enum {
     N_SLOTS = 3,          /* one is read into, one is on the bus, one is packed */
-    SLOT_BYTES = 8 << 20, /* at first: a tile of rows must fit, and one of this size keeps the bus busy */
+    SLOT_BYTES = 4 << 20, /* at first: a tile of rows must fit, and one of this size keeps the bus busy */
 };
 
 struct slot {

@@ -531,6 +531,25 @@ Test(gpu_attend, items_hold_rows_of_one_trunk) {
 Test(gpu_attend, scratch_is_bounded) {
     struct gpu g = {.n_processors = 100};
     cr_assert_eq(op_attend_scratch(&g, 1, 32, 8, 128, 257), 2 * 32 * 130);
-    cr_assert_eq(op_attend_scratch(&g, 100, 32, 8, 128, 1024), 64 * 4 * 32 * 130, "only passes of 64 rows use it");
+    cr_assert_eq(op_attend_scratch(&g, 64, 32, 8, 128, 1024), 64 * 4 * 32 * 130);
     cr_assert_eq(op_attend_scratch(&g, 64, 128, 8, 256, 1 << 20), 1 << 24, "64 MB and no more");
+}
+
+/* Made for so many rows, the scratch has room for two splits at a time. */
+Test(gpu_attend, splits_may_take_turns) {
+    struct gpu *g = gpu_rig_open();
+    for (int window = 0; window <= 600; window += 600) {
+        struct scene *s = scene_new(32, 1, 64, window, 2500, 6);
+        int which[2] = {0, 1};
+        add_chunk(s, 0, 1280, 1);
+        add_chunk(s, 1, 500, 1);
+        struct result r = run(g, s, which, s->n, (struct how){0});
+        struct result turns = run(g, s, which, s->n, (struct how){2000, 1500, 1 << 30});
+        check_equal(&turns, 0, &r, 0, "in turns");
+        check_equal(&turns, 1, &r, 1, "in turns");
+        result_free(&r);
+        result_free(&turns);
+        scene_free(s);
+    }
+    gpu_rig_close(g);
 }
