@@ -170,7 +170,7 @@ static bool add_machine(yyjson_mut_doc *d, yyjson_mut_val *m, const struct bench
     bool ok = add_text(d, m, "system", u.sysname) && add_text(d, m, "arch", u.machine) &&
               add_text(d, m, "processor", name[0] ? name : NULL) &&
               yyjson_mut_obj_add_sint(d, m, "processors", sysconf(_SC_NPROCESSORS_ONLN)) &&
-              add_text(d, m, "version", version_string()) && add_text(d, m, "isa", b->isa) &&
+              add_text(d, m, "version", version_string()) && add_text(d, m, "backend", b->backend) &&
               add_text(d, m, "model", b->model) && add_text(d, m, "cloud", b->cloud);
     for (size_t i = 0; i < sizeof counts / sizeof *counts && ok; i++)
         ok = bench_json_number(d, m, counts[i].key, counts[i].n ? counts[i].n : NAN);

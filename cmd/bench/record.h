@@ -41,7 +41,7 @@ void bench_rows_free(struct bench_rows *v);
 
 /* What measured. Strings are borrowed, NULL: not said. */
 struct bench_machine {
-    const char *isa, *model, *cloud;
+    const char *backend, *model, *cloud;
     int threads, layers, hidden, front, back; /* 0: not said */
 };
 

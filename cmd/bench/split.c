@@ -440,7 +440,7 @@ static int measure(struct split *s, struct err *e) {
 
 static void describe(struct split *s) {
     const struct engine *en = &s->rig.en;
-    s->results.machine = (struct bench_machine){.isa = engine_backend_name(en) + 4, /* behind "cpu-" */
+    s->results.machine = (struct bench_machine){.backend = engine_backend_name(en),
                                                 .model = en->o.model,
                                                 .cloud = s->rig.loop ? NULL : en->o.tunnel.cloud.p[0],
                                                 .threads = en->o.threads,

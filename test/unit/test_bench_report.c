@@ -28,7 +28,7 @@ static void start(void) {
     static const char *const modes[] = {"sequential", "auto"};
     static const double rtt[] = {0, 20, 80};
     r = (struct bench_results){
-        .machine = {.isa = "avx2", .model = evil, .threads = 2, .layers = 8, .hidden = 192, .front = 2, .back = 2}};
+        .machine = {.backend = "cpu-avx2", .model = evil, .threads = 2, .layers = 8, .hidden = 192, .front = 2, .back = 2}};
     for (int i = 0; i < 3; i++)
         for (int m = 0; m < 2; m++)
             for (int c = 0; c < 3; c++) {
