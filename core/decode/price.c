@@ -144,6 +144,10 @@ bool price_away(const struct price *p) {
     return p->link.fixed >= AWAY_MS;
 }
 
+double price_trip(const struct price *p) {
+    return p->link.fixed + p->link.slope + p->compute.fixed + p->compute.slope;
+}
+
 double price_together(const struct price *p) {
     if (!price_away(p) || p->compute.fixed <= 0)
         return 0; /* here one pass after the other is all there is */

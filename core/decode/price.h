@@ -56,6 +56,8 @@ int price_cap(const struct price *p, int max_nodes);
 bool price_pays(const struct price *p, double sum, int n);
 /* Is the middle on another machine, which computes while this one does? */
 bool price_away(const struct price *p);
+/* How long the token of a window is awaited. */
+double price_trip(const struct price *p);
 /* The smallest path probability with which a guess goes in one window with the token: the token's result is later by
  * its row, and its own earlier by a pass. Others follow in a window behind. */
 double price_together(const struct price *p);
