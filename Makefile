@@ -57,7 +57,7 @@ CORE_C := $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c)) \
           $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(sort $(wildcard core/*/*.c)))
 TOK_C  := $(wildcard tok/*.c tok/*/*.c)
 NET_C  := $(wildcard net/*.c net/*/*.c)
-GPU_C  := $(filter-out gpu/library$(if $(filter static,$(MODE)),,_none).c $(if $(wildcard gpu/backend.c),gpu/backend_none.c),$(wildcard gpu/*.c))
+GPU_C  := $(filter-out gpu/library$(if $(filter static,$(MODE)),,_none).c,$(wildcard gpu/*.c))
 CMD_C  := $(wildcard cmd/*.c cmd/*/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)

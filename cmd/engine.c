@@ -366,7 +366,8 @@ static int open_guesser(struct engine *en, enum dtype kv, struct guesser_bytes *
     if (mode != SESSION_AUTO && mode != SESSION_STOP_AND_WAIT)
         return err_set(e, ERR_USAGE, "--draft: nothing is drafted in --mode %s, but in auto and in stop-and-wait",
                        session_mode_name(mode));
-    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, bytes, e) : -1;
+    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, device_is_card(en->backend), bytes, e)
+                                                  : -1;
 }
 
 static int make_session(struct engine *en, enum dtype kv, int windows, struct err *e) {
@@ -401,10 +402,11 @@ int engine_load(struct engine *en, struct err *e) {
     en->codec = tunnel_codec(&en->o.tunnel);
     if (!remote && en->pad_rows > 0)
         return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
-    if (device_open(&en->backend, &en->o, e) != 0 || open_guesser(en, kv, &guesser, e) != 0 ||
+    if ((!en->backend && device_open(&en->backend, &en->o, e) != 0) || open_guesser(en, kv, &guesser, e) != 0 ||
         (remote && connect_middle(en, live, e) != 0))
         return -1;
-    if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
+    if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk,
+                    device_is_card(en->backend), e) != 0)
         return -1;
     const struct session_speculation sp = {.iterate = iterates(en)};
     const struct draft_model source = en->guesser ? guesser_source(en->guesser) : (struct draft_model){0};

@@ -74,7 +74,7 @@ struct engine {
     } loads[3];
     uint64_t to_load; /* bytes */
 
-    struct backend *backend;
+    struct backend *backend; /* opened when loading, or before that by who has to know it */
     struct stage *stages[3];
     struct tunnel *tunnel;   /* NULL: all on this machine */
     struct middle *middle;   /* the tunnel's, or a local one */

@@ -224,6 +224,31 @@ int gpu_wait(struct gpu *g, struct err *e) {
     return tell(g, r, g->failed_at, e);
 }
 
+int gpu_event_create(struct gpu *g, cu_event *ev, struct err *e) {
+    *ev = NULL;
+    cu_result r = g->driver->event_create(ev, CU_EVENT_NO_TIMING);
+    if (r == 0)
+        return 0;
+    *ev = NULL;
+    return tell(g, r, "no event", e);
+}
+
+void gpu_event_free(struct gpu *g, cu_event ev) {
+    if (ev)
+        note(g, g->driver->event_destroy(ev), "giving an event back");
+}
+
+void gpu_event_record(struct gpu *g, cu_event ev) {
+    if (g->failed == 0)
+        note(g, g->driver->event_record(ev, g->stream), "recording an event");
+}
+
+bool gpu_event_wait(struct gpu *g, cu_event ev) {
+    if (g->failed == 0)
+        note(g, g->driver->event_sync(ev), "the steps of a pass");
+    return g->failed == 0;
+}
+
 void gpu_record_begin(struct gpu *g) {
     if (g->failed != 0)
         return;
@@ -240,9 +265,11 @@ cu_graph_exec gpu_record_end(struct gpu *g) {
     /* Ended in any case: a stream that goes on recording would run nothing. */
     note(g, g->driver->capture_end(g->stream, &graph), "recording the steps of a pass");
     if (g->failed == 0) {
-        note(g, g->driver->graph_instantiate(&x, graph, 0), "making a graph of the steps of a pass");
-        if (g->failed != 0)
+        cu_result r = g->driver->graph_instantiate(&x, graph, 0);
+        if (r != 0)
             x = NULL;
+        if (r != CU_OUT_OF_MEMORY)
+            note(g, r, "making a graph of the steps of a pass");
     }
     if (graph)
         (void)g->driver->graph_destroy(graph);

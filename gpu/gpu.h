@@ -62,10 +62,17 @@ void gpu_enter(struct gpu *g);
 /* Waits for all that was enqueued. -1: something failed since the last call (what is in e). */
 int gpu_wait(struct gpu *g, struct err *e);
 
+/* A place in the stream, to wait for what was enqueued before it and not for what comes behind. */
+int gpu_event_create(struct gpu *g, cu_event *ev, struct err *e);
+void gpu_event_free(struct gpu *g, cu_event ev); /* NULL is fine */
+void gpu_event_record(struct gpu *g, cu_event ev);
+bool gpu_event_wait(struct gpu *g, cu_event ev); /* false: something failed, gpu_wait tells */
+
 /* A recorded sequence of launches: begin, enqueue, end; then it can be enqueued as one. Nothing runs while it is
  * recorded; no copies and no allocations in it. */
 void gpu_record_begin(struct gpu *g);
-cu_graph_exec gpu_record_end(struct gpu *g); /* NULL: failed, gpu_wait tells */
+/* NULL: failed, and gpu_wait tells; or there was no memory for a recording, and the steps are to be enqueued again. */
+cu_graph_exec gpu_record_end(struct gpu *g);
 void gpu_replay(struct gpu *g, cu_graph_exec x);
 void gpu_forget(struct gpu *g, cu_graph_exec x);
 

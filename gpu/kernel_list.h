@@ -7,8 +7,38 @@
 
 #include "gpu/gpu.h"
 
-/* gpu/pack.cu, gpu/product.cu */
-#define KERNELS_OF_PRODUCTS(X)
+/* gpu/pack.cu, gpu/product_*.cu: of each type, in the order of enum form of product.c. */
+#define PRODUCT_FORMS(X, type)                                                                                         \
+    X(product_##type##_narrow_1x8)                                                                                     \
+    X(product_##type##_narrow_2x8)                                                                                     \
+    X(product_##type##_narrow_1x16)                                                                                    \
+    X(product_##type##_narrow_2x16)                                                                                    \
+    X(product_##type##_split_32)                                                                                       \
+    X(product_##type##_split_64)                                                                                       \
+    X(product_##type##_whole_32)                                                                                       \
+    X(product_##type##_whole_64)
+#define KERNELS_OF_PRODUCTS(X)                                                                                         \
+    X(pack_f32)                                                                                                        \
+    X(pack_f16)                                                                                                        \
+    X(pack_bf16)                                                                                                       \
+    X(pack_q8_0)                                                                                                       \
+    X(pack_q4_0)                                                                                                       \
+    X(pack_q4_K)                                                                                                       \
+    X(pack_q6_K)                                                                                                       \
+    PRODUCT_FORMS(X, f32)                                                                                              \
+    PRODUCT_FORMS(X, f16)                                                                                              \
+    X(product_f16_whole_128)                                                                                           \
+    PRODUCT_FORMS(X, bf16)                                                                                             \
+    X(product_bf16_whole_128)                                                                                          \
+    PRODUCT_FORMS(X, q8_0)                                                                                             \
+    X(product_q8_0_whole_128)                                                                                          \
+    PRODUCT_FORMS(X, q4_0)                                                                                             \
+    X(product_q4_0_whole_128)                                                                                          \
+    PRODUCT_FORMS(X, q4_K)                                                                                             \
+    X(product_q4_K_whole_128)                                                                                          \
+    PRODUCT_FORMS(X, q6_K)                                                                                             \
+    X(product_q6_K_whole_128)                                                                                          \
+    X(product_combine)
 
 /* gpu/norm.cu, gpu/rope.cu, gpu/attend.cu */
 #define KERNELS_OF_ATTENTION(X)                                                                                        \

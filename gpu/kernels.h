@@ -23,7 +23,8 @@ using std::size_t;
 enum {
     GPU_TILE = 16,        /* rows of a weight tile */
     GPU_CHUNK = 32,       /* columns of one, the unit of K */
-    GPU_SEGMENT = 512,    /* columns whose products are summed in one chain; segments are then added in order */
+    GPU_SEGMENT = 512,    /* least columns whose products are summed in one chain, a segment, */
+    GPU_SEGMENTS = 8,     /* of which a matrix has so many at most; they are added in order (matrix_layout.h) */
     GPU_DECODE_ROWS = 64, /* passes of up to so many rows are recorded and replayed, by bucket */
     GPU_QUERIES = 16,     /* queries (rows x heads of a group) of one attention item */
     GPU_KV_BLOCK = 64,    /* keys of one step of the online softmax, aligned to position 0 */

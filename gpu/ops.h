@@ -16,18 +16,21 @@ void op_rmsnorm(struct gpu *g, const struct gpu_pass *pass, int rows, const floa
 enum product_use {
     PRODUCT_STORE, /* to[row][out row] = y */
     PRODUCT_ADD,   /* to[row][out row] += y; the sum is formed first */
-    PRODUCT_GATE,  /* W holds gate and up rows in turn (matrix.h): planes = silu(gate) * up */
+    PRODUCT_GATE,  /* W is interleaved (matrix.h): gated = silu(gate) * up, with zeros behind, up to gated's ld */
 };
+/* Out rows are those of matrix_row, the zeros between parts included; those at ld or behind it are not written: a `to`
+ * of the model's true width is ld wide. Rows of the pass behind its n_rows are neither written nor do they matter. */
 struct product {
     const struct gpu_matrix *w;
-    struct planes x;
-    const float *bias; /* [w's rows, padded] or NULL */
+    struct planes x;   /* ld at least w->cols_padded; not the planes that are written */
+    const float *bias; /* [w->rows], zeros between parts, or NULL */
     enum product_use use;
     float *to; /* STORE, ADD */
     int ld;    /* of to */
     struct planes gated;
 };
-/* Scratch (f32) that products of up to `rows` rows need for w; the largest is allocated once per stage. */
+/* Bytes of scratch that products of up to `rows` rows need for w, whatever their bucket; the largest is allocated once
+ * per stage. */
 size_t op_product_scratch(const struct gpu *g, const struct gpu_matrix *w, int rows);
 void op_product(struct gpu *g, const struct gpu_pass *pass, int rows, const struct product *p, float *scratch);
 

@@ -143,6 +143,12 @@ DEVICE uint32_t pack_f16(float a, float b) {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(b), "f"(a));
     return r;
 }
+/* a b + c for pairs of bf16, each rounded once. */
+DEVICE uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
 DEVICE float from_f16(uint16_t h) {
     float f;
     asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
@@ -169,14 +175,17 @@ DEVICE float divide(float a, float b) {
 #include "test/gpu/emu/simt_emu.h"
 #endif
 
-/* bf16 is the upper half of an f32. */
-DEVICE float from_bf16(uint32_t h) {
+DEVICE float as_float(uint32_t u) {
     union {
         uint32_t u;
         float f;
     } v;
-    v.u = h << 16;
+    v.u = u;
     return v.f;
+}
+/* bf16 is the upper half of an f32. */
+DEVICE float from_bf16(uint32_t h) {
+    return as_float(h << 16);
 }
 DEVICE float infinity() {
     union {

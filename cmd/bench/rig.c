@@ -69,7 +69,8 @@ static int open_guesser(struct engine *en, struct guesser_bytes *bytes, struct e
                                    .vocab = (uint32_t)en->config->vocab,
                                    .ctx = en->ctx,
                                    .kv = en->o.kv ? DT_F32 : DT_F16};
-    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, bytes, e) : -1;
+    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, device_is_card(en->backend), bytes, e)
+                                                  : -1;
 }
 
 static int check_memory(const struct bench_rig *r, int n_lanes, const struct guesser_bytes *guesser,
@@ -79,9 +80,11 @@ static int check_memory(const struct bench_rig *r, int n_lanes, const struct gue
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
     struct memory_plan cloud = {0};
+    bool card = device_is_card(en->backend);
     uint64_t lanes = (uint64_t)n_lanes, slots = en->ctx + live(en);
-    if (memory_plan(edges, en->weights, here, quant, kv, slots, en->chunk, e) != 0 ||
-        (!tunnel_wanted(&en->o.tunnel) && memory_plan(&cloud, en->weights, there, quant, kv, slots, en->chunk, e) != 0))
+    if (memory_plan(edges, en->weights, here, quant, kv, slots, en->chunk, card, e) != 0 ||
+        (!tunnel_wanted(&en->o.tunnel) &&
+         memory_plan(&cloud, en->weights, there, quant, kv, slots, en->chunk, card, e) != 0))
         return -1;
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
     const struct session_speculation most = {.max_nodes = SESSION_MAX_NODES, .iterate = &en->o.iterate};
@@ -90,7 +93,7 @@ static int check_memory(const struct bench_rig *r, int n_lanes, const struct gue
     const char *is;
     uint64_t host = guesser->beside + lanes * windows;
     uint64_t need = guesser->stage + edges->weights + edges->scratch + cloud.weights + cloud.scratch +
-                    lanes * (edges->kv + cloud.kv) + (device_is_card(en->backend) ? 0 : host);
+                    lanes * (edges->kv + cloud.kv) + (card ? 0 : host);
     uint64_t limit = device_memory(en->backend, en->o.memory, &is);
     char total[16], have[16];
     term_size((double)need, total);

@@ -3,6 +3,7 @@
 #include "core/model/local_middle.h"
 #include "net/fingerprint.h"
 #include "test/unit/cloud_rig.h"
+#include "test/unit/model_rig.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -38,7 +39,7 @@ void split_rig_open(struct split_rig *r, const char *model, int front, int back,
     *r = (struct split_rig){.front = front, .back = back, .kv_type = kv_type};
     cr_assert_eq(weights_open(&r->weights, model, &e), 0, "%s", e.msg);
     r->config = weights_config(r->weights);
-    cr_assert_eq(backend_cpu_create(&r->backend, CLOUD_THREADS, NULL, &e), 0, "%s", e.msg);
+    rig_backend(&r->backend, CLOUD_THREADS, NULL);
     const struct part part = middle_part(r);
     cr_assert_lt(part.lo, part.hi, "%s has too few layers for a split", model);
     r->stage = load(r, r->backend, &part, SPLIT_CLOUD_ROWS);
@@ -99,12 +100,11 @@ double split_rig_metric(const struct split_rig *r, const char *name) {
 /* ---- sides ---- */
 
 static void side_parts(struct side *s, const struct split_rig *r, enum codec codec, int chunk) {
-    struct err e = {0};
     int n = r->config->n_layers;
     const struct part front = {.lo = 0, .hi = r->front, .embed = true},
                       back = {.lo = n - r->back, .hi = n, .head = true};
     *s = (struct side){.rig = r, .codec = codec};
-    cr_assert_eq(backend_cpu_create(&s->backend, 1, NULL, &e), 0, "%s", e.msg);
+    rig_backend(&s->backend, 1, NULL);
     s->front = load(r, s->backend, &front, chunk);
     s->back = load(r, s->backend, &back, chunk);
 }

@@ -430,7 +430,7 @@ Test(gpu, two_cards_are_two) {
     cr_assert_eq(gpu_memory_left(g), left - sizeof text);
     gpu_enter(h);
     cr_assert_eq(gpu_memory_left(h), left);
-    cu_ptr q = gpu_rig_put(h, "card 1", sizeof text);
+    cu_ptr q = gpu_rig_put(h, "card 1", 7);
     gpu_wipe(h, p, 1); /* the other's memory */
     refused(h, "wiping memory");
     gpu_wipe(g, p, 1); /* the other's stream */

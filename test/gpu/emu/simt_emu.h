@@ -155,6 +155,16 @@ DEVICE uint32_t pack_bf16(float a, float b) {
 DEVICE uint32_t pack_f16(float a, float b) {
     return emu::f16_of(a) | (uint32_t)emu::f16_of(b) << 16;
 }
+DEVICE uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d = 0;
+    for (int i = 0; i < 32; i += 16) {
+        float f[3];
+        uint32_t from[3] = {a >> i << 16, b >> i << 16, c >> i << 16};
+        memcpy(f, from, sizeof f);
+        d |= (uint32_t)emu::bf16_of(fmaf(f[0], f[1], f[2])) << i;
+    }
+    return d;
+}
 DEVICE float from_f16(uint16_t h) {
     return emu::f32_of_f16(h);
 }

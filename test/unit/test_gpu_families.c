@@ -1,0 +1,103 @@
+/* The CUDA backend against the CPU's, for every family and weight type: the tiny random models of test/models/families.
+ * Within the backend bits are compared: trees, chunkings and sessions against decoding token by token. */
+#include "test/unit/gpu_rig.h"
+#include "test/unit/model_rig.h"
+#include "test/unit/tree_rig.h"
+
+#include <criterion/criterion.h>
+#include <criterion/logging.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_TOKENS = 90, CTX = 128, TREES = 4 };
+
+static const double TOLERANCE = 1e-3;
+
+static void path_of(char *out, size_t cap, const char *name) {
+    snprintf(out, cap, "test/models/%s%s", name, strncmp(name, "families/gguf-", 14) == 0 ? "/model.gguf" : "");
+}
+
+static void tokens_of(uint32_t *tokens, int n, uint32_t vocab) {
+    uint32_t state = 7;
+    for (int i = 0; i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        tokens[i] = (state >> 8) % vocab;
+    }
+}
+
+static void agrees_with_the_cpu(const char *name, enum quant quant) {
+    char path[128];
+    struct rig cpu, card;
+    uint32_t tokens[N_TOKENS];
+    struct rig_opts o = {.max_rows = N_TOKENS, .ctx = CTX, .kv_type = DT_F16, .quant = quant};
+    path_of(path, sizeof path, name);
+    rig_open(&cpu, path, &o);
+    o.cards = "0";
+    rig_open(&card, path, &o);
+    tokens_of(tokens, N_TOKENS, (uint32_t)cpu.config->vocab);
+    float *want = rig_chain_logits(&cpu, tokens, N_TOKENS), *got = rig_chain_logits(&card, tokens, N_TOKENS);
+    double most = 0, error = 0, sum = 0, norm = 0;
+    for (size_t i = 0; i < (size_t)N_TOKENS * (size_t)cpu.config->vocab; i++) {
+        double d = fabs((double)got[i] - (double)want[i]);
+        most = fmax(most, fabs((double)want[i]));
+        error = d > error || isnan(d) ? d : error;
+        sum += d * d;
+        norm += (double)want[i] * (double)want[i];
+    }
+    cr_log_info("%s, quant %d: max error %.2e of the largest logit, L2 %.2e", name, (int)quant, error / most,
+                sqrt(sum / norm));
+    cr_expect(error <= TOLERANCE * most, "%s: a logit is %.2e of the largest from the CPU's", name, error / most);
+    free(want);
+    free(got);
+    rig_close(&cpu);
+    rig_close(&card);
+}
+
+static void trees_equal_token_by_token(const char *name, enum quant quant) {
+    char path[128];
+    struct rig windows, plain;
+    struct tree t;
+    uint32_t seed = 11;
+    path_of(path, sizeof path, name);
+    struct rig_opts o = {.cards = "0", .max_rows = TREE_ROWS, .ctx = TREE_CTX, .kv_type = DT_F16, .quant = quant};
+    rig_open(&plain, path, &o);
+    o.front = o.back = 1;
+    rig_open(&windows, path, &o);
+    size_t vocab = (size_t)plain.config->vocab;
+    tree_open(&t, vocab);
+    for (int i = 0; i < TREES; i++) {
+        tree_grow(&t, (uint32_t)vocab, &seed);
+        tree_compare(&t, windows.session, plain.session, vocab, name);
+    }
+    tree_close(&t);
+    rig_close(&windows);
+    rig_close(&plain);
+}
+
+#define FAMILY(id, name)                                                                                               \
+    Test(cpu, id, .timeout = 300) {                                                                                    \
+        agrees_with_the_cpu(name, QUANT_NONE);                                                                         \
+    }                                                                                                                  \
+    Test(trees, id, .timeout = 300) {                                                                                  \
+        trees_equal_token_by_token(name, QUANT_NONE);                                                                  \
+    }
+
+FAMILY(mistral_v01, "families/mistral-v01")
+FAMILY(mistral_v03, "families/mistral-v03")
+FAMILY(nemo, "families/nemo")
+FAMILY(llama2, "families/llama2")
+FAMILY(llama31, "families/llama31")
+FAMILY(llama32, "families/llama32")
+FAMILY(llama_bias, "families/llama-bias")
+FAMILY(llama_linear, "families/llama-linear")
+FAMILY(qwen2, "families/qwen2")
+FAMILY(qwen2_swa, "families/qwen2-swa")
+FAMILY(qwen3, "families/qwen3")
+FAMILY(gguf_llama, "families/gguf-llama")
+FAMILY(gguf_nemo, "families/gguf-nemo")
+FAMILY(gguf_llama32, "families/gguf-llama32")
+FAMILY(gguf_qwen2, "families/gguf-qwen2")
+FAMILY(gguf_qwen3, "families/gguf-qwen3")
+FAMILY(gguf_k, "families/gguf-k")

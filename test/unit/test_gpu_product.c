@@ -1,0 +1,212 @@
+#include "test/unit/product_rig.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct gpu *g;
+static struct matrix_loader *loader;
+static int processors;
+
+static void start(void) {
+    struct err e = {0};
+    g = gpu_rig_open();
+    processors = g->n_processors;
+    cr_assert_eq(matrix_loader_create(&loader, g, &e), 0, "%s", e.msg);
+}
+static void finish(void) {
+    if (!g)
+        return;
+    matrix_loader_free(loader);
+    gpu_rig_close(g);
+}
+TestSuite(gpu_product, .init = start, .fini = finish);
+
+/* Cards of other sizes, so that op_product takes other forms. */
+enum card { SMALL_CARD, LARGE_CARD };
+static void use_card(enum card c) {
+    g->n_processors = c == SMALL_CARD ? 1 : 1000;
+}
+
+static void *must(void *p) {
+    cr_assert(p);
+    return p;
+}
+
+static struct gpu_matrix load(struct matrix_part *parts, int n, bool interleave, enum quant quant) {
+    struct err e = {0};
+    struct gpu_matrix m;
+    cr_assert_eq(matrix_load(loader, &m, parts, n, interleave, quant, NULL, NULL, "a test's matrix", &e), 0, "%s",
+                 e.msg);
+    return m;
+}
+
+static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q6_K};
+enum { N_TYPES = sizeof types / sizeof *types };
+
+/* sum w x, and what errors are relative to: sum |w x|. */
+static void dot(const double *w, const float *x, int n, double *sum, double *size) {
+    *sum = *size = 0;
+    for (int i = 0; i < n; i++) {
+        *sum += w[i] * (double)x[i];
+        *size += fabs(w[i] * (double)x[i]);
+    }
+}
+
+/* Relative to sum |w x|: activations in two bf16 terms are off by 2^-18 at most, f16 weights are exact in two terms but
+ * for what lo * lo would add (2^-18), f32 weights off by 2^-18 themselves; the rest is f32 sums, whose errors are
+ * random. */
+static double tolerance(enum dtype t) {
+    return t == DT_F32 || t == DT_F16 ? 0x1p-15 : 0x1p-16;
+}
+
+struct shape {
+    int rows, cols, n, bucket;
+};
+
+static void check_store(enum dtype type, struct shape s, enum product_use use, bool with_bias) {
+    struct matrix_part part = {.t = prod_tensor(type, s.rows, s.cols, (uint64_t)(s.rows * 131 + s.cols))};
+    struct gpu_matrix m = load(&part, 1, false, QUANT_NONE);
+    struct prod_x x = prod_x_make(g, s.n, s.cols, 7);
+    float *bias = must(calloc((size_t)m.rows, sizeof *bias));
+    float *before = must(malloc((size_t)(s.n * s.rows) * sizeof(float)));
+    float *y = must(malloc((size_t)(s.n * s.rows) * sizeof(float)));
+    double *w = must(malloc((size_t)s.cols * sizeof *w)), worst = 0;
+    uint64_t state = 3;
+    for (int i = 0; with_bias && i < s.rows; i++)
+        bias[i] = prod_random(&state);
+    for (int i = 0; i < s.n * s.rows; i++)
+        before[i] = prod_random(&state);
+    prod_product(g, &m, &x, s.bucket, with_bias ? bias : NULL, use, s.rows, use == PRODUCT_ADD ? before : NULL, y);
+    for (int r = 0; r < s.rows; r++) {
+        prod_row(&part.t, r, w);
+        for (int i = 0; i < s.n; i++) {
+            double sum, size;
+            dot(w, x.x + i * s.cols, s.cols, &sum, &size);
+            sum += (double)bias[r] + (use == PRODUCT_ADD ? (double)before[i * s.rows + r] : 0);
+            size += fabs((double)bias[r]) + 1e-30;
+            double off = fabs((double)y[i * s.rows + r] - sum) / (size + (use == PRODUCT_ADD ? 1 : 0));
+            cr_assert(off < tolerance(type), "%s %d x %d, %d rows: row %d of W, row %d of x: %g, not %g, off by %g",
+                      dtype_info(type)->name, s.rows, s.cols, s.n, r, i, (double)y[i * s.rows + r], sum, off);
+            worst = off > worst ? off : worst;
+        }
+    }
+    if (getenv("V"))
+        printf("%s %d x %d, %d rows: off by 2^%.1f at most\n", dtype_info(type)->name, s.rows, s.cols, s.n,
+               log2(worst));
+    matrix_free(g, &m);
+    prod_x_free(g, &x);
+    free(bias);
+    free(before);
+    free(y);
+    free(w);
+    prod_tensor_free(&part.t);
+}
+
+static const struct shape shapes[] = {
+    {48, 256, 1, 1},    {33, 1280, 3, 4},   {16, 512, 8, 8},     {150, 768, 11, 16},
+    {96, 1024, 17, 32}, {300, 512, 40, 64}, {144, 768, 70, 128}, {130, 256, 130, 192},
+};
+
+Test(gpu_product, is_near_the_sum_in_f64) {
+    for (int i = 0; i < N_TYPES; i++)
+        for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++)
+            for (enum card c = SMALL_CARD; c <= LARGE_CARD; c++) {
+                use_card(c);
+                check_store(types[i], shapes[j], j % 2 ? PRODUCT_ADD : PRODUCT_STORE, j % 3 != 0);
+            }
+}
+
+/* Gate and up, of which neither rows nor columns fill tiles. */
+static void check_gate(enum dtype type, struct shape s) {
+    struct matrix_part parts[2] = {{.t = prod_tensor(type, s.rows, s.cols, 5)},
+                                   {.t = prod_tensor(type, s.rows, s.cols, 6)}};
+    struct gpu_matrix m = load(parts, 2, true, QUANT_NONE);
+    struct prod_x x = prod_x_make(g, s.n, s.cols, 9);
+    int ld = (s.rows + 63) / 64 * 64;
+    float *bias = must(calloc((size_t)m.rows, sizeof *bias)), *y = must(malloc((size_t)(s.n * ld) * sizeof *y));
+    double *w[2] = {must(malloc((size_t)s.cols * sizeof(double))), must(malloc((size_t)s.cols * sizeof(double)))};
+    uint64_t state = 3;
+    for (int p = 0; p < 2; p++)
+        for (int r = 0; r < s.rows; r++)
+            bias[matrix_row(&m, &parts[p], r)] = prod_random(&state);
+    prod_product(g, &m, &x, s.bucket, bias, PRODUCT_GATE, ld, NULL, y);
+    for (int r = 0; r < ld; r++) {
+        for (int p = 0; p < 2 && r < s.rows; p++)
+            prod_row(&parts[p].t, r, w[p]);
+        for (int i = 0; i < s.n; i++) {
+            double v[2] = {0, 0}, size[2] = {0, 0};
+            for (int p = 0; p < 2 && r < s.rows; p++) {
+                dot(w[p], x.x + i * s.cols, s.cols, &v[p], &size[p]);
+                v[p] += (double)bias[matrix_row(&m, &parts[p], r)];
+            }
+            double silu = v[0] / (1 + exp(-v[0])), off = fabs((double)y[i * ld + r] - silu * v[1]);
+            /* The slope of silu is under 1.1; then the planes' own rounding. */
+            double bound =
+                tolerance(type) * (1.1 * size[0] * fabs(v[1]) + fabs(silu) * size[1]) + 0x1p-16 * fabs(silu * v[1]);
+            cr_assert(r < s.rows ? off <= bound : y[i * ld + r] == 0.0f, "%s, %d rows: column %d of row %d: %g, not %g",
+                      dtype_info(type)->name, s.n, r, i, (double)y[i * ld + r], silu * v[1]);
+        }
+    }
+    matrix_free(g, &m);
+    prod_x_free(g, &x);
+    for (int p = 0; p < 2; p++) {
+        free(w[p]);
+        prod_tensor_free(&parts[p].t);
+    }
+    free(bias);
+    free(y);
+}
+
+Test(gpu_product, gates_up_with_gate) {
+    static const struct shape gates[] = {
+        {40, 256, 1, 1}, {72, 512, 9, 16}, {136, 768, 20, 32}, {33, 256, 64, 64}, {200, 1024, 66, 128}};
+    for (int i = 0; i < N_TYPES; i++)
+        for (size_t j = 0; j < sizeof gates / sizeof *gates; j++)
+            for (enum card c = SMALL_CARD; c <= LARGE_CARD; c++) {
+                use_card(c);
+                check_gate(types[i], gates[j]);
+            }
+}
+
+/* Row r of a pass of n rows, whatever form computes it, is the row alone, bit for bit. */
+static void check_rows(enum dtype type, int rows, int cols) {
+    static const int passes[] = {2, 3, 7, 8, 9, 16, 17, 33, 64, 65, 130};
+    enum { MOST = 130 };
+    struct matrix_part part = {.t = prod_tensor(type, rows, cols, 11)};
+    struct gpu_matrix m = load(&part, 1, false, QUANT_NONE);
+    struct prod_x x = prod_x_make(g, MOST, cols, 13);
+    size_t row_bytes = (size_t)rows * sizeof(float);
+    float *alone = must(malloc(MOST * row_bytes)), *y = must(malloc(MOST * row_bytes));
+    use_card(SMALL_CARD);
+    for (int i = 0; i < MOST; i++) {
+        struct prod_x one = prod_x_row(g, &x, i);
+        prod_product(g, &m, &one, 1, NULL, PRODUCT_STORE, rows, NULL, alone + i * rows);
+        prod_x_free(g, &one);
+    }
+    for (size_t p = 0; p < sizeof passes / sizeof *passes; p++)
+        for (enum card c = SMALL_CARD; c <= LARGE_CARD; c++) {
+            int n = passes[p], bucket = 1;
+            while (bucket < n)
+                bucket *= 2;
+            use_card(c);
+            x.n = n;
+            prod_product(g, &m, &x, bucket, NULL, PRODUCT_STORE, rows, NULL, y);
+            for (int i = 0; i < n; i++)
+                cr_assert_eq(memcmp(y + i * rows, alone + i * rows, row_bytes), 0,
+                             "%s %d x %d: row %d of %d is not what it is alone", dtype_info(type)->name, rows, cols, i,
+                             n);
+        }
+    matrix_free(g, &m);
+    prod_x_free(g, &x);
+    prod_tensor_free(&part.t);
+    free(alone);
+    free(y);
+}
+
+Test(gpu_product, a_row_does_not_depend_on_its_company) {
+    for (int i = 0; i < N_TYPES; i++)
+        check_rows(types[i], 144, 1280);
+}
