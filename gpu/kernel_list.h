@@ -31,13 +31,9 @@
     PRODUCT_FORMS(X, bf16)                                                                                             \
     X(product_bf16_whole_128)                                                                                          \
     PRODUCT_FORMS(X, q8_0)                                                                                             \
-    X(product_q8_0_whole_128)                                                                                          \
     PRODUCT_FORMS(X, q4_0)                                                                                             \
-    X(product_q4_0_whole_128)                                                                                          \
     PRODUCT_FORMS(X, q4_K)                                                                                             \
-    X(product_q4_K_whole_128)                                                                                          \
     PRODUCT_FORMS(X, q6_K)                                                                                             \
-    X(product_q6_K_whole_128)                                                                                          \
     X(product_combine)
 
 /* gpu/norm.cu, gpu/rope.cu, gpu/attend.cu */
