@@ -79,12 +79,13 @@ GPU_MAKES  := $(filter $(NVCC_KNOWS),$(GPU_ARCHS))
 $(if $(GPU_MAKES),,$(error $(NVCC) compiles for none of GPU_ARCHS="$(GPU_ARCHS)"; it knows: $(NVCC_KNOWS)))
 GPU_LACKS  := $(filter-out $(NVCC_KNOWS),$(GPU_ARCHS))
 GPU_PTX    := 80
+NVCC_VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
 FATBINS    := $(CU:gpu/%.cu=$(IMAGES)/%.fatbin)
 NVCC_FLAGS := -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -Xptxas -v --threads 0 \
               $(if $(findstring --compress-mode,$(shell $(NVCC) --help)),--compress-mode=size) \
               $(foreach a,$(GPU_MAKES),-gencode arch=compute_$(a),code=sm_$(a)) \
               -gencode arch=compute_$(GPU_PTX),code=compute_$(GPU_PTX)
-FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of compute_$(GPU_PTX)"'
+FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of compute_$(GPU_PTX), by nvcc $(NVCC_VERSION)"'
 endif
 
 # The kernels as ordinary C++ in a library that looks like NVIDIA's driver: cards for tests (test/gpu/emu). Kernels are compiled

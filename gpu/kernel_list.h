@@ -83,7 +83,7 @@ struct gpu_kernels {
 int gpu_kernels_load(struct gpu *g, struct err *e);
 void gpu_kernels_free(struct gpu *g);
 
-/* "sm_80 sm_90, PTX of compute_80" as the kernels were built; "" without kernels. */
+/* "sm_80 sm_90 and PTX of compute_80, by nvcc 13.0" as the kernels were built; "" without kernels. */
 const char *gpu_built_for(void);
 
 #endif
