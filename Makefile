@@ -219,8 +219,9 @@ $(EMU): $(EMU_OBJ) $(BUILD)/.emu_sources
 $(IMAGES)/.flags: TEXT = $(shell $(NVCC) --version | tail -n 1) $(NVCC_FLAGS)
 $(IMAGES)/%.fatbin: gpu/%.cu $(IMAGES)/.flags
 	$(say) "  nvcc $< for $(GPU_MAKES:%=sm_%)$(if $(GPU_LACKS), (not$(GPU_LACKS:%= sm_%): this nvcc does not know them))"
-	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@ $< >$(IMAGES)/$*.log 2>&1 || \
-	    { cat $(IMAGES)/$*.log >&2; rm -f $@; exit 1; }
+	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@.part $< >$(IMAGES)/$*.log 2>&1 || \
+	    { cat $(IMAGES)/$*.log >&2; exit 1; }
+	@mv $@.part $@
 $(BUILD)/gpu/images.h: TEXT = $(foreach f,$(FATBINS),IMAGE($(basename $(notdir $f)), "$f"))
 $(BUILD)/gpu/kernels.o: $(BUILD)/gpu/images.h $(FATBINS)
 

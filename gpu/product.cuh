@@ -29,9 +29,9 @@ enum {
     SUM_PITCH = GPU_TILE + 4, /* floats between columns of a sum in shared memory: a warp's stores meet all banks */
 };
 
-/* Steps of weights on their way or at hand, in registers: as many as leave two blocks to a multiprocessor, about. */
+/* Steps of weights on their way or at hand, in registers: as many as two blocks to a multiprocessor allow. */
 template <enum dtype T, int TILES, int NT> DEVICE constexpr int ring_depth() {
-    constexpr int words = (has_scales<T>() ? 40 : 64) - 16 * (NT - 1), least = T == DT_F32 ? 1 : 2;
+    constexpr int words = (has_scales<T>() ? 36 : 64) - 16 * (NT - 1), least = T == DT_F32 ? 1 : 2;
     constexpr int n = words / (TILES * (weights<T>::words + scales<T>::words));
     return n < least ? least : n > 4 ? 4 : n;
 }
@@ -46,10 +46,9 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
     UNROLL
     for (int n = 0; n < NT; n++)
         x_at[n] = (uint32_t)(at_most(n * 8 + g, n_rows - 1) * a.x.ld);
-    weight_tile tiles[TILES];
-    UNROLL
-    for (int i = 0; i < TILES; i++)
-        tiles[i] = find_tile<T>(a.quants, a.scales, at_most(first_tile + i, a.n_tiles - 1), a.steps, lane);
+    if (n_rows < 1)
+        return;
+    weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
 
     weights<T> ring[DEPTH][TILES];
     scales<T> ring_scales[DEPTH][TILES];
@@ -209,10 +208,7 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
     int from = WHOLE ? 0 : block_z() * a.segment_steps, to = WHOLE ? a.steps : at_most(from + a.segment_steps, a.steps);
 
     filler filler = find_filler<T, product_threads(T, N)>(a, first_tile, first_row, n_rows, from);
-    weight_tile tiles[2];
-    UNROLL
-    for (int i = 0; i < 2; i++)
-        tiles[i] = find_tile<T>(a.quants, a.scales, at_most(first_tile + i, a.n_tiles - 1), a.steps, lane);
+    weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
     scales<T> now[2], then[2];
     load_scales<T, 2>(then, tiles, from, lane);
     float acc[2][NT][4] = {}, total[2][WHOLE ? NT : 1][4] = {};
@@ -292,7 +288,8 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
 
 /* The kernels of one type, as kernel_list.h names them. */
 #define PRODUCT_NARROW(name, T, tiles, n)                                                                              \
-    KERNEL_INSTANCE(256, product_##name##_narrow_##tiles##x##n, struct product_args, product_narrow<T, tiles, n / 8>)
+    KERNEL_INSTANCE_BLOCKS(256, 2, product_##name##_narrow_##tiles##x##n, struct product_args,                         \
+                           product_narrow<T, tiles, n / 8>)
 #define PRODUCT_WIDE(name, T, form, n)                                                                                 \
     KERNEL_INSTANCE(product_threads(T, n), product_##name##_##form##_##n, struct product_args, product_wide<T, n, form>)
 #define PRODUCT_KERNELS(name, T)                                                                                       \

@@ -45,7 +45,7 @@ LAYOUT bool product_has_128(enum dtype t) {
     return t == DT_F16 || t == DT_BF16;
 }
 LAYOUT int product_columns(enum dtype t, int n) {
-    return n / (product_has_128(t) && n > 32 ? 64 : 32);
+    return n == 128 ? 2 : n == 64 && t != DT_BF16 ? 2 : 1;
 }
 LAYOUT int product_threads(enum dtype t, int n) {
     return PRODUCT_BLOCK_TILES / 2 * product_columns(t, n) * MATRIX_LANES;

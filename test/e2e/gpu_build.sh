@@ -36,18 +36,13 @@ check "--isa is for the CPU" refused "--isa portable" --backend cuda --isa porta
 cpu_wins() { without --backend cpu --device 0 && cmp "$out" "$SCRATCH/cpu" && without --device 0 --isa portable && cmp "$out" "$SCRATCH/cpu"; }
 check "with --backend cpu or --isa, --device means nothing" cpu_wins
 
-if grep -q fsanitize "$BUILD/.flags"; then
-    "$SPLITINF" --version >"$out"
-    check "a build with a sanitizer has no kernels and says so" has "$out" "built without GPU kernels"
-    exit 0
-fi
-if ! ls $images/*.log >/dev/null 2>&1; then
-    echo "skip kernels: there is no nvcc here"
-    "$SPLITINF" --version >"$out"
-    check "built without nvcc, it says so" has "$out" "built without GPU kernels"
-    exit 0
-fi
 "$SPLITINF" --version >"$out"
+if grep -q 'built without GPU kernels' "$out"; then
+    has "$BUILD/gpu/images.h" IMAGE 2>/dev/null && echo "not ok the program has the kernels that were compiled"
+    if grep -q fsanitize "$BUILD/.flags"; then why="a build with a sanitizer has none"; else why="there was no nvcc when this was built"; fi
+    echo "skip kernels: $why"
+    exit 0
+fi
 archs=$(sed -n 's/.*cuda (kernels for \(sm_[^a]*\) and PTX of .*, by nvcc [0-9.]*)$/\1/p' "$out")
 built() { [ -n "$archs" ] || { cat "$out" >&2; return 1; }; }
 check "the program says for which cards it has kernels" built
@@ -68,9 +63,6 @@ compiled() {
 }
 check "every kernel has code for each architecture" compiled
 
-# Registers spilled to memory cost speed. A few bytes in attention are known and were not worth fewer registers elsewhere.
-spills() {
-    awk '{ most = $1 ~ /^attend_/ ? 256 : 0; if ($3 > most) { print $1 " for " $2 " spills " $3 " bytes"; bad = 1 } }
-        END { exit bad || NR == 0 }' "$SCRATCH/kernels" >&2
-}
+# Registers that are spilled to memory cost speed; a few bytes around a loop do not.
+spills() { awk '$3 > 64 { print $1 " for " $2 " spills " $3 " bytes"; bad = 1 } END { exit bad || NR == 0 }' "$SCRATCH/kernels" >&2; }
 check "no kernel spills registers" spills

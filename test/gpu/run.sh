@@ -105,11 +105,16 @@ memcheck() { sanitizer memcheck; }
 racecheck() { sanitizer racecheck; }
 initcheck() { sanitizer initcheck; }
 
-# A model of each family, and weights that are re-encoded: lines of a model and options that its cloud needs too.
-tokens="--tokens 24"
+# All families and types of weights in small, real widths, weights that are re-encoded: lines of a model and options that its
+# cloud needs too.
+tokens="--tokens 24 --random-prompts"
 [ -z "$emulated" ] || tokens="--tokens 2 --random-prompts"
 verify_models() {
-    [ -z "$emulated" ] || { echo test/models/tiny-draft; return; }
+    [ -z "$emulated" ] || { echo test/models/families/mistral-v01; echo test/models/families/qwen2; return; }
+    for model in test/models/families/*/; do
+        [ ! -e "$model/model.gguf" ] || model=${model}model.gguf
+        echo "$model"
+    done
     for model in test/models/tiny random:mistral-7b/4 random:nemo-12b/3 random:llama-3.1-8b/3 random:llama-3.2-1b/5 random:qwen2.5-0.5b/6 \
         random:qwen3-8b/3; do
         echo "$model"
@@ -161,7 +166,7 @@ beside_cpu() {
         "$SPLITINF" verify --json --home "$scratch/client" --model $model --front 1 --back 1 --backend cpu --cloud "$at" --pin "$pin" \
             --audit 3 $tokens $rest >"$scratch/verify" </dev/null || { bad=$((bad + 1)); echo "$model $rest is far off"; }
         cat "$scratch/verify"
-        worst=$(sed -n 's/.*"largest_distance":\([0-9.e-]*\).*/\1/p' "$scratch/verify" | awk -v w="$worst" '{ if ($1 + 0 > w) w = $1 } END { print w }')
+        worst=$(sed -n 's/.*"largest_distance":\([0-9.e-]*\).*/\1/p' "$scratch/verify" | awk -v w="$worst" '{ if ($1 + 0 > w) w = $1 } END { printf "%.1e", w }')
         cloud_end
     done <"$scratch/models"
     said="$n models, $bad too far from the CPU; logits at most $worst apart"

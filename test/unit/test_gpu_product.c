@@ -210,3 +210,13 @@ Test(gpu_product, a_row_does_not_depend_on_its_company) {
     for (int i = 0; i < N_TYPES; i++)
         check_rows(types[i], 40, dtype_info(types[i])->block == 256 ? 768 : 576);
 }
+
+/* Tensor cores have their own way to sum, and their own order of blocks. */
+Test(gpu_product, a_row_does_not_depend_on_its_company_in_matrices_of_a_model) {
+    gpu_rig_needs_real_card("the emulated one would take minutes for matrices of this size");
+    for (int i = 0; i < N_TYPES; i++) {
+        check_rows(types[i], 4096, 4096);
+        check_rows(types[i], 1024, 14336);
+        check_rows(types[i], 6176, 1536);
+    }
+}
