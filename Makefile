@@ -63,9 +63,11 @@ UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
 ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(GPU_C) $(CORE_C) $(TOK_C)
 
-# Kernels for cards: one image (fatbin) for each .cu file, with code for every architecture, which gpu/kernels.c embeds. They
+# Kernels for cards: one image (fatbin) for each .cu file, which gpu/kernels.c embeds: compiled once, to PTX of the oldest
+# architecture, which is assembled for each of them (they have what kernels use in common) and goes along for later ones. They
 # depend on no C compiler and serve all release builds. NVCC=none, or no nvcc: a program without kernels. What the compiler
 # tells of each kernel (registers, spills) is in NAME.log, for test/e2e/gpu_build.sh.
+comma  := ,
 IMAGES := build-gpu
 CU     := $(wildcard gpu/*.cu)
 ifeq ($(origin NVCC),undefined)
@@ -79,12 +81,12 @@ GPU_MAKES  := $(filter $(NVCC_KNOWS),$(GPU_ARCHS))
 $(if $(GPU_MAKES),,$(error $(NVCC) compiles for none of GPU_ARCHS="$(GPU_ARCHS)"; it knows: $(NVCC_KNOWS)))
 GPU_LACKS  := $(filter-out $(NVCC_KNOWS),$(GPU_ARCHS))
 GPU_PTX    := 80
+NVCC_VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
 FATBINS    := $(CU:gpu/%.cu=$(IMAGES)/%.fatbin)
 NVCC_FLAGS := -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -Xptxas -v --threads 0 \
               $(if $(findstring --compress-mode,$(shell $(NVCC) --help)),--compress-mode=size) \
-              $(foreach a,$(GPU_MAKES),-gencode arch=compute_$(a),code=sm_$(a)) \
-              -gencode arch=compute_$(GPU_PTX),code=compute_$(GPU_PTX)
-FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of compute_$(GPU_PTX)"'
+              -gencode "arch=compute_$(GPU_PTX),code=[$(subst $() ,$(comma),$(GPU_MAKES:%=sm_%)),compute_$(GPU_PTX)]"
+FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of compute_$(GPU_PTX), by nvcc $(NVCC_VERSION)"'
 endif
 
 # The kernels as ordinary C++ in a library that looks like NVIDIA's driver: cards for tests (test/gpu/emu). Kernels are compiled
@@ -94,7 +96,6 @@ CXX       := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(if $(
 EMU       := $(BUILD)/libcuda-emu.so
 EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/emu/*.cu gpu/*.cu))
 EMU_OBJ   := $(EMU_SRC:%=$(BUILD)/%.emu.o)
-comma     := ,
 EMU_SANE  := $(if $(findstring address,$(OPT)),-fsanitize=address$(comma)undefined)
 EMU_FLAGS := -std=c++17 -Wall -Wextra -Werror -I. -O2 -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer -fPIC \
              -fvisibility=hidden -g $(if $(EMU_SANE),-DEMU_ASAN)
@@ -217,9 +218,10 @@ $(EMU): $(EMU_OBJ) $(BUILD)/.emu_sources
 # The images of kernels for cards.
 $(IMAGES)/.flags: TEXT = $(shell $(NVCC) --version | tail -n 1) $(NVCC_FLAGS)
 $(IMAGES)/%.fatbin: gpu/%.cu $(IMAGES)/.flags
-	$(say) "  nvcc $< for$(GPU_MAKES:%= sm_%)$(if $(GPU_LACKS), (not$(GPU_LACKS:%= sm_%): this nvcc does not know them))"
-	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@ $< >$(IMAGES)/$*.log 2>&1 || \
-	    { cat $(IMAGES)/$*.log >&2; rm -f $@; exit 1; }
+	$(say) "  nvcc $< for $(GPU_MAKES:%=sm_%)$(if $(GPU_LACKS), (not$(GPU_LACKS:%= sm_%): this nvcc does not know them))"
+	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@.part $< >$(IMAGES)/$*.log 2>&1 || \
+	    { cat $(IMAGES)/$*.log >&2; exit 1; }
+	@mv $@.part $@
 $(BUILD)/gpu/images.h: TEXT = $(foreach f,$(FATBINS),IMAGE($(basename $(notdir $f)), "$f"))
 $(BUILD)/gpu/kernels.o: $(BUILD)/gpu/images.h $(FATBINS)
 

@@ -12,13 +12,12 @@
 const char *const device_choices[] = {"auto", "cpu", "cuda", NULL};
 
 static int check(const struct engine_opts *o, struct err *e) {
-    if (o->device && o->backend == DEVICE_CPU)
-        return err_set(e, ERR_USAGE, "--device %s names a card: it does not go with --backend cpu", o->device);
-    bool card = o->backend == DEVICE_CUDA || o->device;
-    if (card && o->isa)
-        return err_set(e, ERR_USAGE, "--isa %s is for the CPU: it does not go with %s", engine_isa_name(o->isa),
-                       o->device ? "--device" : "--backend cuda");
-    if (card && o->kv)
+    if (o->backend != DEVICE_CUDA)
+        return 0;
+    if (o->isa)
+        return err_set(e, ERR_USAGE, "--isa %s is for the CPU: it does not go with --backend cuda",
+                       engine_isa_name(o->isa));
+    if (o->kv)
         return err_set(e, ERR_USAGE,
                        "--kv f32 is for the CPU: on a card the KV cache holds f16. Take --kv f16, or "
                        "--backend cpu");
@@ -29,8 +28,8 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
     *out = NULL;
     if (check(o, e) != 0)
         return -1;
-    bool asked = o->backend == DEVICE_CUDA || o->device;
-    if (asked || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
+    if (o->backend == DEVICE_CUDA || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
+        bool asked = o->backend == DEVICE_CUDA || o->device;
         struct err why = {0};
         if (backend_cuda_create(out, o->device, &why) == 0) {
             log_line(LOG_INFO, "computing on %s", backend_cuda_describe(*out));

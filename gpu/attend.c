@@ -6,7 +6,8 @@
 #include <math.h>
 
 enum {
-    SCRATCH_MAX = 1 << 24, /* floats (64 MB) that partial results may take; beyond, blocks go through all splits */
+    SCRATCH_MAX =
+        1 << 24, /* floats (64 MB) that partial results may take; when all splits need more, they take turns */
 };
 
 static unsigned ceil_div(size_t n, size_t by) {
@@ -70,22 +71,15 @@ static size_t n_splits_of(uint32_t max_keys) {
     return ((size_t)max_keys + GPU_KV_SPLIT - 1) / GPU_KV_SPLIT;
 }
 
-static size_t parts_floats(int rows, int n_heads, int head_dim, size_t n_splits) {
-    return (size_t)rows * (size_t)n_heads * n_splits * (size_t)(head_dim + 2);
-}
-
-/* Whether splits are blocks of their own. Any answer gives the same bits. */
-static bool spread_splits(int rows, int n_heads, int head_dim, size_t n_splits) {
-    return rows <= GPU_DECODE_ROWS && n_splits > 1 && n_splits <= UINT16_MAX &&
-           parts_floats(rows, n_heads, head_dim, n_splits) <= SCRATCH_MAX;
+/* Partial results of one split. */
+static size_t part_floats(int rows, int n_heads, int head_dim) {
+    return (size_t)rows * (size_t)n_heads * (size_t)(head_dim + 2);
 }
 
 size_t op_attend_scratch(const struct gpu *g, int rows, int n_heads, int n_kv_heads, int head_dim, uint32_t max_keys) {
     (void)g, (void)n_kv_heads;
-    /* Passes of fewer rows or keys may spread theirs where this one does not. */
-    size_t most =
-        parts_floats(rows < GPU_DECODE_ROWS ? rows : GPU_DECODE_ROWS, n_heads, head_dim, n_splits_of(max_keys));
-    return most < SCRATCH_MAX ? most : SCRATCH_MAX;
+    size_t all = part_floats(rows, n_heads, head_dim) * n_splits_of(max_keys);
+    return all < SCRATCH_MAX ? all : SCRATCH_MAX;
 }
 
 /* The kernels, by the head_dim that they hold. */
@@ -106,46 +100,72 @@ static const struct form *form_for(int head_dim) {
     return f;
 }
 
-/* Rows of K, V and the queries in two terms; each of head_dim + 8 elements, so that they meet all banks. */
+/* Rows of K, of V, and of the queries in two terms, each with 8 elements more, so that they meet all banks. */
 static size_t shared_bytes(int head_dim, int items) {
     return sizeof(uint16_t) * (size_t)(head_dim + 8) * (size_t)(2 * GPU_KV_BLOCK + 2 * GPU_QUERIES * items);
 }
 
-/* Whether a block takes several items: K and V are then read less often, if there are still blocks for the whole card.
- * How many items a pass has is not known here: what rows of one session would make. */
-static bool share_keys(const struct gpu *g, int rows, int group, int n_kv_heads, size_t n_blocks_deep) {
+/* How the work is cut. Whatever is chosen, the bits are the same. */
+struct cut {
+    int items;  /* of a block */
+    int spread; /* splits of a launch, each a block of its own; 0: a block goes through all */
+};
+
+/* How many items a pass has is not known here; counted is what rows of one session make. */
+static struct cut choose_cut(const struct gpu *g, const struct form *form, int rows, const struct attention *t,
+                             size_t n_splits) {
+    struct cut c = {.items = 1};
+    int group = t->n_heads / t->n_kv_heads;
     size_t items = (size_t)ceil_div((size_t)rows, (size_t)rows_per_item(group)) * (size_t)items_per_row(group);
-    return ceil_div(items, ATTEND_ITEMS) * (size_t)n_kv_heads * n_blocks_deep >= (size_t)g->n_processors;
+    size_t enough = (size_t)g->n_processors, part = part_floats(rows, t->n_heads, t->head_dim);
+    size_t blocks = items * (size_t)t->n_kv_heads, room = SCRATCH_MAX / part;
+
+    /* Few rows do not fill the card, unless each split is a block. */
+    if (n_splits > 1 && (rows <= GPU_DECODE_ROWS || ceil_div(blocks, ATTEND_ITEMS) < enough) && room >= 2) {
+        c.spread = (int)(n_splits <= room ? n_splits : room - 1);
+        if (c.spread > UINT16_MAX)
+            c.spread = UINT16_MAX - 1;
+        blocks *= (size_t)c.spread;
+    }
+    /* Items that share a block read keys and values once for all, but the blocks are fewer. */
+    if (form->four >= 0 && ceil_div(blocks, ATTEND_ITEMS) >= enough)
+        c.items = ATTEND_ITEMS;
+    return c;
 }
 
 void op_attend(struct gpu *g, const struct gpu_pass *pass, int rows, uint32_t max_keys, const struct attention *t,
                float *scratch) {
     const struct form *form = form_for(t->head_dim);
-    int group = t->n_heads / t->n_kv_heads;
-    size_t n_splits = n_splits_of(max_keys);
-    bool spread = spread_splits(rows, t->n_heads, t->head_dim, n_splits);
-    if (!spread)
-        n_splits = 1;
-    bool share = form->four >= 0 && share_keys(g, rows, group, t->n_kv_heads, n_splits);
-    const struct attend_args a = {.pass = pass,
-                                  .q = t->qkv + t->q_at,
-                                  .ld = t->ld,
-                                  .k = t->k,
-                                  .v = t->v,
-                                  .n_slots = t->n_slots,
-                                  .n_heads = t->n_heads,
-                                  .group = group,
-                                  .head_dim = t->head_dim,
-                                  .scale = 0x1.715476p0f / sqrtf((float)t->head_dim),
-                                  .window = t->window,
-                                  .out = t->out,
-                                  .parts = scratch,
-                                  .n_splits = (int)n_splits};
-    int items = share ? ATTEND_ITEMS : 1;
-    unsigned gx = ceil_div((size_t)op_attend_max_items(rows, t->n_heads, t->n_kv_heads), (size_t)items);
-    gpu_launch(g, share ? form->four : form->one, gx, (unsigned)t->n_kv_heads, (unsigned)n_splits, ATTEND_THREADS,
-               shared_bytes(form->head_dim, items), &a);
-    if (spread)
-        gpu_launch(g, KERNEL_attend_combine, ceil_div((size_t)rows * (size_t)t->n_heads, COMBINE_QUERIES), 1, 1,
-                   COMBINE_THREADS, 0, &a);
+    int n_splits = (int)n_splits_of(max_keys);
+    struct cut cut = choose_cut(g, form, rows, t, (size_t)n_splits);
+    struct attend_args a = {.pass = pass,
+                            .q = t->qkv + t->q_at,
+                            .ld = t->ld,
+                            .k = t->k,
+                            .v = t->v,
+                            .n_slots = t->n_slots,
+                            .n_heads = t->n_heads,
+                            .group = t->n_heads / t->n_kv_heads,
+                            .head_dim = t->head_dim,
+                            .scale = 0x1.715476p0f / sqrtf((float)t->head_dim),
+                            .window = t->window,
+                            .out = t->out,
+                            .spread = cut.spread > 0,
+                            .parts = scratch,
+                            .n_parts = cut.spread + (cut.spread < n_splits)};
+    int kernel = cut.items > 1 ? form->four : form->one;
+    unsigned gx = ceil_div((size_t)op_attend_max_items(rows, t->n_heads, t->n_kv_heads), (size_t)cut.items);
+    unsigned gy = (unsigned)t->n_kv_heads, queries = ceil_div((size_t)rows * (size_t)t->n_heads, COMBINE_QUERIES);
+    size_t shared = shared_bytes(form->head_dim, cut.items);
+    if (!a.spread) {
+        gpu_launch(g, kernel, gx, gy, 1, ATTEND_THREADS, shared, &a);
+        return;
+    }
+    for (; a.split < n_splits; a.split += cut.spread) {
+        int n = n_splits - a.split < cut.spread ? n_splits - a.split : cut.spread;
+        a.begin = a.split == 0;
+        a.end = a.split + n == n_splits;
+        gpu_launch(g, kernel, gx, gy, (unsigned)n, ATTEND_THREADS, shared, &a);
+        gpu_launch(g, KERNEL_attend_combine, queries, 1, 1, COMBINE_THREADS, 0, &a);
+    }
 }

@@ -33,62 +33,67 @@
  * item for itself. The sums of an element are formed in the same order. */
 #include "gpu/attend.cuh"
 
+static constexpr int WEIGHT_BITS = 15; /* the largest weight is 2^15 */
+
+template <bool yes, class A, class B> struct pick { typedef A type; };
+template <class A, class B> struct pick<false, A, B> { typedef B type; };
+
 /* HD: head_dim rounded up to what there are kernels for; behind the true one everything is zero. */
-template <int HD, int ITEMS_> struct shape {
-    static constexpr int ITEMS = ITEMS_;
+template <int HD, int ITEMS> struct shape {
     static constexpr int WARPS = 4 / ITEMS;      /* of an item */
-    static constexpr int QUERIES = 16 * ITEMS;   /* at most as many rows */
+    static constexpr int QUERIES = 16 * ITEMS;   /* and at most as many rows */
     static constexpr int STRIDE = HD + 8;        /* of rows in shared memory: eight of them meet all banks */
-    static constexpr int PAIRS = 4 / WARPS;      /* pairs of 8 keys whose scores a warp forms */
-    static constexpr int TILES = HD / 8 / WARPS; /* of 8 columns of O that a warp has */
+    static constexpr int PAIRS = 4 / WARPS;      /* pairs of tiles, of 8 keys, whose scores a warp forms */
+    static constexpr int TILES = HD / 8 / WARPS; /* tiles, of 8 columns, that it has of O */
+    typedef typename pick<(TILES > 8), volatile float, float>::type whole_sum;
 };
 
-/* A query as a lane meets it; it has two: g and g + 8 of the item, of lane 4 g + t. */
+/* A query of an item. */
 struct query {
-    int viewer;    /* its row among those of the block */
+    int row_of_item;
     int row, head; /* row -1: there is none */
 };
 
-DEVICE query query_of(const struct attend_args &a, const struct gpu_item &item, int first_viewer, int i) {
+/* There is nothing in item n_items and those behind it. */
+DEVICE struct gpu_item item_at(const struct attend_args &a, int i) {
+    struct gpu_item none = {};
+    return i < a.pass->n_items ? a.pass->items[i] : none;
+}
+
+DEVICE query query_of(const struct attend_args &a, const struct gpu_item &item, int i) {
     int head = a.group > GPU_QUERIES ? item.part * GPU_QUERIES + i : i % a.group;
     int row = a.group > GPU_QUERIES ? 0 : i / a.group;
     bool is = row < item.n && head < a.group;
-    return {first_viewer + row, is ? (int)item.row + row : -1, block_y() * a.group + head};
+    return {row, is ? (int)item.row + row : -1, block_y() * a.group + head};
 }
 
 /* Online softmax over some keys: of lane 4 g + t the queries g (index 0) and g + 8 (index 1); elements of tiles as mma
- * has them. */
-template <int TILES> struct partial {
+ * has them. Sum: float, or volatile float for what lies in the thread's own memory instead of registers, of which there
+ * are not enough for two of them when a warp has all columns. */
+template <int TILES, class Sum = float> struct partial {
     float top[2];
     float sum[4];
-    float o[TILES][4];
+    Sum o[TILES][4];
 };
 
-template <int TILES> DEVICE void partial_begin(partial<TILES> &p) {
+template <int TILES, class Sum> DEVICE void partial_begin(partial<TILES, Sum> &p) {
     p.top[0] = p.top[1] = -infinity();
     UNROLL
     for (int i = 0; i < 4; i++)
         p.sum[i] = 0;
     UNROLL
-    for (int n = 0; n < TILES; n++)
-        UNROLL
-    for (int i = 0; i < 4; i++)
-        p.o[n][i] = 0;
+    for (int i = 0; i < 4 * TILES; i++)
+        p.o[i / 4][i % 4] = 0;
 }
 
-template <int TILES> DEVICE void partial_fold(partial<TILES> &p, const partial<TILES> &in) {
-    fold f[2];
-    UNROLL
-    for (int i = 0; i < 2; i++)
-        f[i] = fold_top(&p.top[i], in.top[i]);
+template <int TILES, class Sum> DEVICE void partial_fold(partial<TILES, Sum> &p, const partial<TILES> &in) {
+    const fold f[2] = {fold_top(&p.top[0], in.top[0]), fold_top(&p.top[1], in.top[1])};
     UNROLL
     for (int i = 0; i < 4; i++)
         p.sum[i] = fold_sum(f[i / 2], p.sum[i], in.sum[i]);
     UNROLL
-    for (int n = 0; n < TILES; n++)
-        UNROLL
-    for (int i = 0; i < 4; i++)
-        p.o[n][i] = fold_sum(f[i / 2], p.o[n][i], in.o[n][i]);
+    for (int i = 0; i < 4 * TILES; i++)
+        p.o[i / 4][i % 4] = fold_sum(f[i % 4 / 2], p.o[i / 4][i % 4], in.o[i / 4][i % 4]);
 }
 
 /* f32 to two f16 terms. */
@@ -145,10 +150,8 @@ DEVICE void form_scores(float s[2 * PAIRS][4], const uint16_t *q_hi, const uint1
     int lane = thread_x() % 32, j = lane % 8, i = lane / 8;
     int of_q = (i % 2 * 8 + j) * STRIDE + i / 2 * 8, of_k = (i / 2 * 8 + j) * STRIDE + i % 2 * 8;
     UNROLL
-    for (int n = 0; n < 2 * PAIRS; n++)
-        UNROLL
-    for (int e = 0; e < 4; e++)
-        s[n][e] = 0;
+    for (int e = 0; e < 8 * PAIRS; e++)
+        s[e / 4][e % 4] = 0;
     UNROLL
     for (int col = 0; col < HD; col += 16) {
         uint32_t hi[4], lo[4];
@@ -166,48 +169,27 @@ DEVICE void form_scores(float s[2 * PAIRS][4], const uint16_t *q_hi, const uint1
     }
 }
 
-/* o = o + P V and sum = sum + P 1 of a warp's columns. */
-template <int HD, int TILES>
-DEVICE void add_values(partial<TILES> &p, const uint32_t hi[4][4], const uint32_t lo[4][4], const uint16_t *v) {
-    constexpr int STRIDE = HD + 8;
-    const uint32_t ones[2] = {0x3c003c00u, 0x3c003c00u};
-    UNROLL
-    for (int k = 0; k < 4; k++) {
-        mma_f16(p.sum, lo[k], ones);
-        mma_f16(p.sum, hi[k], ones);
-    }
-    UNROLL
-    for (int k = 0; k < 4; k += 2)
-        UNROLL
-    for (int n = 0; n < TILES; n++) {
-        uint32_t b[4];
-        load_matrices_transposed(b, v + (k * 16 + thread_x() % 32) * STRIDE + n * 8);
-        mma_f16(p.o[n], lo[k], b);
-        mma_f16(p.o[n], hi[k], b);
-        mma_f16(p.o[n], lo[k + 1], b + 2);
-        mma_f16(p.o[n], hi[k + 1], b + 2);
-    }
-}
-
-/* Keys of the block that a query has no part in become -inf. i: 0 or 1, the lane's query; key0: the first key of the
- * warp's scores, in the block. */
+/* Scores of keys that query i of the lane (0, 1) has no part in become -inf. key0: the warp's first key in the block.
+ */
 template <int PAIRS>
-DEVICE void hide_keys(float s[2 * PAIRS][4], int i, const viewer &v, int viewer_index, const step &r, int key0) {
-    bool part = source_of(v, viewer_index, r.at) == r.source;
-    int lo = v.first > r.at ? (int)(v.first - r.at) : 0;
-    int hi = !part ? 0 : v.end - r.at < GPU_KV_BLOCK ? (int)(v.end - r.at) : GPU_KV_BLOCK;
+DEVICE void hide_keys(float s[2 * PAIRS][4], int i, const viewer &v, int viewer_index, const step &now, int key0) {
+    bool part = source_of(v, viewer_index, now.at) == now.source;
+    int lo = v.first > now.at ? (int)(v.first - now.at) : 0;
+    int hi = !part ? 0 : v.end - now.at < GPU_KV_BLOCK ? (int)(v.end - now.at) : GPU_KV_BLOCK;
     if (lo == 0 && hi == GPU_KV_BLOCK)
         return;
     UNROLL
-    for (int n = 0; n < 2 * PAIRS; n++)
+    for (int n = 0; n < 2 * PAIRS; n++) {
         UNROLL
-    for (int e = 0; e < 2; e++) {
-        int key = key0 + n * 8 + thread_x() % 4 * 2 + e;
-        if (key < lo || key >= hi)
-            s[n][2 * i + e] = -infinity();
+        for (int e = 0; e < 2; e++) {
+            int key = key0 + n * 8 + thread_x() % 4 * 2 + e;
+            if (key < lo || key >= hi)
+                s[n][2 * i + e] = -infinity();
+        }
     }
 }
 
+/* The largest score of query i of the lane, among the warp's keys. */
 template <int PAIRS> DEVICE float largest(const float s[2 * PAIRS][4], int i) {
     float m = -infinity();
     UNROLL
@@ -217,44 +199,125 @@ template <int PAIRS> DEVICE float largest(const float s[2 * PAIRS][4], int i) {
     return fmaxf(m, shuffle_xor(m, 2));
 }
 
+/* Scores of query i of the lane become weights under the top that these keys make it; what it has so far is brought
+ * under that. */
+template <int TILES, int PAIRS> DEVICE void weigh(partial<TILES> &p, float s[2 * PAIRS][4], int i, float largest) {
+    float old = p.top[i], now = fmaxf(old, largest - WEIGHT_BITS);
+    float base = now == -infinity() ? 0 : now, keep = exp2_of(old - base);
+    p.top[i] = now;
+    p.sum[2 * i] *= keep;
+    p.sum[2 * i + 1] *= keep;
+    UNROLL
+    for (int n = 0; n < TILES; n++) {
+        p.o[n][2 * i] *= keep;
+        p.o[n][2 * i + 1] *= keep;
+    }
+    UNROLL
+    for (int n = 0; n < 2 * PAIRS; n++) {
+        s[n][2 * i] = exp2_of(s[n][2 * i] - base);
+        s[n][2 * i + 1] = exp2_of(s[n][2 * i + 1] - base);
+    }
+}
+
+/* Weights of a block's 64 keys, 16 by 16, as an operand of mma in two terms. */
+struct operands {
+    u32x4 hi[4], lo[4];
+};
+
+/* Two tiles of 8 keys as mma leaves them are what it takes for 16 keys. */
+DEVICE void pack_weights(operands &w, int at, const float s[2][4]) {
+    UNROLL
+    for (int e = 0; e < 4; e++)
+        split_f16(s[e / 2][e % 2 * 2], s[e / 2][e % 2 * 2 + 1], &w.hi[at].v[e], &w.lo[at].v[e]);
+}
+
+/* o = o + P V and sum = sum + P 1 of a warp's columns, which v points to. */
+template <int HD, int TILES> DEVICE void add_values(partial<TILES> &p, const operands &w, const uint16_t *v) {
+    constexpr int STRIDE = HD + 8;
+    const uint32_t ones[2] = {0x3c003c00u, 0x3c003c00u};
+    UNROLL
+    for (int k = 0; k < 4; k++) {
+        mma_f16(p.sum, w.lo[k].v, ones);
+        mma_f16(p.sum, w.hi[k].v, ones);
+    }
+    UNROLL
+    for (int k = 0; k < 4; k += 2) {
+        UNROLL
+        for (int n = 0; n < TILES; n++) {
+            uint32_t b[4];
+            load_matrices_transposed(b, v + (k * 16 + thread_x() % 32) * STRIDE + n * 8);
+            mma_f16(p.o[n], w.lo[k].v, b);
+            mma_f16(p.o[n], w.hi[k].v, b);
+            mma_f16(p.o[n], w.lo[k + 1].v, b + 2);
+            mma_f16(p.o[n], w.hi[k + 1].v, b + 2);
+        }
+    }
+}
+
+/* Query i of the lane, columns from col0: as a partial result in scratch, or as the output. */
+template <int TILES, class Sum>
+DEVICE void store_part(const struct attend_args &a, const query &q, int i, const partial<TILES, Sum> &p, int col0) {
+    size_t at = ((size_t)q.row * (size_t)a.n_heads + (size_t)q.head) * (size_t)a.n_parts + (size_t)block_z();
+    float *to = a.parts + at * (size_t)(a.head_dim + 2);
+    int t = thread_x() % 4;
+    UNROLL
+    for (int n = 0; n < TILES; n++) {
+        int col = col0 + n * 8 + t * 2;
+        if (col < a.head_dim) {
+            to[col] = p.o[n][2 * i];
+            to[col + 1] = p.o[n][2 * i + 1];
+        }
+    }
+    if (col0 == 0 && t == 0) {
+        to[a.head_dim] = p.sum[2 * i];
+        to[a.head_dim + 1] = p.top[i];
+    }
+}
+template <int TILES, class Sum>
+DEVICE void store_result(const struct attend_args &a, const query &q, int i, const partial<TILES, Sum> &p, int col0) {
+    int t = thread_x() % 4;
+    UNROLL
+    for (int n = 0; n < TILES; n++) {
+        int col = col0 + n * 8 + t * 2;
+        if (col < a.head_dim)
+            store_pair(a.out, q.row, q.head * a.head_dim + col, p.o[n][2 * i], p.o[n][2 * i + 1], p.sum[2 * i]);
+    }
+    if (col0 == 0 && q.head == a.n_heads - 1)
+        store_zeros(a.out, q.row, a.n_heads * a.head_dim, t, 4);
+}
+
 template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
     typedef shape<HD, ITEMS> sh;
     SHARED viewer rows[sh::QUERIES];
-    SHARED int query_at[sh::QUERIES];
+    SHARED int query_at[sh::QUERIES]; /* in a.q; -1: there is none */
     SHARED uint32_t slots[GPU_KV_BLOCK];
-    SHARED float tops[4][16];       /* with one item: of each warp's scores */
-    SHARED u32x4 weights[4][2][32]; /* with one item: [16 keys][hi, lo][lane] */
-    DYNAMIC_SHARED(uint16_t, k);    /* [64][STRIDE] */
+    SHARED float tops[sh::WARPS][16]; /* among the keys of each warp of the item */
+    SHARED u32x4 shared_hi[4][32], shared_lo[4][32];
+    DYNAMIC_SHARED(uint16_t, k); /* [64][STRIDE] */
     uint16_t *v = k + GPU_KV_BLOCK * sh::STRIDE;
     uint16_t *q_hi = v + GPU_KV_BLOCK * sh::STRIDE, *q_lo = q_hi + sh::QUERIES * sh::STRIDE;
 
-    int warp = thread_x() / 32, lane = thread_x() % 32;
-    int n_items = a.pass->n_items, n_blocks = (n_items + ITEMS - 1) / ITEMS;
+    const int warp = thread_x() / 32, lane = thread_x() % 32;
+    const int mine = warp / sh::WARPS, share = warp % sh::WARPS; /* the warp's item, and its part of that */
+    const int n_items = a.pass->n_items, n_blocks = (n_items + ITEMS - 1) / ITEMS;
     if (block_x() >= n_blocks)
         return;
-    int item0 = (n_blocks - 1 - block_x()) * ITEMS; /* the last rows see most: begin with them */
-    const struct gpu_item *items = a.pass->items;
+    const int item0 = (n_blocks - 1 - block_x()) * ITEMS; /* the last rows see most: begin with them */
     if (thread_x() < sh::QUERIES) {
         int i = thread_x() / 16, j = thread_x() % 16;
-        struct gpu_item item = {};
-        if (item0 + i < n_items)
-            item = items[item0 + i];
-        viewer row = {};
-        if (j < item.n)
-            row = viewer_of(a.pass->rows[item.row + (uint32_t)j], a.window);
-        rows[thread_x()] = row;
-        query q = query_of(a, item, 16 * i, j);
+        const struct gpu_item item = item_at(a, item0 + i);
+        rows[thread_x()] = j < item.n ? viewer_of(a.pass->rows[item.row + (uint32_t)j], a.window) : viewer();
+        const query q = query_of(a, item, j);
         query_at[thread_x()] = q.row < 0 ? -1 : q.row * a.ld + q.head * a.head_dim;
     }
     sync_block();
 
-    bool is_split = a.n_splits > 1;
-    uint32_t from = is_split ? (uint32_t)block_z() * GPU_KV_SPLIT : 0;
-    const steps<sh::QUERIES> all = steps_over<sh::QUERIES>(rows, from, is_split ? from + GPU_KV_SPLIT : ~0u);
+    const uint32_t from = a.spread ? (uint32_t)(a.split + block_z()) * GPU_KV_SPLIT : 0;
+    const steps<sh::QUERIES> all = steps_over<sh::QUERIES>(rows, from, a.spread ? from + GPU_KV_SPLIT : ~0u);
     step now = step_first(all);
-    if (now.at >= all.end)
+    if (now.source == NO_SOURCE)
         return;
-    size_t head = (size_t)block_y() * a.n_slots * (size_t)a.head_dim;
+    const size_t head = (size_t)block_y() * a.n_slots * (size_t)a.head_dim;
     if (thread_x() < GPU_KV_BLOCK)
         slots[thread_x()] = slot_of(all, now, thread_x(), a.pass->slots);
     sync_block();
@@ -264,150 +327,101 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
     copy_commit();
     stage_queries<HD, sh>(a, query_at, q_hi, q_lo);
 
-    int mine = ITEMS == 1 ? 0 : warp, share = ITEMS == 1 ? warp : 0; /* the warp's item, and its part of that */
-    struct gpu_item item = {};
-    if (item0 + mine < n_items)
-        item = items[item0 + mine];
-    const query q[2] = {query_of(a, item, 16 * mine, lane / 4), query_of(a, item, 16 * mine, lane / 4 + 8)};
-    const int q_first = mine * 16 * sh::STRIDE, key0 = share * 16, col0 = share * sh::TILES * 8;
-    partial<sh::TILES> part, whole;
+    const int viewers[2] = {mine * 16 + query_of(a, item_at(a, item0 + mine), lane / 4).row_of_item,
+                            mine * 16 + query_of(a, item_at(a, item0 + mine), lane / 4 + 8).row_of_item};
+    const int q0 = mine * 16 * sh::STRIDE, key0 = share * 16 * sh::PAIRS, col0 = share * 8 * sh::TILES;
+    partial<sh::TILES> part;
+    partial<sh::TILES, typename sh::whole_sum> whole;
     partial_begin(part);
     partial_begin(whole);
-
     for (;;) {
         const step next = step_after(all, now);
-        const bool last = next.at >= all.end;
+        const bool last = next.source == NO_SOURCE;
         uint32_t next_slot = NO_SLOT;
         if (!last && thread_x() < GPU_KV_BLOCK)
             next_slot = slot_of(all, next, thread_x(), a.pass->slots);
+
         copy_wait<1>();
         sync_block(); /* K is there */
-        float s[2 * sh::PAIRS][4];
-        form_scores<HD, sh::PAIRS>(s, q_hi + q_first, q_lo + q_first, k + key0 * sh::STRIDE);
-        float top[2];
+        float s[2 * sh::PAIRS][4], top[2];
+        form_scores<HD, sh::PAIRS>(s, q_hi + q0, q_lo + q0, k + key0 * sh::STRIDE);
         UNROLL
         for (int i = 0; i < 2; i++) {
-            hide_keys<sh::PAIRS>(s, i, rows[q[i].viewer], q[i].viewer, now, key0);
+            hide_keys<sh::PAIRS>(s, i, rows[viewers[i]], viewers[i], now, key0);
             top[i] = largest<sh::PAIRS>(s, i);
-            if (ITEMS == 1 && lane % 4 == 0)
-                tops[warp][lane / 4 + 8 * i] = top[i];
+            if (sh::WARPS > 1 && lane % 4 == 0)
+                tops[share][lane / 4 + 8 * i] = top[i];
         }
         if (thread_x() < GPU_KV_BLOCK)
             slots[thread_x()] = next_slot;
-        sync_block(); /* K has been read */
+        sync_block(); /* K has been read; tops and slots are there */
         if (!last)
             stage_rows<HD>(k, a.k + head, slots, a.head_dim);
         copy_commit();
 
         UNROLL
         for (int i = 0; i < 2; i++) {
-            if (ITEMS == 1)
+            if (sh::WARPS > 1) {
                 UNROLL
-            for (int w = 0; w < 4; w++)
-                top[i] = fmaxf(top[i], tops[w][lane / 4 + 8 * i]);
-            float old = part.top[i];
-            part.top[i] = fmaxf(old, top[i] - 15);
-            float base = part.top[i] == -infinity() ? 0 : part.top[i], keep = exp2_of(old - base);
-            part.sum[2 * i] *= keep;
-            part.sum[2 * i + 1] *= keep;
-            UNROLL
-            for (int n = 0; n < sh::TILES; n++) {
-                part.o[n][2 * i] *= keep;
-                part.o[n][2 * i + 1] *= keep;
+                for (int w = 0; w < sh::WARPS; w++)
+                    top[i] = fmaxf(top[i], tops[w][lane / 4 + 8 * i]);
             }
-            UNROLL
-            for (int n = 0; n < 2 * sh::PAIRS; n++) {
-                s[n][2 * i] = exp2_of(s[n][2 * i] - base);
-                s[n][2 * i + 1] = exp2_of(s[n][2 * i + 1] - base);
-            }
+            weigh<sh::TILES, sh::PAIRS>(part, s, i, top[i]);
         }
-        /* Scores of two tiles as mma left them are the operand that it takes for these 16 keys. */
-        uint32_t hi[4][4], lo[4][4];
+        operands w;
         UNROLL
         for (int p = 0; p < sh::PAIRS; p++)
-            UNROLL
-        for (int e = 0; e < 4; e++) {
-            const float *pair = &s[2 * p + e / 2][e % 2 * 2];
-            split_f16(pair[0], pair[1], &hi[p][e], &lo[p][e]);
-        }
-        if (ITEMS == 1) {
-            u32x4 own[2];
-            UNROLL
-            for (int e = 0; e < 4; e++) {
-                own[0].v[e] = hi[0][e];
-                own[1].v[e] = lo[0][e];
-            }
-            weights[warp][0][lane] = own[0];
-            weights[warp][1][lane] = own[1];
+            pack_weights(w, p, &s[2 * p]);
+        if (sh::WARPS > 1) {
+            shared_hi[warp][lane] = w.hi[0];
+            shared_lo[warp][lane] = w.lo[0];
         }
         copy_wait<1>();
-        sync_block(); /* V is there, and the weights */
-        if (ITEMS == 1)
+        sync_block(); /* V is there, and the other warps' weights */
+        if (sh::WARPS > 1) {
             UNROLL
-        for (int p = 0; p < 4; p++) {
-            u32x4 h = weights[p][0][lane], l = weights[p][1][lane];
-            UNROLL
-            for (int e = 0; e < 4; e++) {
-                hi[p][e] = h.v[e];
-                lo[p][e] = l.v[e];
+            for (int p = 0; p < 4; p++) {
+                w.hi[p] = shared_hi[p][lane];
+                w.lo[p] = shared_lo[p][lane];
             }
         }
-        add_values<HD, sh::TILES>(part, hi, lo, v + col0);
-
+        add_values<HD, sh::TILES>(part, w, v + col0);
         if (last)
             break;
         if (next.at / GPU_KV_SPLIT != now.at / GPU_KV_SPLIT) {
             partial_fold(whole, part);
             partial_begin(part);
         }
+        now = next;
         sync_block(); /* V has been read */
         stage_rows<HD>(v, a.v + head, slots, a.head_dim);
         copy_commit();
-        now = next;
     }
-
-    if (!is_split)
+    if (!a.spread)
         partial_fold(whole, part);
+
     UNROLL
     for (int i = 0; i < 2; i++) {
-        if (q[i].row < 0)
-            continue;
-        float *to = a.parts + (((size_t)q[i].row * (size_t)a.n_heads + (size_t)q[i].head) * (size_t)a.n_splits +
-                               (size_t)block_z()) *
-                                  (size_t)(a.head_dim + 2);
-        UNROLL
-        for (int n = 0; n < sh::TILES; n++) {
-            int col = col0 + n * 8 + lane % 4 * 2;
-            if (col >= a.head_dim)
-                continue;
-            if (is_split) {
-                to[col] = part.o[n][2 * i];
-                to[col + 1] = part.o[n][2 * i + 1];
-            } else {
-                store_pair(a.out, q[i].row, q[i].head * a.head_dim + col, whole.o[n][2 * i], whole.o[n][2 * i + 1],
-                           whole.sum[2 * i]);
-            }
-        }
-        if (share == 0 && is_split && lane % 4 == 0) {
-            to[a.head_dim] = part.sum[2 * i];
-            to[a.head_dim + 1] = part.top[i];
-        }
-        if (share == 0 && !is_split && q[i].head == a.n_heads - 1)
-            store_zeros(a.out, q[i].row, a.n_heads * a.head_dim, lane % 4, 4);
+        const query q = query_of(a, item_at(a, item0 + mine), lane / 4 + 8 * i);
+        if (q.row >= 0 && a.spread)
+            store_part(a, q, i, part, col0);
+        else if (q.row >= 0)
+            store_result(a, q, i, whole, col0);
     }
 }
 
-KERNEL_INSTANCE(ATTEND_THREADS, attend_32, struct attend_args, attend<32, 1>)
-KERNEL_INSTANCE(ATTEND_THREADS, attend_64, struct attend_args, attend<64, 1>)
-KERNEL_INSTANCE(ATTEND_THREADS, attend_96, struct attend_args, attend<96, 1>)
-KERNEL_INSTANCE(ATTEND_THREADS, attend_128, struct attend_args, attend<128, 1>)
-KERNEL_INSTANCE(ATTEND_THREADS, attend_256, struct attend_args, attend<256, 1>)
-KERNEL_INSTANCE(ATTEND_THREADS, attend_32_4, struct attend_args, attend<32, ATTEND_ITEMS>)
-KERNEL_INSTANCE(ATTEND_THREADS, attend_64_4, struct attend_args, attend<64, ATTEND_ITEMS>)
-KERNEL_INSTANCE(ATTEND_THREADS, attend_96_4, struct attend_args, attend<96, ATTEND_ITEMS>)
-KERNEL_INSTANCE(ATTEND_THREADS, attend_128_4, struct attend_args, attend<128, ATTEND_ITEMS>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 4, attend_32, struct attend_args, attend<32, 1>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 4, attend_64, struct attend_args, attend<64, 1>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 3, attend_96, struct attend_args, attend<96, 1>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 3, attend_128, struct attend_args, attend<128, 1>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_256, struct attend_args, attend<256, 1>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_32_4, struct attend_args, attend<32, ATTEND_ITEMS>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_64_4, struct attend_args, attend<64, ATTEND_ITEMS>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_96_4, struct attend_args, attend<96, ATTEND_ITEMS>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_128_4, struct attend_args, attend<128, ATTEND_ITEMS>)
 
-/* Folds the partial results of a query over the splits that it sees: a warp each. */
+/* Folds the partial results of a query over the splits that it sees, behind what was folded of those before: a warp
+ * each. */
 KERNEL(COMBINE_THREADS, attend_combine, struct attend_args a) {
     constexpr int PAIRS = GPU_HEAD_DIM_MAX / 64, AHEAD = 4; /* parts that are fetched at a time */
     int i = block_x() * COMBINE_QUERIES + thread_x() / 32, lane = thread_x() % 32;
@@ -415,15 +429,27 @@ KERNEL(COMBINE_THREADS, attend_combine, struct attend_args a) {
     if (row >= a.pass->n_rows)
         return;
     uint32_t pos = a.pass->rows[row].pos;
-    int split = (int)(first_key(pos, a.window) / GPU_KV_SPLIT), last = (int)(pos / GPU_KV_SPLIT);
+    int first = (int)(first_key(pos, a.window) / GPU_KV_SPLIT) - a.split, last = (int)(pos / GPU_KV_SPLIT) - a.split;
+    int n = a.n_parts - (a.begin && a.end ? 0 : 1); /* of a launch */
+    last = last < n ? last : n - 1;
     size_t stride = (size_t)(a.head_dim + 2);
-    const float *from = a.parts + (size_t)i * (size_t)a.n_splits * stride;
+    float *parts = a.parts + (size_t)i * (size_t)a.n_parts * stride, *so_far = parts + (size_t)n * stride;
     float top = -infinity(), sum = 0, o[PAIRS][2] = {};
-    for (; split <= last; split += AHEAD) {
+    if (!a.begin) {
+        sum = so_far[a.head_dim];
+        top = so_far[a.head_dim + 1];
+        UNROLL
+        for (int j = 0; j < PAIRS; j++) {
+            int col = 2 * lane + 64 * j;
+            o[j][0] = col < a.head_dim ? so_far[col] : 0;
+            o[j][1] = col < a.head_dim ? so_far[col + 1] : 0;
+        }
+    }
+    for (int split = first > 0 ? first : 0; split <= last; split += AHEAD) {
         float top_in[AHEAD], sum_in[AHEAD], in[AHEAD][PAIRS][2];
         UNROLL
         for (int k = 0; k < AHEAD; k++) {
-            const float *p = from + (size_t)(split + k) * stride;
+            const float *p = parts + (size_t)(split + k) * stride;
             bool is = split + k <= last;
             sum_in[k] = is ? p[a.head_dim] : 0;
             top_in[k] = is ? p[a.head_dim + 1] : -infinity();
@@ -439,16 +465,27 @@ KERNEL(COMBINE_THREADS, attend_combine, struct attend_args a) {
             fold f = fold_top(&top, top_in[k]);
             sum = fold_sum(f, sum, sum_in[k]);
             UNROLL
-            for (int j = 0; j < PAIRS; j++)
-                UNROLL
-            for (int e = 0; e < 2; e++)
-                o[j][e] = fold_sum(f, o[j][e], in[k][j][e]);
+            for (int j = 0; j < PAIRS; j++) {
+                o[j][0] = fold_sum(f, o[j][0], in[k][j][0]);
+                o[j][1] = fold_sum(f, o[j][1], in[k][j][1]);
+            }
         }
     }
     UNROLL
-    for (int j = 0; j < PAIRS; j++)
-        if (2 * lane + 64 * j < a.head_dim)
-            store_pair(a.out, row, head * a.head_dim + 2 * lane + 64 * j, o[j][0], o[j][1], sum);
-    if (head == a.n_heads - 1)
+    for (int j = 0; j < PAIRS; j++) {
+        int col = 2 * lane + 64 * j;
+        if (col < a.head_dim && a.end)
+            store_pair(a.out, row, head * a.head_dim + col, o[j][0], o[j][1], sum);
+        if (col < a.head_dim && !a.end) {
+            so_far[col] = o[j][0];
+            so_far[col + 1] = o[j][1];
+        }
+    }
+    if (a.end && head == a.n_heads - 1)
         store_zeros(a.out, row, a.n_heads * a.head_dim, lane, 32);
+    sync_warp(); /* all lanes have read what lane 0 writes */
+    if (!a.end && lane == 0) {
+        so_far[a.head_dim] = sum;
+        so_far[a.head_dim + 1] = top;
+    }
 }

@@ -5,6 +5,10 @@
 
 #include "gpu/kernels.h"
 
+#ifndef __cplusplus
+#include <stdbool.h>
+#endif
+
 enum {
     NORM_THREADS = 512, /* one row */
     ROPE_THREADS = 128, /* four warps, each a head of q, or one of k and v together */
@@ -44,8 +48,13 @@ struct attend_args {
     float scale;                  /* log2(e) / sqrt(head_dim) */
     int window;                   /* 0: none */
     struct planes out;
-    float *parts; /* [row][head][n_splits][head_dim + 2]: weighted values, their sum of weights, top */
-    int n_splits; /* of the launch; 1: a block goes through all splits of its rows, and parts is not used */
+    /* Spread: splits [split, split + grid z) are blocks of their own and leave partial results. Otherwise a block goes
+     * through all splits of its rows. */
+    bool spread;
+    int split;
+    float *parts;    /* [row][head][n_parts][head_dim + 2]: weighted values, the sum of weights, top */
+    int n_parts;     /* room for the splits of a launch, and behind them, if there are several, what is folded so far */
+    bool begin, end; /* combine: the first splits, the last */
 };
 
 #endif

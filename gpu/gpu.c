@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Shared memory that a launch may have without asking for more. */
-enum { SHARED_DEFAULT = 48 * 1024 };
+/* Shared memory that a launch may have without asking for more: a block gets 48 KB, of which its kernel's own variables
+ * take some. */
+enum { SHARED_DEFAULT = 32 * 1024 };
 
 int gpu_count(int *n, struct err *e) {
     char why[200];

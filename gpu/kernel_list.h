@@ -31,13 +31,9 @@
     PRODUCT_FORMS(X, bf16)                                                                                             \
     X(product_bf16_whole_128)                                                                                          \
     PRODUCT_FORMS(X, q8_0)                                                                                             \
-    X(product_q8_0_whole_128)                                                                                          \
     PRODUCT_FORMS(X, q4_0)                                                                                             \
-    X(product_q4_0_whole_128)                                                                                          \
     PRODUCT_FORMS(X, q4_K)                                                                                             \
-    X(product_q4_K_whole_128)                                                                                          \
     PRODUCT_FORMS(X, q6_K)                                                                                             \
-    X(product_q6_K_whole_128)                                                                                          \
     X(product_combine)
 
 /* gpu/norm.cu, gpu/rope.cu, gpu/attend.cu */
@@ -87,7 +83,7 @@ struct gpu_kernels {
 int gpu_kernels_load(struct gpu *g, struct err *e);
 void gpu_kernels_free(struct gpu *g);
 
-/* "sm_80 sm_90, PTX of compute_80" as the kernels were built; "" without kernels. */
+/* "sm_80 sm_90 and PTX of compute_80, by nvcc 13.0" as the kernels were built; "" without kernels. */
 const char *gpu_built_for(void);
 
 #endif

@@ -66,8 +66,9 @@ static int load_image(struct gpu *g, const char *name, const void *fatbin, struc
                        "%s has compute capability %d.%d, and the kernels here were built for %s: a card of 8.0 or "
                        "later is needed, or a build with GPU_ARCHS=%d%d",
                        g->name, g->major, g->minor, gpu_built_for(), g->major, g->minor);
-    return err_set(e, r == CU_OUT_OF_MEMORY ? ERR_MEMORY : ERR_DEVICE, "the kernels of gpu/%s.cu cannot be loaded: %s",
-                   name, driver_error(g->driver, r, why, sizeof why));
+    return err_set(e, r == CU_OUT_OF_MEMORY ? ERR_MEMORY : ERR_DEVICE,
+                   "the kernels of gpu/%s.cu (%s) cannot be loaded by this driver: %s", name, gpu_built_for(),
+                   driver_error(g->driver, r, why, sizeof why));
 }
 
 /* Several images: whichever has it. */

@@ -33,9 +33,8 @@ static size_t align(size_t n) {
     return (n + 255) / 256 * 256;
 }
 
-/* Bounds within which all that is computed in int here and in the kernels fits: a head of 2^24 words, say, or columns
- * of 2^20. */
-enum { MAX_ROWS = 1 << 26, MAX_COLS = 1 << 20 };
+/* Bounds within which all that is computed in int here and in the kernels fits, and the numbers of blocks as well. */
+enum { MAX_ROWS = 1 << 21, MAX_COLS = 1 << 20, MAX_BATCH = 1 << 19 };
 
 int matrix_plan(struct gpu_matrix *m, struct matrix_part *parts, int n_parts, bool interleave, enum quant quant,
                 struct err *e) {
@@ -75,7 +74,7 @@ int matrix_plan(struct gpu_matrix *m, struct matrix_part *parts, int n_parts, bo
 
 enum {
     N_SLOTS = 3,          /* one is read into, one is on the bus, one is packed */
-    SLOT_BYTES = 8 << 20, /* at first: a tile of rows must fit, and one of this size keeps the bus busy */
+    SLOT_BYTES = 4 << 20, /* at first: a tile of rows must fit, and one of this size keeps the bus busy */
 };
 
 struct slot {
@@ -278,6 +277,7 @@ static int load_part(const struct load *o, const struct matrix_part *p, struct e
     if (reserve_slots(l, b.row_bytes * GPU_TILE, e) != 0 || reserve_scratch(l, t, e) != 0)
         return -1;
     uint32_t most = (uint32_t)(l->slot_bytes / (b.row_bytes * GPU_TILE)) * GPU_TILE;
+    most = most < MAX_BATCH ? most : MAX_BATCH;
     for (b.first = 0; b.first < t->rows; b.first += b.n) {
         b.n = t->rows - b.first < most ? t->rows - b.first : most;
         tensor_will_need(t, b.first, t->rows - b.first < 2 * most ? t->rows : b.first + 2 * most);

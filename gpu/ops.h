@@ -47,7 +47,8 @@ struct attention {
     int window;        /* keys a query may see; 0: all */
     struct planes out; /* [rows][n_heads * head_dim] */
 };
-/* q/k norm, RoPE in place on q and k of qkv, and the rows' K and V into their slots. */
+/* q/k norm and RoPE: of q in place, of k on its way into the rows' slots, with v. A head whose v f16 cannot hold is
+ * stored as v = 0 and k = NaN. */
 void op_rope_kv(struct gpu *g, const struct gpu_pass *pass, int rows, const struct attention *a);
 /* How the rows of a pass become items, for gpu_pass.items; returns their number. rows: trunk offsets and counts filled.
  */

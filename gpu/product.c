@@ -2,7 +2,7 @@
 #include "gpu/ops.h"
 #include "gpu/product_args.h"
 
-/* Kernels of a type, in the order of PRODUCT_FORMS; then WHOLE_128, which f32 has not. */
+/* Kernels of a type, in the order of PRODUCT_FORMS; then WHOLE_128, which some have. */
 enum form { NARROW_1X8, NARROW_2X8, NARROW_1X16, NARROW_2X16, SPLIT_32, SPLIT_64, WHOLE_32, WHOLE_64, WHOLE_128 };
 
 static int kernel_of(enum dtype type, enum form form) {
@@ -40,7 +40,7 @@ static enum form choose(const struct gpu *g, const struct gpu_run *r, int steps,
         return rows <= 8 ? (two ? NARROW_2X8 : NARROW_1X8) : two ? NARROW_2X16 : NARROW_1X16;
     }
     unsigned tiles = blocks(r->n_tiles, PRODUCT_BLOCK_TILES);
-    if (r->type != DT_F32 && tiles * blocks(rows, 128) >= want)
+    if (rows > 64 && product_has_128(r->type) && tiles * blocks(rows, 128) >= want)
         return WHOLE_128;
     bool narrow = rows <= 32;
     bool whole = tiles * blocks(rows, narrow ? 32 : 64) >= want || matrix_segments(steps) == 1 ||
@@ -72,7 +72,7 @@ static void launch(struct gpu *g, enum dtype type, enum form form, int rows, con
     bool split = form == SPLIT_32 || form == SPLIT_64;
     size_t shared = (size_t)product_stages(type, n) * (size_t)product_stage_bytes(type, n);
     gpu_launch(g, kernel, blocks(rows, n), blocks(a->n_tiles, PRODUCT_BLOCK_TILES), split ? (unsigned)a->n_segments : 1,
-               n == 128 ? 256 : 128, shared, a);
+               (unsigned)product_threads(type, n), shared, a);
     if (!split)
         return;
     int results = a->use == USE_GATE ? a->n_tiles / 2 * GPU_TILE : a->n_tiles * GPU_TILE;

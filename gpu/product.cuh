@@ -27,31 +27,28 @@
 
 enum {
     SUM_PITCH = GPU_TILE + 4, /* floats between columns of a sum in shared memory: a warp's stores meet all banks */
-    RING_WORDS = 64,          /* registers of a lane for weights on their way, about */
 };
 
-template <enum dtype T, int TILES> DEVICE constexpr int ring_depth() {
-    constexpr int n = RING_WORDS / (TILES * (weights<T>::words + scales<T>::words));
-    return n < 1 ? 1 : n > 4 ? 4 : n;
+/* Steps of weights on their way or at hand, in registers: as many as two blocks to a multiprocessor allow. */
+template <enum dtype T, int TILES, int NT> DEVICE constexpr int ring_depth() {
+    constexpr int words = (has_scales<T>() ? 36 : 64) - 16 * (NT - 1), least = T == DT_F32 ? 1 : 2;
+    constexpr int n = words / (TILES * (weights<T>::words + scales<T>::words));
+    return n < least ? least : n > 4 ? 4 : n;
 }
 
 template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const product_args &a) {
-    constexpr int DEPTH = ring_depth<T, TILES>();
+    constexpr int DEPTH = ring_depth<T, TILES, NT>();
     SHARED float sums[GPU_SEGMENTS][TILES][NT][8 * SUM_PITCH];
     int lane = thread_x() % 32, warp = thread_x() / 32, g = lane / 4, t = lane % 4;
     int first_tile = block_x() * TILES, n_rows = at_most(a.pass->n_rows, NT * 8);
 
-    const uint16_t *x_hi[NT], *x_lo[NT]; /* of this lane's rows; rows behind the last repeat it: harmless, and free */
+    uint32_t x_at[NT]; /* this lane's rows in the planes; rows behind the last repeat it: harmless, and free */
     UNROLL
-    for (int n = 0; n < NT; n++) {
-        size_t at = (size_t)at_most(n * 8 + g, n_rows - 1) * (size_t)a.x.ld;
-        x_hi[n] = a.x.hi + at;
-        x_lo[n] = a.x.lo + at;
-    }
-    weight_tile tiles[TILES];
-    UNROLL
-    for (int i = 0; i < TILES; i++)
-        tiles[i] = find_tile<T>(a.quants, a.scales, at_most(first_tile + i, a.n_tiles - 1), a.steps, lane);
+    for (int n = 0; n < NT; n++)
+        x_at[n] = (uint32_t)(at_most(n * 8 + g, n_rows - 1) * a.x.ld);
+    if (n_rows < 1)
+        return;
+    weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
 
     weights<T> ring[DEPTH][TILES];
     scales<T> ring_scales[DEPTH][TILES];
@@ -76,12 +73,12 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
             }
             UNROLL
             for (int c = 0; c < 2; c++) {
-                int column = step * MATRIX_STEP + c * GPU_CHUNK;
+                uint32_t column = (uint32_t)(step * MATRIX_STEP + c * GPU_CHUNK);
                 fragment f[NT];
                 UNROLL
                 for (int n = 0; n < NT; n++) {
-                    take_plane<T>(f[n].hi, x_hi[n] + column, t);
-                    take_plane<T>(f[n].lo, x_lo[n] + column, t);
+                    take_plane<T>(f[n].hi, a.x.hi + (x_at[n] + column), t);
+                    take_plane<T>(f[n].lo, a.x.lo + (x_at[n] + column), t);
                 }
                 multiply_chunk<T, TILES, NT, NT>(acc, 0, ring[d], ring_scales[d], c, f);
             }
@@ -153,8 +150,8 @@ DEVICE filler find_filler(const product_args &a, int first_tile, int first_row, 
 }
 
 /* Begins to copy the next step to a stage. */
-template <enum dtype T, int N, int WN> DEVICE void fill_stage(uint32_t *stage, filler &f) {
-    constexpr int THREADS = PRODUCT_BLOCK_TILES / 2 * WN * 32, UNITS = 2 * tile_units<T>(), ROWS = THREADS / 16;
+template <enum dtype T, int N> DEVICE void fill_stage(uint32_t *stage, filler &f) {
+    constexpr int WN = product_columns(T, N), UNITS = 2 * tile_units<T>(), ROWS = product_threads(T, N) / 16;
     int warp = thread_x() / 32, lane = thread_x() % 32, part = warp % WN;
     uint32_t *w = stage + warp / WN * UNITS * 4;
     UNROLL
@@ -194,10 +191,12 @@ template <enum dtype T> DEVICE void take_stage(fragment &f, const uint16_t *x, i
     }
 }
 
-/* A block of 4 x WN warps, each with two tiles and 8 NT rows of the pass. Grid: blocks of pass rows, blocks of tiles,
- * segments (1 when WHOLE). */
-template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(const product_args &a) {
-    constexpr int N = 8 * NT * WN, THREADS = PRODUCT_BLOCK_TILES / 2 * WN * 32, STAGES = product_stages(T, N);
+enum wide_form : bool { split, whole };
+
+/* A block of 8 tiles and N rows of the pass; a warp has two tiles and 8 NT rows. Grid: blocks of pass rows, blocks of
+ * tiles, segments (1 when WHOLE). */
+template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const product_args &a) {
+    constexpr int WN = product_columns(T, N), NT = N / 8 / WN, STAGES = product_stages(T, N);
     constexpr int STAGE_WORDS = product_stage_bytes(T, N) / 4, TILE_WORDS = matrix_step_words(T);
     constexpr int GROUP = has_scales<T>() ? 2 : 4; /* fragments in registers at a time */
     DYNAMIC_SHARED(uint32_t, stages);
@@ -208,30 +207,31 @@ template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(con
         return;
     int from = WHOLE ? 0 : block_z() * a.segment_steps, to = WHOLE ? a.steps : at_most(from + a.segment_steps, a.steps);
 
-    filler filler = find_filler<T, THREADS>(a, first_tile, first_row, n_rows, from);
-    weight_tile tiles[2];
-    UNROLL
-    for (int i = 0; i < 2; i++)
-        tiles[i] = find_tile<T>(a.quants, a.scales, at_most(first_tile + i, a.n_tiles - 1), a.steps, lane);
+    filler filler = find_filler<T, product_threads(T, N)>(a, first_tile, first_row, n_rows, from);
+    weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
     scales<T> now[2], then[2];
     load_scales<T, 2>(then, tiles, from, lane);
     float acc[2][NT][4] = {}, total[2][WHOLE ? NT : 1][4] = {};
     UNROLL
     for (int s = 0; s < STAGES - 1; s++) {
         if (from + s < to)
-            fill_stage<T, N, WN>(stages + s * STAGE_WORDS, filler);
+            fill_stage<T, N>(stages + s * STAGE_WORDS, filler);
         copy_commit();
     }
     int slot = 0, end = from + a.segment_steps;
+    bool idle = first_tile >= a.n_tiles || first_row + warp_row >= n_rows; /* this warp only copies */
     for (int step = from; step < to; step++) {
         copy_wait<STAGES - 2>();
         sync_block(); /* this step is there, and nobody reads the one before it any more */
         int free_slot = slot == 0 ? STAGES - 1 : slot - 1;
         if (step + STAGES - 1 < to)
-            fill_stage<T, N, WN>(stages + free_slot * STAGE_WORDS, filler);
+            fill_stage<T, N>(stages + free_slot * STAGE_WORDS, filler);
         copy_commit();
 
         const uint32_t *stage = stages + slot * STAGE_WORDS;
+        slot = slot + 1 == STAGES ? 0 : slot + 1;
+        if (idle)
+            continue;
         const uint16_t *x = (const uint16_t *)(const void *)(stage + PRODUCT_BLOCK_TILES * TILE_WORDS);
         weights<T> w[2];
         UNROLL
@@ -251,7 +251,6 @@ template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(con
                 take_stage<T>(f[j], x + (warp_row + (n + j) * 8) * X_PITCH, chunk, g, t);
             multiply_chunk<T, 2, NT, GROUP>(acc, n, w, now, chunk, f);
         }
-        slot = slot + 1 == STAGES ? 0 : slot + 1;
 
         if (WHOLE && (step + 1 == end || step + 1 == to)) {
             end += a.segment_steps;
@@ -264,7 +263,7 @@ template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(con
         }
     }
 
-    if (first_tile >= a.n_tiles)
+    if (idle)
         return;
     UNROLL
     for (int i = 0; i < NT * 4; i++) {
@@ -287,18 +286,20 @@ template <enum dtype T, int WN, int NT, bool WHOLE> DEVICE void product_wide(con
         put_padding(a, first_row + warp_row, at_most(first_row + warp_row + 8 * NT, n_rows), lane, 32);
 }
 
-/* The kernels of one type, as PRODUCT_FORMS of kernel_list.h names them. */
+/* The kernels of one type, as kernel_list.h names them. */
+#define PRODUCT_NARROW(name, T, tiles, n)                                                                              \
+    KERNEL_INSTANCE_BLOCKS(256, 2, product_##name##_narrow_##tiles##x##n, struct product_args,                         \
+                           product_narrow<T, tiles, n / 8>)
+#define PRODUCT_WIDE(name, T, form, n)                                                                                 \
+    KERNEL_INSTANCE(product_threads(T, n), product_##name##_##form##_##n, struct product_args, product_wide<T, n, form>)
 #define PRODUCT_KERNELS(name, T)                                                                                       \
-    KERNEL_INSTANCE(256, product_##name##_narrow_1x8, struct product_args, product_narrow<T, 1, 1>)                    \
-    KERNEL_INSTANCE(256, product_##name##_narrow_2x8, struct product_args, product_narrow<T, 2, 1>)                    \
-    KERNEL_INSTANCE(256, product_##name##_narrow_1x16, struct product_args, product_narrow<T, 1, 2>)                   \
-    KERNEL_INSTANCE(256, product_##name##_narrow_2x16, struct product_args, product_narrow<T, 2, 2>)                   \
-    KERNEL_INSTANCE(128, product_##name##_split_32, struct product_args, product_wide<T, 1, 4, false>)                 \
-    KERNEL_INSTANCE(128, product_##name##_split_64, struct product_args, product_wide<T, 1, 8, false>)                 \
-    KERNEL_INSTANCE(128, product_##name##_whole_32, struct product_args, product_wide<T, 1, 4, true>)                  \
-    KERNEL_INSTANCE(128, product_##name##_whole_64, struct product_args, product_wide<T, 1, 8, true>)
-/* f32 has no such form: its steps would not fit in shared memory. */
-#define PRODUCT_KERNEL_128(name, T)                                                                                    \
-    KERNEL_INSTANCE(256, product_##name##_whole_128, struct product_args, product_wide<T, 2, 8, true>)
+    PRODUCT_NARROW(name, T, 1, 8)                                                                                      \
+    PRODUCT_NARROW(name, T, 2, 8)                                                                                      \
+    PRODUCT_NARROW(name, T, 1, 16)                                                                                     \
+    PRODUCT_NARROW(name, T, 2, 16)                                                                                     \
+    PRODUCT_WIDE(name, T, split, 32)                                                                                   \
+    PRODUCT_WIDE(name, T, split, 64)                                                                                   \
+    PRODUCT_WIDE(name, T, whole, 32)                                                                                   \
+    PRODUCT_WIDE(name, T, whole, 64)
 
 #endif

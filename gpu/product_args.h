@@ -5,6 +5,10 @@
 
 #include "gpu/matrix_layout.h"
 
+#ifndef __cplusplus
+#include <stdbool.h>
+#endif
+
 /* Rows of a tensor, as its file has them, to tiles. Grid: steps, tiles. */
 struct pack_args {
     const uint8_t *raw; /* [rows][row_bytes] */
@@ -32,14 +36,25 @@ struct product_args {
 };
 enum { USE_STORE, USE_ADD, USE_GATE };
 
-/* Split and whole forms: tiles of a block, a pair of them for each warp along the rows; for n rows of the pass in a
- * block the steps that lie in shared memory, and the bytes of one. */
+/* Split and whole forms, whose blocks have 8 tiles of weights and n rows of the pass: columns of warps (of two tiles
+ * each) that share the rows, by what a warp of a type can hold in registers; bytes of a step in shared memory, and how
+ * many steps lie there, so that they fit in the 99 KB of the smaller cards. Blocks of 128 rows are for f16 and bf16
+ * alone. */
 enum { PRODUCT_BLOCK_TILES = 8, PRODUCT_COMBINE_THREADS = 256 };
+LAYOUT bool product_has_128(enum dtype t) {
+    return t == DT_F16 || t == DT_BF16;
+}
+LAYOUT int product_columns(enum dtype t, int n) {
+    return n == 128 ? 2 : n == 64 && t != DT_BF16 ? 2 : 1;
+}
+LAYOUT int product_threads(enum dtype t, int n) {
+    return PRODUCT_BLOCK_TILES / 2 * product_columns(t, n) * MATRIX_LANES;
+}
 LAYOUT int product_stage_bytes(enum dtype t, int n) {
     return PRODUCT_BLOCK_TILES * matrix_step_words(t) * 4 + n * MATRIX_STEP * 4;
 }
 LAYOUT int product_stages(enum dtype t, int n) {
-    return t != DT_F32 && n <= 32 ? 3 : 2; /* so that they fit in the 99 KB of the smaller cards */
+    return t != DT_F32 && n <= 32 ? 3 : 2;
 }
 
 #endif

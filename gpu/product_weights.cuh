@@ -44,15 +44,22 @@ template <enum dtype T> DEVICE constexpr bool has_scales() {
     return T != DT_F16 && T != DT_F32 && T != DT_BF16;
 }
 
-/* Where a lane finds its weights of step 0 of a tile. */
-struct weight_tile {
+/* Where a lane finds its weights of step 0 of a tile, and how far from there those of the next tile are: there is none
+ * behind the last, which is then taken twice. */
+struct weight_tiles {
     const uint8_t *quants, *scales;
+    size_t to_quants, to_scales;
 };
 template <enum dtype T>
-DEVICE weight_tile find_tile(const uint8_t *quants, const uint8_t *scales, int tile, int steps, int lane) {
-    weight_tile w;
-    w.quants = quants + (size_t)tile * (size_t)steps * (matrix_step_words(T) * 4) + (size_t)lane * 16;
-    w.scales = scales + (size_t)tile * matrix_tile_scales(T, steps) + (size_t)(lane / 4) * 8;
+DEVICE weight_tiles find_tiles(const uint8_t *quants, const uint8_t *scales, int tile, int n_tiles, int steps,
+                               int lane) {
+    weight_tiles w;
+    int first = tile < n_tiles ? tile : n_tiles - 1, next = tile + 1 < n_tiles;
+    size_t bytes = (size_t)steps * (matrix_step_words(T) * 4);
+    w.quants = quants + (size_t)first * bytes + (size_t)lane * 16;
+    w.scales = scales + (size_t)first * matrix_tile_scales(T, steps) + (size_t)(lane / 4) * 8;
+    w.to_quants = next ? bytes : 0;
+    w.to_scales = next ? matrix_tile_scales(T, steps) : 0;
     return w;
 }
 
@@ -70,10 +77,10 @@ template <enum dtype T> struct scales {
 };
 
 template <enum dtype T, int TILES>
-DEVICE void load_weights(weights<T> to[TILES], const weight_tile tiles[TILES], int step, int lane) {
+DEVICE void load_weights(weights<T> to[TILES], const weight_tiles &tiles, int step, int lane) {
     UNROLL
     for (int i = 0; i < TILES; i++) {
-        const uint8_t *p = tiles[i].quants + (size_t)step * (matrix_step_words(T) * 4);
+        const uint8_t *p = tiles.quants + (i ? tiles.to_quants : 0) + (size_t)step * (matrix_step_words(T) * 4);
         UNROLL
         for (int j = 0; j < weights<T>::words / 4; j++) {
             u32x4 v = load_once(p + j * 512);
@@ -96,10 +103,10 @@ template <enum dtype T> DEVICE void take_weights(weights<T> &to, const uint32_t 
 }
 
 template <enum dtype T, int TILES>
-DEVICE void load_scales(scales<T> to[TILES], const weight_tile tiles[TILES], int step, int lane) {
+DEVICE void load_scales(scales<T> to[TILES], const weight_tiles &tiles, int step, int lane) {
     UNROLL
     for (int i = 0; i < TILES; i++) {
-        const uint8_t *p = tiles[i].scales;
+        const uint8_t *p = tiles.scales + (i ? tiles.to_scales : 0);
         if (T == DT_Q8_0 || T == DT_Q4_0) {
             take_words<2>(to[i].w, p + (size_t)step * 64);
         } else if (T == DT_Q4_K) {

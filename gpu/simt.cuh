@@ -35,6 +35,12 @@ struct alignas(8) u32x2 {
     extern "C" __global__ void __launch_bounds__(threads) name(type a) {                                               \
         __VA_ARGS__(a);                                                                                                \
     }
+/* And with room for so many of its blocks on a multiprocessor at least, which sets a limit to its registers. Where
+ * nothing is said, the compiler may rather spill some than do without another block. */
+#define KERNEL_INSTANCE_BLOCKS(threads, blocks, name, type, ...)                                                       \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(type a) {                                       \
+        __VA_ARGS__(a);                                                                                                \
+    }
 
 DEVICE int thread_x() {
     return (int)threadIdx.x;

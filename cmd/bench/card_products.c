@@ -196,7 +196,7 @@ static int time_all(struct products *p, const char *model, const struct shape *s
         if (set_rows(p, rows, e) != 0)
             return -1;
         size_t scratch = op_product_scratch(b->g, &p->copies[0], rows);
-        if (scratch && gpu_alloc(b->g, &p->scratch, scratch * sizeof(float), "sums of a product", e) != 0)
+        if (scratch && gpu_alloc(b->g, &p->scratch, scratch, "sums of a product", e) != 0)
             return -1;
         int rc = time_one(p, s, rows, &ms, e);
         gpu_free(b->g, p->scratch);

@@ -17,6 +17,7 @@ struct bench_row bench_row_of(const char *mode, const char *source, int nodes) {
                               .tok_s = NAN,
                               .predicted_tok_s = NAN,
                               .overhead_ms = NAN,
+                              .overhead_here_ms = NAN,
                               .bytes_up = NAN,
                               .bytes_down = NAN,
                               .step = {NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN}};
@@ -72,6 +73,7 @@ static const struct column {
     {"predicted_tok_s", REAL, AT(predicted_tok_s), NULL},
     {"miss_rate", COMPUTED, 0, bench_row_miss_rate},
     {"overhead_ms", REAL, AT(overhead_ms), NULL},
+    {"overhead_here_ms", REAL, AT(overhead_here_ms), NULL},
     {"bytes_up", REAL, AT(bytes_up), NULL},
     {"bytes_down", REAL, AT(bytes_down), NULL},
     {"step_ms", REAL, AT(step.all), NULL},

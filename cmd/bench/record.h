@@ -22,7 +22,8 @@ struct bench_row {
     int nodes;                                    /* 0: null */
     double rtt_ms, mbit;
     long long tokens, steps; /* steps 0: null */
-    double tok_s, predicted_tok_s, overhead_ms;
+    double tok_s, predicted_tok_s;
+    double overhead_ms, overhead_here_ms; /* of both sides and what is between them; of this side */
     double bytes_up, bytes_down;
     struct bench_step step;
 };

@@ -203,11 +203,13 @@ int bench_lane_open(struct bench_lane *l, struct bench_rig *r, const struct benc
                                                     .iterate = bench_iterates(o->mode) ? &en->o.iterate : NULL}};
     if (session_create(&l->session, &so, e) != 0)
         goto fail;
-    l->path = (struct bench_path){.rtt_ms = o->rtt_ms > 0 ? o->rtt_ms : 0,
-                                  .mbit = o->rtt_ms < 0 ? 0 : o->mbit,
-                                  .row_bytes = (double)codec_row_bytes(o->codec, en->config->hidden),
-                                  .row_ms = codec_ms(o->codec, en->config->hidden),
-                                  .whole = o->mode != SESSION_AUTO};
+    l->path =
+        (struct bench_path){.rtt_ms = o->rtt_ms > 0 ? o->rtt_ms : 0,
+                            .mbit = o->rtt_ms < 0 ? 0 : o->mbit,
+                            .row_bytes = (double)codec_row_bytes(o->codec, en->config->hidden),
+                            .first_rows = (double)(WIRE_FIRST_PIECE / codec_row_bytes(o->codec, en->config->hidden)),
+                            .row_ms = codec_ms(o->codec, en->config->hidden),
+                            .whole = o->mode != SESSION_AUTO};
     return 0;
 fail:
     bench_lane_close(l);

@@ -23,6 +23,7 @@
         __VA_ARGS__(a);                                                                                                \
     }                                                                                                                  \
     static emu::kernel emu_kernel_##name(#name, threads, name);
+#define KERNEL_INSTANCE_BLOCKS(threads, blocks, ...) KERNEL_INSTANCE(threads, __VA_ARGS__)
 
 namespace emu {
 
