@@ -503,11 +503,27 @@ void speculation_window(struct session *s, int rows, double elapsed_ms, double c
         price_window(&s->spec->price, rows, elapsed_ms, compute_ms);
 }
 
+/* A token came without speculation, which is off: would it have been guessed? Beside a round trip to ask is nothing. */
+static void watch(struct session *s) {
+    struct speculation *p = s->spec;
+    double given = 0;
+    uint32_t token = s->tokens[s->n - 1];
+    for (int i = 0; i < p->n_offered; i++)
+        if (p->offered[i].token == token && (double)p->offered[i].p > 0)
+            given = (double)p->offered[i].p;
+    price_missed(&p->price, given);
+    learn(s, token);
+    p->drafter.sync(p->drafter.ctx, s->tokens, s->n);
+    ask(s);
+}
+
 void speculation_plain(struct session *s, double ms) {
     if (!s->spec || !speculation_priced(s->spec))
         return;
     price_token(&s->spec->price, ms);
     price_plain(&s->spec->price, ms);
+    if (!price_on(&s->spec->price) && price_away(&s->spec->price) && s->spec->drafter.next)
+        watch(s);
 }
 
 int speculation_advance(struct session *s, uint32_t token, struct err *e) {
