@@ -128,7 +128,7 @@ static int make_slot(struct matrix_loader *l, struct slot *s, struct err *e) {
     struct gpu *g = l->gpu;
     char why[200];
     if (gpu_host_alloc(g, &s->host, l->slot_bytes, e) != 0 ||
-        gpu_alloc(g, &s->card, l->slot_bytes, "weights on their way in", e) != 0)
+        gpu_alloc_unset(g, &s->card, l->slot_bytes, "weights on their way in", e) != 0)
         return -1;
     cu_result r = g->driver->event_create(&s->copied, CU_EVENT_NO_TIMING);
     if (r == 0)
@@ -309,7 +309,8 @@ int matrix_load(struct matrix_loader *l, struct gpu_matrix *m, struct matrix_par
     gpu_enter(g);
     if (matrix_plan(m, parts, n_parts, interleave, quant, e) != 0)
         goto fail;
-    if (gpu_alloc(g, &m->memory, m->bytes, what, e) != 0)
+    /* Packing writes all of it that is read; the matrix before may still be on its way. */
+    if (gpu_alloc_unset(g, &m->memory, m->bytes, what, e) != 0)
         goto fail;
     cu_ptr at = m->memory;
     for (int i = 0; i < m->n_runs; i++) {
