@@ -32,6 +32,7 @@ struct guesser {
     struct effort effort;
     uint32_t n;              /* tokens at the last sync */
     int left;                /* passes that may still be spent on this token */
+    bool free;               /* nobody waits for the next one */
     bool turn;               /* it was not asked yet since the turn began */
     double told_ms, read_ms; /* when that was; of it spent on reading a turn's prompt, which is done once */
     double row_ms;           /* of a row when it reads; 0: not known */
@@ -127,7 +128,7 @@ static int stop_reading(void *ctx) {
 static int look(void *ctx, const uint32_t *path, int n) {
     struct guesser *g = ctx;
     struct err e = {0};
-    if (g->left <= 0 || g->failed || g->row_ms * small_model_missing(g->model) > READ_MOST_MS)
+    if ((g->left <= 0 && !g->free) || g->failed || g->row_ms * small_model_missing(g->model) > READ_MOST_MS)
         return -1;
     g->piece_ms = 0;
     uint64_t before = small_model_passes(g->model);
@@ -135,7 +136,7 @@ static int look(void *ctx, const uint32_t *path, int n) {
     int rc = small_model_look(g->model, path, n, stop_reading, g, &e);
     double ms = clock_ms() - t0;
     uint64_t passes = small_model_passes(g->model) - before;
-    g->left--;
+    g->left -= !g->free;
     g->stats.ms += ms;
     g->stats.passes += passes;
     if (rc != 0) {
@@ -189,11 +190,13 @@ static int next_by_text(struct guesser *g, const uint32_t *path, int n, bool com
     return out[0].token < g->o.vocab && out[0].count > 0;
 }
 
-static int on_next(void *ctx, const uint32_t *path, int n, bool compute, struct ngram_succ *out, int cap) {
+static int on_next(void *ctx, const uint32_t *path, int n, enum draft_compute how, struct ngram_succ *out, int cap) {
     struct guesser *g = ctx;
+    bool compute = how != DRAFT_KNOWN;
     int k = 0;
     if (!g->model || g->failed || cap < 1 || n > SMALL_DEPTH)
         return 0;
+    g->free = how == DRAFT_FREE;
     if (g->text)
         return next_by_text(g, path, n, compute, out);
     const struct small_answer *a = small_model_known(g->model, path, n);

@@ -14,8 +14,8 @@
  *
  * What bounds them. A weight of w bytes costs 2 M multiply-adds of the tensor cores for M rows (hi and lo; 3 M for f16
  * and f32), so a card that reads R bytes/s and does F multiply-adds/s is bound by memory up to M = F w / (2 R). With
- * mma.sync at its best: A100 80 GB (1.8 TB/s, 156 T/s) 87 rows of bf16, 43 of q8, 22 of q4; H200 (4.3 TB/s, about 250
- * T/s) 58, 29, 15; RTX 4090 (0.95 TB/s, 82 T/s) 86, 43, 22. */
+ * mma.sync at its best: A100 80 GB (1.8 TB/s, 156 T/s) 87 rows of bf16, 43 of q8, 22 of q4; H200 (4.3 TB/s, about 300
+ * T/s) 70, 35, 17; RTX 4090 (0.95 TB/s, 82 T/s) 86, 43, 22. */
 #ifndef GPU_PRODUCT_CUH
 #define GPU_PRODUCT_CUH
 

@@ -21,7 +21,16 @@ static int on_grow(void *ctx, const uint32_t *root, int n_root, struct draft_nod
     return draft_tree_grow(ctx, root, n_root, tree, n, cap, least);
 }
 
+static int on_ahead(void *ctx, struct draft_node *tree, int n, int cap, float least, int passes, int *made) {
+    return draft_tree_ahead(ctx, tree, n, cap, least, passes, made);
+}
+
 struct session_drafter session_drafter_of(struct drafter *d) {
-    return (struct session_drafter){
-        .ctx = d, .sync = on_sync, .logits = on_logits, .next = on_next, .outcome = on_outcome, .grow = on_grow};
+    return (struct session_drafter){.ctx = d,
+                                    .sync = on_sync,
+                                    .logits = on_logits,
+                                    .next = on_next,
+                                    .outcome = on_outcome,
+                                    .grow = on_grow,
+                                    .ahead = on_ahead};
 }

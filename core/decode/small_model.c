@@ -12,7 +12,8 @@ enum { ROOT = -1, NOBODY = -2 };
 static const float WORTH_A_ROW = 0.04f, NEAR = 16.0f;
 
 struct small_node {
-    int parent; /* index; ROOT: a child of the context */
+    int parent;      /* index; ROOT: a child of the context */
+    int first, next; /* child; child of the same parent. NOBODY: none */
     uint32_t token, id, pos;
     float path; /* by the model's own account */
     struct small_answer answer;
@@ -30,7 +31,7 @@ struct small_model {
     bool answered; /* root is what follows the context */
     struct small_answer root;
     struct small_node node[SMALL_NODES]; /* below the context, all computed; parents first */
-    int n_nodes;
+    int n_nodes, first;                  /* first: child of the context */
     uint64_t passes;
     struct node *window; /* [max_rows] */
     uint32_t *wanted;    /* [max_rows]: ids of a window */
@@ -62,6 +63,7 @@ int small_model_create(struct small_model **out, const struct small_model_opts *
     m->o = *o;
     m->config = c;
     m->next_id = 1;
+    m->first = NOBODY;
     size_t rows = (size_t)o->max_rows;
     m->tokens = calloc(o->max_ctx, sizeof *m->tokens);
     m->ids = calloc(o->max_ctx, sizeof *m->ids);
@@ -112,13 +114,22 @@ static void drop_nodes(struct small_model *m) {
         if (m->node[i].parent == ROOT)
             kv_table_cancel(m->table, &m->node[i].id, 1);
     m->n_nodes = 0;
+    m->first = NOBODY;
 }
 
 static int child_of(const struct small_model *m, int parent, uint32_t token) {
-    for (int i = parent + 1; i < m->n_nodes; i++)
-        if (m->node[i].parent == parent && m->node[i].token == token)
-            return i;
-    return NOBODY;
+    int i = parent == ROOT ? m->first : m->node[parent].first;
+    while (i != NOBODY && m->node[i].token != token)
+        i = m->node[i].next;
+    return i;
+}
+
+/* Node at is the newest of its parent's children. */
+static void link_child(struct small_model *m, int at) {
+    int *first = m->node[at].parent == ROOT ? &m->first : &m->node[m->node[at].parent].first;
+    m->node[at].first = NOBODY;
+    m->node[at].next = *first;
+    *first = at;
 }
 
 /* The context goes on with node `at`, and what hangs below it stays. */
@@ -127,6 +138,7 @@ static void descend(struct small_model *m, int at) {
     float path = m->node[at].path;
     struct err ignored = {0};
     m->root = m->node[at].answer;
+    m->first = NOBODY;
     m->ids[m->done++] = m->node[at].id;
     if (kv_table_commit(m->table, &m->node[at].id, 1, &ignored) != 0)
         m->done--; /* cannot be: it is a child of the head */
@@ -138,7 +150,8 @@ static void descend(struct small_model *m, int at) {
         map[i] = n;
         m->node[n] = m->node[i];
         m->node[n].parent = parent == at ? ROOT : map[parent];
-        m->node[n++].path /= path;
+        m->node[n].path /= path;
+        link_child(m, n++);
     }
     m->n_nodes = n;
 }
@@ -148,6 +161,7 @@ static void forget(struct small_model *m) {
     kv_table_rewind(m->table, 0, NODE_NONE);
     m->done = 0;
     m->n_nodes = 0;
+    m->first = NOBODY;
     m->answered = false;
 }
 
@@ -291,6 +305,7 @@ static int add_node(struct small_model *m, struct pass *w, int parent, uint32_t 
         return NOBODY;
     m->node[m->n_nodes] = (struct small_node){
         .parent = parent, .token = token, .pos = pos, .path = path, .id = add_row(m, w, token, above, pos)};
+    link_child(m, m->n_nodes);
     return m->n_nodes++;
 }
 

@@ -11,11 +11,11 @@
 #include <stdint.h>
 
 enum {
-    SMALL_TOP = 8,    /* tokens of an answer */
-    SMALL_NODES = 96, /* below the context */
-    SMALL_ROWS = 8,   /* of a pass that looks ahead */
-    SMALL_DEPTH = 64, /* tokens of a path */
-    SMALL_READ = 512  /* tokens of a context that are read at once: of a longer one only the end */
+    SMALL_TOP = 8,     /* tokens of an answer */
+    SMALL_NODES = 512, /* below the context */
+    SMALL_ROWS = 8,    /* of a pass that looks ahead */
+    SMALL_DEPTH = 128, /* tokens of a path */
+    SMALL_READ = 512   /* tokens of a context that are read at once: of a longer one only the end */
 };
 
 struct small_answer {

@@ -1,5 +1,6 @@
 #include "core/base/clock.h"
 #include "core/base/wipe.h"
+#include "core/decode/ahead.h"
 #include "core/decode/rounds.h"
 
 #include <math.h>
@@ -33,8 +34,14 @@ static bool iterates(const struct session_speculation *o) {
     return o->iterate || o->mode == SESSION_JACOBI || o->mode == SESSION_LOOKAHEAD;
 }
 
+/* Auto has as many again as a tree in windows behind it. */
+static int session_in_flight(const struct session_speculation *o) {
+    int n = o->max_nodes ? o->max_nodes : SESSION_NODES;
+    return 2 * n < SESSION_IN_FLIGHT ? 2 * n : SESSION_IN_FLIGHT;
+}
+
 uint64_t session_speculation_bytes(int hidden, int vocab, const struct session_speculation *o) {
-    int nodes = o->max_nodes ? o->max_nodes : SESSION_NODES, depth = iterates(o) ? rounds_size(o->iterate, &nodes) : -1;
+    int nodes = session_in_flight(o), depth = iterates(o) ? rounds_size(o->iterate, &nodes) : -1;
     uint64_t n = (uint64_t)nodes + 1;
     return n * (2 * (uint64_t)hidden * sizeof(float) + sizeof(struct draft_node) + sizeof(struct guess)) +
            (uint64_t)(BACK_ROWS + depth + 1) * (uint64_t)vocab * sizeof(float);
@@ -58,7 +65,8 @@ int speculation_create(struct session *s, struct err *e) {
     p->o = *o;
     if (o->drafter)
         p->drafter = *o->drafter;
-    p->room = p->max_nodes = o->max_nodes ? o->max_nodes : SESSION_NODES;
+    p->max_nodes = o->max_nodes ? o->max_nodes : SESSION_NODES;
+    p->room = session_in_flight(o);
     if (rounds)
         depth = rounds_size(o->iterate, &p->room);
     if (rounds && rounds_create(&p->rounds, o->iterate, p->room, e) != 0)
@@ -248,30 +256,42 @@ void speculation_accept(struct session *s, int from, int n) {
 
 /* ---- sending ---- */
 
-static bool is_priced(const struct speculation *p) {
+bool speculation_priced(const struct speculation *p) {
     return p->o.mode == SESSION_AUTO && p->pad.rows == 0;
+}
+
+int speculation_cap(const struct speculation *p, bool tree) {
+    if (p->pad.rows && p->max_nodes >= p->pad.rows)
+        return p->pad.rows - 1;
+    if (!speculation_priced(p))
+        return p->max_nodes;
+    return price_cap(&p->price, tree ? p->max_nodes : p->room);
 }
 
 /* New nodes below the head. They are the last of the tree then, and have no id yet. */
 static void grow(struct session *s, bool miss) {
     struct speculation *p = s->spec;
     const struct session_drafter *d = &p->drafter;
-    bool priced = is_priced(p);
-    int old = p->n, cap = priced ? price_cap(&p->price, p->max_nodes) : p->max_nodes;
-    if (p->pad.rows && cap >= p->pad.rows)
-        cap = p->pad.rows - 1;
+    bool priced = speculation_priced(p), ahead = ahead_wanted(p);
+    int old = p->n, cap = speculation_cap(p, miss || !ahead), made;
     double least = priced ? price_least(&p->price) : 0, t0 = clock_ms();
+    double likely = !miss && ahead ? AHEAD_DEEP : miss && ahead_model(p) ? AHEAD_LIKELY : 0;
+    least = least > likely ? least : likely;
+    bool now = miss ? !priced || !price_probe(&p->price) : priced && ahead_due(p);
     d->sync(d->ctx, s->tokens, s->n + 1);
-    if ((miss || priced) && old < cap && least < 1 && !(miss && priced && price_probe(&p->price))) {
-        int n = d->grow(d->ctx, NULL, 0, p->tree, old, cap, (float)least);
+    if (now && old < cap && least < 1) {
+        int n = ahead ? d->ahead(d->ctx, p->tree, old, cap, (float)least, 0, &made)
+                      : d->grow(d->ctx, NULL, 0, p->tree, old, cap, (float)least);
         speculation_accept(s, old, n > cap ? cap : n);
     }
-    if (!miss && p->n > old) {
+    if (!miss && now) {
         double sum = 0;
         for (int i = old; i < p->n; i++)
             sum += (double)p->tree[i].path;
-        if (!price_pays(&p->price, sum, p->n - old))
+        if (p->n > old && !price_pays(&p->price, sum, p->n - old))
             p->n = old;
+        if (ahead)
+            ahead_done(p, t0);
     }
     s->stats.draft_ms += clock_ms() - t0;
 }
@@ -281,7 +301,7 @@ static void grow(struct session *s, bool miss) {
 static int rows_of_next(const struct session *s, bool first, int from, int left) {
     const struct speculation *p = s->spec;
     int n = left < s->o.max_rows ? left : s->o.max_rows, likely = 1;
-    if (!first || !is_priced(p))
+    if (!first || !speculation_priced(p))
         return n;
     double least = price_together(&p->price);
     while (likely < n && (double)p->tree[from + likely - 1].path >= least)
@@ -289,8 +309,7 @@ static int rows_of_next(const struct session *s, bool first, int from, int left)
     return likely;
 }
 
-/* Sends the head when it is new, and the nodes from `from` on, in as many windows as it takes. *rows: of the first. */
-static int send(struct session *s, bool with_head, int from, int *rows, double *at_ms, struct err *e) {
+int speculation_send(struct session *s, bool with_head, int from, int *rows, double *at_ms, struct err *e) {
     struct speculation *p = s->spec;
     int all = p->n - from + with_head, at = from - with_head;
     *rows = rows_of_next(s, with_head, from, all);
@@ -306,7 +325,7 @@ static int send(struct session *s, bool with_head, int from, int *rows, double *
             *g = (struct guess){.id = s->next_id + (uint32_t)i, .pos = g->pos, .place = p->places[--p->n_places]};
             g->depth = g->pos - p->head.pos;
             g->path = at < from ? 1 : p->tree[at].path;
-            g->sent_ms = p->o.fate ? clock_ms() : 0;
+            g->sent_ms = clock_ms();
             s->nodes[i] = (struct node){.id = g->id, .parent = above, .pos = g->pos};
             p->tokens[i] = at < from ? s->tokens[s->n] : p->tree[at].token;
         }
@@ -330,21 +349,6 @@ int speculation_await_all(struct session *s, struct err *e) {
     for (int i = -1; i < p->n && rc == 0; i++)
         while ((i < 0 ? &p->head : &p->guess[i])->state == SENT && rc == 0)
             rc = pad_gather(s, e) < 0 ? -1 : 0;
-    s->stats.middle_ms += clock_ms() - t0;
-    return rc;
-}
-
-static int await_head(struct session *s, double *compute_ms, struct err *e) {
-    struct speculation *p = s->spec;
-    double t0 = clock_ms();
-    int rc = 0;
-    *compute_ms = 0;
-    while (p->head.state == SENT && rc == 0) {
-        double before = s->stats.cloud_ms;
-        rc = pad_gather(s, e) < 0 ? -1 : 0;
-        *compute_ms = s->stats.cloud_ms - before;
-    }
-    s->stats.awaited_ms += *compute_ms;
     s->stats.middle_ms += clock_ms() - t0;
     return rc;
 }
@@ -477,7 +481,7 @@ bool speculation_wanted(struct session *s) {
     struct speculation *p = s->spec;
     if (!p || s->debt != SOUND || s->done != s->n || !way_of(p))
         return false;
-    return !is_priced(p) || price_on(&p->price);
+    return !speculation_priced(p) || price_on(&p->price);
 }
 
 void speculation_sampled(struct session *s, const struct sample_params *p, uint32_t n_generated) {
@@ -499,11 +503,27 @@ void speculation_window(struct session *s, int rows, double elapsed_ms, double c
         price_window(&s->spec->price, rows, elapsed_ms, compute_ms);
 }
 
+/* A token came without speculation, which is off: would it have been guessed? Beside a round trip to ask is nothing. */
+static void watch(struct session *s) {
+    struct speculation *p = s->spec;
+    double given = 0;
+    uint32_t token = s->tokens[s->n - 1];
+    for (int i = 0; i < p->n_offered; i++)
+        if (p->offered[i].token == token && (double)p->offered[i].p > 0)
+            given = (double)p->offered[i].p;
+    price_missed(&p->price, given);
+    learn(s, token);
+    p->drafter.sync(p->drafter.ctx, s->tokens, s->n);
+    ask(s);
+}
+
 void speculation_plain(struct session *s, double ms) {
-    if (!s->spec || !is_priced(s->spec))
+    if (!s->spec || !speculation_priced(s->spec))
         return;
     price_token(&s->spec->price, ms);
     price_plain(&s->spec->price, ms);
+    if (!price_on(&s->spec->price) && price_away(&s->spec->price) && s->spec->drafter.next)
+        watch(s);
 }
 
 int speculation_advance(struct session *s, uint32_t token, struct err *e) {
@@ -530,12 +550,12 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     if (p->pad.rows && !hit)
         pad_fill(s);
     p->has_head = true;
-    if ((!hit || p->n > from) && send(s, !hit, from, &rows, &sent_ms, e) != 0)
+    if ((!hit || p->n > from) && speculation_send(s, !hit, from, &rows, &sent_ms, e) != 0)
         return -1;
     if (way->drafts)
         ask(s);
     s->stats.late += hit && p->head.state == SENT;
-    if (p->head.state == SENT && await_head(s, &compute_ms, e) != 0)
+    if (p->head.state == SENT && ahead_await(s, !hit, &compute_ms, e) != 0)
         return -1;
     if (!hit)
         price_window(&p->price, rows, clock_ms() - sent_ms, compute_ms);
@@ -554,7 +574,7 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     int rc = session_commit(s, &id, 1, true, e);
     s->sent = s->done;
     s->last_sent = id;
-    if (is_priced(p) && rc == 0) {
+    if (speculation_priced(p) && rc == 0) {
         double ms = clock_ms() - t0;
         price_token(&p->price, ms);
         if (!hit && p->n == 0)

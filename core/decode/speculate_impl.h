@@ -31,6 +31,11 @@ struct speculation {
     int max_nodes, max_batch; /* nodes of a drafted tree; rows of a pass */
     int room;                 /* for nodes */
     struct price price;
+    struct {
+        double pass_ms;      /* of the drafter's small model while this side waits; 0: it made none */
+        double round_ms;     /* of drafting and sending without such a pass */
+        double over_ms;      /* when that was done last */
+    } ahead;                 /* (ahead.h) */
     struct guess head;       /* the token that is being computed; the tree hangs below it, or below the committed one */
     bool has_head;           /* between its submit and its commit */
     struct draft_node *tree; /* [room]; parents first */
@@ -51,6 +56,13 @@ struct speculation {
     struct pad pad;
 };
 
+/* Does auto weigh what a guess costs? */
+bool speculation_priced(const struct speculation *p);
+/* Nodes that the tree may have: a new one, or with what goes out behind it. */
+int speculation_cap(const struct speculation *p, bool tree);
+/* Sends the head when it is new, and the nodes from `from` on, in as many windows as it takes. *rows, *at_ms: of the
+ * first one, and when it was sent. */
+int speculation_send(struct session *s, bool with_head, int from, int *rows, double *at_ms, struct err *e);
 /* Waits until no node of the tree, and not the head, is on its way. */
 int speculation_await_all(struct session *s, struct err *e);
 /* Back layers and head for n <= max_batch of the head and the nodes, parents first: logits in rows 0 to n - 1 of

@@ -19,7 +19,8 @@ enum session_mode {
 };
 const char *session_mode_name(enum session_mode m);
 
-/* Who guesses: the functions of core/draft/draft.h on ctx, or others of the same meaning. logits may be NULL. */
+/* Who guesses: the functions of core/draft/draft.h on ctx, or others of the same meaning. logits may be NULL, and so
+ * may ahead: then auto drafts before it waits and not while it does. */
 struct session_drafter {
     void *ctx;
     void (*sync)(void *ctx, const uint32_t *tokens, uint32_t n);
@@ -27,6 +28,7 @@ struct session_drafter {
     int (*next)(void *ctx, const uint32_t *path, int n_path, struct draft_candidate *c, int cap);
     void (*outcome)(void *ctx, const struct draft_candidate *offered, int n, uint32_t truth);
     int (*grow)(void *ctx, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap, float least);
+    int (*ahead)(void *ctx, struct draft_node *tree, int n, int cap, float least, int passes, int *made);
 };
 
 struct session_drafter session_drafter_of(struct drafter *d); /* borrows d */
@@ -47,7 +49,8 @@ struct session_guess {
 struct session_speculation {
     enum session_mode mode;
     const struct session_drafter *drafter; /* copied; NULL: stop-and-wait and auto are sequential */
-    int max_nodes;                         /* in flight; 0: SESSION_NODES; at most SESSION_MAX_NODES */
+    int max_nodes; /* of a tree; auto has as many again in windows behind it. 0: SESSION_NODES; at most
+                    * SESSION_MAX_NODES, and in flight SESSION_IN_FLIGHT */
     /* Of jacobi and lookahead, both of which are ready then; NULL: the usual settings when the session is made in one
      * of these modes, and otherwise they are sequential. */
     const struct iterate_opts *iterate;
@@ -61,7 +64,13 @@ struct session_speculation {
     void (*fate)(void *ctx, const struct session_guess *g);
     void *fate_ctx;
 };
-enum { SESSION_NODES = 128, SESSION_MAX_NODES = 192, SESSION_PAD_ROWS = 32, SESSION_PAD_IDLE = 4 };
+enum {
+    SESSION_NODES = 128,
+    SESSION_MAX_NODES = 192,
+    SESSION_IN_FLIGHT = 240,
+    SESSION_PAD_ROWS = 32,
+    SESSION_PAD_IDLE = 4
+};
 /* To what multiple lists of committed and cancelled ids have to be filled up, so that they tell nothing either: a
  * window of decoding and one of the prompt come with as many, at most. */
 uint32_t session_pad_ids(int pad_rows, int max_rows);

@@ -5,7 +5,8 @@
 
 /* What is offered is corrected by CAME_MAX at most. A share starts as if it had seen so many contexts, and is never
  * quite 0 or 1. */
-static const float START_N = 40.0f, START_CAME = 150.0f, CAME_MAX = 3.0f, SHARE_MIN = 0.002f, SHARE_MAX = 0.995f;
+static const float START_N = 40.0f, START_CAME = 150.0f, DOUBT_N = 6.0f, DOUBT_CAME = 20.0f, CAME_MAX = 3.0f,
+                   SHARE_MIN = 0.002f, SHARE_MAX = 0.995f;
 
 int blend_bucket(uint32_t total, int n) {
     int seen = 0, kinds = n <= 1 ? 0 : n == 2 ? 1 : n <= 4 ? 2 : 3;
@@ -143,6 +144,18 @@ void blend_start_with(struct blend_shares *w, bool store) {
     for (int i = 0; i < N_DRAFT_SOURCES; i++)
         for (int b = 0; b < BLEND_BINS; b++)
             w->came[i][b] = (struct blend_share){.hit = START_CAME, .n = START_CAME};
+}
+
+static void doubt(struct blend_share *s, float n) {
+    s->hit *= s->n > n ? n / s->n : 1;
+    s->n = s->n > n ? n : s->n;
+}
+
+void blend_doubt(struct blend_shares *w, int expert, enum draft_source source) {
+    for (int b = 0; b < BLEND_BUCKETS; b++)
+        doubt(&w->at[expert][b], DOUBT_N);
+    for (int b = 0; b < BLEND_BINS; b++)
+        doubt(&w->came[source][b], DOUBT_CAME);
 }
 
 void blend_sanitise(struct blend_shares *w) {

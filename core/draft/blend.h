@@ -24,6 +24,8 @@ struct blend_shares {
 /* What shares start from, in 1/255: without a store, and with one. */
 extern const uint8_t blend_start[2][BLEND_EXPERTS][BLEND_BUCKETS];
 void blend_start_with(struct blend_shares *w, bool store);
+/* What w says of this expert and source is no more than an assumption: a few contexts will change it. */
+void blend_doubt(struct blend_shares *w, int expert, enum draft_source source);
 
 /* What one expert says in one context: successors with weights (any scale). */
 struct blend_view {

@@ -65,6 +65,7 @@ int drafter_create(struct drafter **out, const struct drafter_opts *o, struct er
         return err_set(e, ERR_MEMORY, "out of memory for a drafter");
     d->o = *o;
     d->memory = BLEND_MEMORY;
+    d->sharpness = SHARPNESS_START;
     if (d->o.sources == 0)
         d->o.sources = (1u << N_DRAFT_SOURCES) - 1;
     if (!o->store)
@@ -99,6 +100,7 @@ int drafter_create(struct drafter **out, const struct drafter_opts *o, struct er
         draft_store_shares(o->store, &d->shares);
     else
         blend_start_with(&d->shares, false);
+    blend_doubt(&d->shares, EXPERT_MODEL, DRAFT_MODEL); /* each is another one */
     *out = d;
     return 0;
 fail:
@@ -194,16 +196,31 @@ static bool ask_suffix(struct drafter *d, struct suffix_match m, struct ngram_su
     return true;
 }
 
+/* What the small model says behind path. In time that is free it is first asked for what it knows. */
+static int compute_model(struct drafter *d, const uint32_t *path, int n, struct ngram_succ *succ) {
+    enum draft_compute first = d->computing == DRAFT_FREE ? DRAFT_KNOWN : d->computing;
+    int got = d->model.next(d->model.ctx, path, n, first, succ, MODEL_TOP);
+    if (got > 0 || d->computing != DRAFT_FREE || d->passes == 0)
+        return got;
+    got = d->model.next(d->model.ctx, path, n, DRAFT_FREE, succ, MODEL_TOP);
+    if (got > 0) {
+        d->passes--;
+        d->made++;
+    }
+    return got;
+}
+
 /* text[0..n) is what is committed, with a path behind it. */
 static bool ask_model(struct drafter *d, const uint32_t *text, uint32_t n, struct ngram_succ *succ,
                       struct blend_view *v) {
     int got = 0;
     if (uses(d, DRAFT_MODEL) && n >= d->model_n && n - d->model_n <= DRAFT_DEPTH)
-        got = d->model.next(d->model.ctx, text + d->model_n, (int)(n - d->model_n), d->computing, succ, MODEL_TOP);
+        got = compute_model(d, text + d->model_n, (int)(n - d->model_n), succ);
     if (got <= 0)
         return false;
     *v = (struct blend_view){.s = succ, .n = got, .expert = EXPERT_MODEL, .source = DRAFT_MODEL};
-    v->bucket = (int)(succ[0].count < 65536 ? succ[0].count >> 11 : 31); /* how sure it is */
+    v->bucket = (int)(succ[0].count < 65536 ? succ[0].count >> 13 << 2 : 28); /* how sure it is */
+    sharpen(succ, got, &d->sharpness);
     for (int i = 0; i < got; i++)
         v->sum += (float)succ[i].count;
     return v->sum > 0;
@@ -342,6 +359,9 @@ static void learn(struct drafter *d, const struct contexts *c, uint32_t token) {
     blend_came(&d->shares, offered, n, token, d->memory);
     n = ask_all(d, c, d->tokens, d->n, m, v);
     blend_learn(&d->shares, v, n, token, 1.0f / (float)d->o.vocab, d->memory);
+    for (int i = 0; i < n; i++)
+        if (v[i].expert == EXPERT_MODEL)
+            sharpen_learn(&d->sharpness, v[i].s, v[i].n, token);
 }
 
 static void add(struct drafter *d, uint32_t token, bool adapt) {

@@ -31,13 +31,19 @@ struct drafter;
 struct draft_store;
 struct ngram_succ;
 
+/* May a small model take time for an answer? */
+enum draft_compute {
+    DRAFT_KNOWN, /* no */
+    DRAFT_PAID,  /* as much as pays, for somebody waits for it */
+    DRAFT_FREE   /* a pass: there is nothing else to do */
+};
+
 /* A small model that guesses as well. It is told the committed tokens and asked what follows them and a path. */
 struct draft_model {
     void *ctx;
     void (*sync)(void *ctx, const uint32_t *tokens, uint32_t n);
-    /* At most cap tokens with their probabilities as counts of 65535, by falling probability; 0: it does not say.
-     * compute: it may take time for an answer. */
-    int (*next)(void *ctx, const uint32_t *path, int n, bool compute, struct ngram_succ *out, int cap);
+    /* At most cap tokens with their probabilities as counts of 65535, by falling probability; 0: it does not say. */
+    int (*next)(void *ctx, const uint32_t *path, int n, enum draft_compute compute, struct ngram_succ *out, int cap);
 };
 
 struct drafter_opts {
@@ -86,5 +92,8 @@ struct draft_node {
  * the committed context and the tree's root, such as the one that was just sampled. Returns the new n. */
 int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap,
                     float least);
+/* The same without a root, while nobody waits for the tree: a small model makes at most `passes` passes, on its
+ * likeliest paths. *made: how many it made; none means that more of them would not help. */
+int draft_tree_ahead(struct drafter *d, struct draft_node *tree, int n, int cap, float least, int passes, int *made);
 
 #endif

@@ -6,10 +6,11 @@
 #include "core/draft/context.h"
 #include "core/draft/draft.h"
 #include "core/draft/recycle.h"
+#include "core/draft/sharpen.h"
 #include "core/draft/suffix.h"
 
 enum {
-    DRAFT_DEPTH = 64,    /* tokens of root and path together */
+    DRAFT_DEPTH = 128,   /* tokens of root and path together */
     DRAFT_CHILDREN = 64, /* of one node */
     DRAFT_TREE = 1024,   /* nodes */
     DRAFT_FRONTIER = 8192,
@@ -40,7 +41,9 @@ struct drafter {
     float bound[DRAFT_TREE]; /* the best path probabilities that a tree can have, the smallest on top */
     struct draft_model model;
     uint32_t model_n; /* tokens that it was told; UINT32_MAX: others than these */
-    bool computing;   /* it may compute: a tree grows */
+    enum draft_compute computing;
+    int passes, made;           /* of DRAFT_FREE: it may still make, and has made, for the tree that grows */
+    struct sharpness sharpness; /* of what the model says */
     struct suffix *suffix;
     struct recycle *recycle;
     struct blend_shares shares;

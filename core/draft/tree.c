@@ -1,7 +1,8 @@
 #include "core/draft/drafter.h"
 
-/* A small model's pass is spent on paths at least as likely as this; it looks at others beside them by itself. */
-static const float MODEL_WORTH = 0.15f;
+/* A small model's pass is spent on paths at least as likely as this; it looks at others beside them by itself. Less
+ * will do when the time is free. */
+static const float WORTH_PAYING = 0.15f, WORTH_FREE = 0.01f;
 
 /* A heap with the largest path probability on top. Equal ones come in a fixed order: nodes to expand first (their
  * children may be as probable), then by node and token, so that the same knowledge always grows the same tree. */
@@ -81,8 +82,8 @@ static void bound_push(float *bound, int *n, int cap, float path) {
     bound[i] = path;
 }
 
-int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap,
-                    float least) {
+static int grow(struct drafter *d, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap,
+                float least, enum draft_compute compute, float worth) {
     struct draft_candidate c[DRAFT_CHILDREN];
     uint32_t path[DRAFT_DEPTH];
     int n_frontier = 0, n_bound = 0, old = n;
@@ -106,7 +107,7 @@ int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct 
         if (x.path < floor)
             continue;
         int depth = path_to(root, n_root, tree, x.node, path);
-        d->computing = x.path >= MODEL_WORTH;
+        d->computing = x.path >= worth ? compute : DRAFT_KNOWN;
         int k = depth < 0 ? 0 : drafter_look(d, path, depth, c, DRAFT_CHILDREN, floor / x.path);
         for (int i = 0; i < k; i++) {
             float p = x.path * c[i].p;
@@ -116,6 +117,19 @@ int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct 
             bound_push(d->bound, &n_bound, room, p);
         }
     }
-    d->computing = false;
+    d->computing = DRAFT_KNOWN;
+    return n;
+}
+
+int draft_tree_grow(struct drafter *d, const uint32_t *root, int n_root, struct draft_node *tree, int n, int cap,
+                    float least) {
+    return grow(d, root, n_root, tree, n, cap, least, DRAFT_PAID, WORTH_PAYING);
+}
+
+int draft_tree_ahead(struct drafter *d, struct draft_node *tree, int n, int cap, float least, int passes, int *made) {
+    d->passes = passes;
+    d->made = 0;
+    n = grow(d, NULL, 0, tree, n, cap, least, DRAFT_FREE, WORTH_FREE);
+    *made = d->made;
     return n;
 }

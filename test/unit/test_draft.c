@@ -364,7 +364,7 @@ static void oracle_sync(void *ctx, const uint32_t *tokens, uint32_t n) {
 }
 
 /* Knows what comes, as far as the path is right; says something else when it lies. */
-static int oracle_next(void *ctx, const uint32_t *path, int n, bool compute, struct ngram_succ *out, int cap) {
+static int oracle_next(void *ctx, const uint32_t *path, int n, enum draft_compute compute, struct ngram_succ *out, int cap) {
     struct oracle *o = ctx;
     cr_assert_geq(cap, 2);
     o->asked++;

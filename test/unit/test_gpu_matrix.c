@@ -291,5 +291,18 @@ Test(gpu_matrix_small, says_what_memory_is_missing) {
     cr_assert_eq(e.kind, ERR_MEMORY);
     cr_assert(strstr(e.msg, "layer 3's mlp.down_proj") && strstr(e.msg, "--quant"), "%s", e.msg);
     prod_tensor_free(&part.t);
+
+    /* Nor is there memory for slots of a tile of such rows; then for what fits there is. */
+    struct err wide = {0}, narrow = {0};
+    part.t = prod_tensor(DT_F32, 1, 100000, 7);
+    cr_assert_eq(matrix_load(loader, &m, &part, 1, false, QUANT_NONE, NULL, NULL, "a matrix", &wide), -1);
+    cr_assert_eq(wide.kind, ERR_MEMORY, "%s", wide.msg);
+    prod_tensor_free(&part.t);
+    part.t = prod_tensor(DT_BF16, 40, 256, 7);
+    cr_assert_eq(matrix_load(loader, &m, &part, 1, false, QUANT_NONE, NULL, NULL, "a matrix", &narrow), 0, "%s",
+                 narrow.msg);
+    check(&m, &part, 1, 1e-3);
+    matrix_free(g, &m);
+    prod_tensor_free(&part.t);
     finish();
 }

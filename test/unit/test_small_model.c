@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CTX = 160, ROWS = 16 };
+enum { CTX = 288, ROWS = 16 };
 
 static struct rig r;
 static struct small_model *m;
@@ -150,7 +150,7 @@ Test(small_model, what_it_cannot_answer) {
 
 /* Of a context that is too long the end counts; it is read anew when it has grown by half of what fits. */
 Test(small_model, long_contexts) {
-    enum { LONG = 300, ROOM = CTX - SMALL_DEPTH, END = CTX / 2 };
+    enum { LONG = 420, ROOM = CTX - SMALL_DEPTH, END = CTX / 2 };
     uint32_t context[LONG], from = 0;
     for (uint32_t i = 0; i < LONG; i++)
         context[i] = 1 + rnd(1500);

@@ -1,6 +1,7 @@
 #include "test/gpu/emu/block.h"
 #include "test/gpu/emu/fiber.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -25,7 +26,7 @@ struct pending_copy {
 struct lane {
     fiber own;
     int thread;
-    int place; /* in its warp's order */
+    lane *next; /* in the circle of its warp */
     struct warp *w;
     operands given;
     std::vector<pending_copy> copies;
@@ -36,11 +37,11 @@ struct lane {
  * operation and goes on. So whoever is next in the circle has not come to it yet. Warps take turns likewise between
  * barriers of the block. */
 struct warp {
-    int place; /* in the block's order */
-    int n;     /* lanes */
+    warp *after; /* in the circle of the block */
+    int n;       /* lanes */
     lane *order[32];
     operands *given[32]; /* by lane */
-    int next;            /* place of the lane that runs when the warp's turn comes */
+    lane *next;          /* runs when the warp's turn comes */
     int n_arrived, n_ended;
     op kind; /* what those that arrived wait for */
     where at;
@@ -104,8 +105,7 @@ static void resume(lane *l) {
 
 /* The next warp of the circle, which is before the barrier that this one waits at (or before its end). */
 static void resume_next_warp(const warp &w) {
-    warp *next = warp_order[(w.place + 1) % n_warps];
-    resume(next->order[next->next]);
+    resume(w.after->next);
 }
 
 static void wait_in_block(warp &w) {
@@ -114,7 +114,7 @@ static void wait_in_block(warp &w) {
     if (n_waiting > 0 && barrier.line != w.at.line)
         broken(w.at, "waits in sync_block, but other warps do so in line %d", barrier.line);
     barrier = w.at;
-    w.next = (self->place + 1) % w.n;
+    w.next = self->next;
     w.n_arrived = 0;
     if (++n_waiting == n_warps)
         n_waiting = 0;
@@ -131,7 +131,7 @@ static void arrive(op kind, where at) {
     w.kind = kind;
     w.at = at;
     if (++w.n_arrived < w.n) {
-        resume(w.order[(self->place + 1) % w.n]);
+        resume(self->next);
         return;
     }
     if (kind == op::sync_block) {
@@ -195,7 +195,7 @@ static void end_thread() {
     if (n_waiting > 0)
         broken(barrier, "ends while other warps wait in sync_block");
     if (++w.n_ended < w.n)
-        resume(w.order[(self->place + 1) % w.n]);
+        resume(self->next);
     else if (++n_done < n_warps)
         resume_next_warp(w);
     else
@@ -231,17 +231,37 @@ static void prepare_threads(int threads) {
     }
 }
 
+/* A block of k has run: what it wrote to SHARED variables becomes garbage again. There are many such variables in the
+ * library and a kernel has few, so its first blocks show which, and the others are believed to use no more. */
+static void clean_shared(kernel &k) {
+    const uint32_t *u = (const uint32_t *)static_shared;
+    if (k.n_seen < 8) {
+        size_t from = 0, to = static_bytes / 4;
+        while (from < to && u[from] == garbage)
+            from++;
+        while (to > from && u[to - 1] == garbage)
+            to--;
+        if (from < to) {
+            k.shared_from = std::min(k.shared_from, from * 4);
+            k.shared_to = std::max(k.shared_to, to * 4);
+        }
+        k.n_seen++;
+    }
+    if (k.shared_from < k.shared_to)
+        fill(static_shared + k.shared_from, k.shared_to - k.shared_from);
+}
+
 static void run_block() {
-    fill(static_shared, static_bytes);
     fill(dynamic_shared, dynamic_bytes);
     shake(warp_order, n_warps);
     for (int i = 0; i < n_warps; i++) {
         warp &w = *warp_order[i];
-        w.place = i;
-        w.next = w.n_arrived = w.n_ended = 0;
+        w.after = warp_order[(i + 1) % n_warps];
+        w.n_arrived = w.n_ended = 0;
         shake(w.order, w.n);
+        w.next = w.order[0];
         for (int j = 0; j < w.n; j++) {
-            w.order[j]->place = j;
+            w.order[j]->next = w.order[(j + 1) % w.n];
             w.order[j]->copies.clear();
             w.order[j]->n_groups = 0;
         }
@@ -252,8 +272,8 @@ static void run_block() {
     fiber_switch(&outside, &self->own);
 }
 
-/* Where the SHARED variables lie for the thread that calls. */
-static thread_local volatile int touched;
+/* Where the SHARED variables lie for the thread that calls. This one tells whether they have been filled. */
+static thread_local volatile uint32_t filled;
 static int find_shared(dl_phdr_info *info, size_t, void *) {
     uintptr_t here = (uintptr_t)&kernel::all;
     bool ours = false;
@@ -272,13 +292,15 @@ static int find_shared(dl_phdr_info *info, size_t, void *) {
     return 1;
 }
 
-void run_kernel(const kernel &k, dim g, int threads, size_t shared, const void *arg) {
+void run_kernel(kernel &k, dim g, int threads, size_t shared, const void *arg) {
     if (random_state == 0) {
         const char *seed = getenv("EMU_SEED");
         random_state = (seed ? strtoull(seed, nullptr, 10) : 0) * 2 + 0x9e3779b97f4a7c15ull;
     }
-    touched = 1;
+    bool clean = filled == garbage; /* which also gives the thread its copy of them */
     dl_iterate_phdr(find_shared, nullptr);
+    if (!clean)
+        fill(static_shared, static_bytes);
     running = &k;
     grid = g;
     argument = arg;
@@ -295,6 +317,7 @@ void run_kernel(const kernel &k, dim g, int threads, size_t shared, const void *
     for (int i : order) {
         block = {i % g.x, i / g.x % g.y, i / g.x / g.y};
         run_block();
+        clean_shared(k);
     }
     free(dynamic_shared);
 }

@@ -7,7 +7,7 @@
 namespace emu {
 
 /* Runs all blocks of a launch, in an order of its own. arg: the kernel's struct. */
-void run_kernel(const kernel &k, dim grid, int threads, size_t shared, const void *arg);
+void run_kernel(kernel &k, dim grid, int threads, size_t shared, const void *arg);
 
 /* The operands of one lane, as warp_op got them. */
 struct operands {

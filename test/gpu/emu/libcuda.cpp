@@ -371,7 +371,7 @@ API cu_result cuModuleGetFunction(cu_function *f, cu_module m, const char *name)
     cu_result r = check(m, "cuModuleGetFunction");
     if (r != 0)
         return r;
-    for (const kernel *k = kernel::all; k; k = k->next)
+    for (kernel *k = kernel::all; k; k = k->next)
         if (std::string(k->name) == name) {
             *f = make<CUfunc_st>();
             (*f)->kernel = k;

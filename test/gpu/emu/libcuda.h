@@ -51,12 +51,12 @@ struct CUmod_st : object {
     std::vector<struct CUfunc_st *> functions;
 };
 struct CUfunc_st : object {
-    const emu::kernel *kernel;
+    emu::kernel *kernel;
     int shared_max = SHARED_DEFAULT;
 };
 
 struct launch {
-    const emu::kernel *kernel;
+    emu::kernel *kernel;
     emu::dim grid;
     int threads;
     size_t shared;

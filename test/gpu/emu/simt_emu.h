@@ -42,6 +42,9 @@ struct kernel {
     void (*call)(void (*body)(), const void *arg);
     kernel *next;
     static kernel *all;
+    /* What of the SHARED variables of the library it was seen to write. */
+    size_t shared_from = SIZE_MAX, shared_to = 0;
+    int n_seen = 0;
 
   private:
     template <class A> static void call_as(void (*body)(), const void *arg) {
@@ -73,9 +76,29 @@ void copy_commit();
 void copy_wait(int groups);
 void check_aligned(const void *p, const char *what, where at);
 
-uint16_t bf16_of(float f);
+inline float f32_of_bits(uint32_t u) {
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+inline uint32_t bits_of_f32(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
+inline uint16_t bf16_of(float f) {
+    uint32_t u = bits_of_f32(f);
+    return f != f ? 0x7fff : (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+inline float f32_of_bf16(uint16_t h) {
+    return f32_of_bits((uint32_t)h << 16);
+}
 uint16_t f16_of(float f);
-float f32_of_f16(uint16_t h);
+inline float f32_of_f16(uint16_t h) {
+    uint32_t u = bits_of_f32(f32_of_bits((uint32_t)(h & 0x7fff) << 13) * 0x1p112f);
+    u |= (h & 0x7c00) == 0x7c00 ? 0x7f800000 : 0;
+    return f32_of_bits(u | (uint32_t)(h & 0x8000) << 16);
+}
 
 } // namespace emu
 

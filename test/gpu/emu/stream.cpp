@@ -212,7 +212,7 @@ API cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigned g
         r = check(s, "cuLaunchKernel");
     if (r != 0)
         return r;
-    const kernel *k = f->kernel;
+    kernel *k = f->kernel;
     if (gx == 0 || gy == 0 || gz == 0 || gx > 0x7fffffff || gy > 65535 || gz > 65535)
         return wrong(INVALID_VALUE, "%s: a grid of %u x %u x %u blocks", k->name, gx, gy, gz);
     if (by != 1 || bz != 1 || bx == 0 || bx > 1024 || (int)bx > k->threads)

@@ -3,25 +3,6 @@
 
 namespace emu {
 
-static float f32_of_bits(uint32_t u) {
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-static uint32_t bits_of_f32(float f) {
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u;
-}
-
-uint16_t bf16_of(float f) {
-    uint32_t u = bits_of_f32(f);
-    if (f != f)
-        return 0x7fff;
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
 uint16_t f16_of(float f) {
     uint32_t u = bits_of_f32(f), sign = u >> 16 & 0x8000;
     u &= 0x7fffffff;
@@ -35,14 +16,6 @@ uint16_t f16_of(float f) {
     }
     u += 0xfff + (u >> 13 & 1);
     return (uint16_t)(sign | ((u >> 13) - (112 << 10)));
-}
-
-float f32_of_f16(uint16_t h) {
-    float f = f32_of_bits((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
-    uint32_t u = bits_of_f32(f);
-    if ((h & 0x7c00) == 0x7c00)
-        u |= 0x7f800000;
-    return f32_of_bits(u | (uint32_t)(h & 0x8000) << 16);
 }
 
 typedef float f32x4 __attribute__((vector_size(16)));
@@ -94,10 +67,6 @@ template <float widen(uint16_t)> static void mma(operands *const lanes[32]) {
     for (int l = 0; l < 32; l++)
         for (int i = 0; i < 4; i++)
             ((float *)lanes[l]->out)[i] = d[l / 4 + i / 2 * 8].at[l % 4 * 2 + i % 2];
-}
-
-static float f32_of_bf16(uint16_t h) {
-    return f32_of_bits((uint32_t)h << 16);
 }
 
 static void shuffle(operands *const lanes[32]) {
