@@ -79,8 +79,10 @@ static int go_on(struct session *s, int round, bool *bare, struct err *e) {
         *bare = false;
         return draft_on(s, speculation_cap(p, true), least, passes, e) < 0 ? -1 : 1;
     }
-    double deep = *bare ? AHEAD_LIKELY : AHEAD_DEEP;
-    int rc = draft_on(s, speculation_cap(p, false), least > deep ? least : deep, passes, e);
+    double clear = AHEAD_CLEAR(least);
+    if (*bare && clear < AHEAD_LIKELY)
+        clear = AHEAD_LIKELY;
+    int rc = draft_on(s, speculation_cap(p, false), clear, passes, e);
     return rc == 0 && *bare ? 1 : rc;
 }
 

@@ -7,10 +7,10 @@
 
 #include "core/decode/speculate_impl.h"
 
-/* Nodes from these path probabilities on begin a tree that a small model will have its say about, and may be more than
- * a tree has. */
+/* From which path probability on nodes are likely enough to begin a tree that a small model will have its say about;
+ * and when least just pays, from which one on they clearly do and may be more than a tree has. */
 #define AHEAD_LIKELY 0.02
-#define AHEAD_DEEP 0.004
+#define AHEAD_CLEAR(least) (3 * (least))
 
 /* Is waiting a time to draft? Then a window need not wait for the passes of a small model. */
 bool ahead_wanted(const struct speculation *p);

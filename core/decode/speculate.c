@@ -275,8 +275,10 @@ static void grow(struct session *s, bool miss) {
     bool priced = speculation_priced(p), ahead = ahead_wanted(p);
     int old = p->n, cap = speculation_cap(p, miss || !ahead), made;
     double least = priced ? price_least(&p->price) : 0, t0 = clock_ms();
-    double likely = !miss && ahead ? AHEAD_DEEP : miss && ahead_model(p) ? AHEAD_LIKELY : 0;
-    least = least > likely ? least : likely;
+    if (ahead && !miss)
+        least = AHEAD_CLEAR(least);
+    else if (ahead_model(p) && least < AHEAD_LIKELY)
+        least = AHEAD_LIKELY;
     bool now = miss ? !priced || !price_probe(&p->price) : priced && ahead_due(p);
     d->sync(d->ctx, s->tokens, s->n + 1);
     if (now && old < cap && least < 1) {

@@ -534,7 +534,7 @@ static void check_items(const uint32_t *trunks, int n, int n_heads, int n_kv_hea
     cr_assert_leq(n_items, op_attend_max_items(n, n_heads, n_kv_heads));
     cr_assert_eq(n_items % parts, 0);
     for (int i = 0; i < n_items; i++) {
-        cr_assert_eq(items[i].row, next);
+        cr_assert_eq((int)items[i].row, next);
         cr_assert_eq(items[i].part, i % parts);
         cr_assert(items[i].n >= 1 && (items[i].n == 1 || items[i].n * group <= GPU_QUERIES));
         for (int j = 1; j < items[i].n; j++)

@@ -153,7 +153,7 @@ Test(remote, overhead_of_a_round_trip) {
     b->kv_bytes = 256 << 20;
     b->max_ctx = r.o.hello.ctx = ROUNDS;
     b->max_live = r.o.hello.live = 2 * MOST_ROWS;
-    b->max_rows = 64;
+    b->max_rows = (int)(r.o.max_rows = 64);
     toy_cloud_start(&r, 0);
     snprintf(address, sizeof address, "127.0.0.1:%u", cloud_port(r.cloud[0].cloud)); /* past the link */
     r.clouds[0].address = address;
