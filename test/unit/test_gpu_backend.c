@@ -171,6 +171,7 @@ Test(gpu_backend, other_sessions_leave_the_bits_alone) {
 Test(gpu_backend, two_cards_give_the_bits_of_one) {
     enum { N = 40 };
     struct bench one, two;
+    gpu_rig_needs_cards(2);
     bench_open(&one, BIASED, "1", NULL, 32, N);
     bench_open(&two, BIASED, "1,0", NULL, 32, N);
     const struct cuda_stage *s = (const struct cuda_stage *)(const void *)two.stage;
@@ -425,6 +426,7 @@ static int watch(void *ctx, uint64_t done, uint64_t total) {
 }
 
 Test(gpu_backend, loading_tells_how_far_it_is_and_can_be_stopped) {
+    gpu_rig_needs_cards(2);
     struct weights *w = layer_open(BIASED);
     const struct part part = {.hi = 4, .head = true};
     struct backend *b;
@@ -453,7 +455,8 @@ Test(gpu_backend, loading_tells_how_far_it_is_and_can_be_stopped) {
     cr_assert_gt(all, 6);
     b->ops->free(b);
     weights_close(w);
-    cr_assert_eq(gpu_rig_leaks(), 0);
+    if (!gpu_rig_real())
+        cr_assert_eq(gpu_rig_leaks(), 0);
 }
 
 /* ---- what makes no sense ---- */

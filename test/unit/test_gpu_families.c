@@ -120,10 +120,10 @@ static void trees_equal_token_by_token(const char *name, enum quant quant) {
 }
 
 #define FAMILY(id, name)                                                                                               \
-    Test(cpu, id, .timeout = 300) {                                                                                    \
+    Test(gpu_cpu, id, .timeout = 300) {                                                                                \
         agrees_with_the_cpu(name, QUANT_NONE);                                                                         \
     }                                                                                                                  \
-    Test(exact, id, .timeout = 300) {                                                                                  \
+    Test(gpu_exact, id, .timeout = 300) {                                                                              \
         char path[128];                                                                                                \
         path_of(path, sizeof path, name);                                                                              \
         layers_are_as_exact_as_the_cpus(path, N_ROWS);                                                                 \
@@ -131,7 +131,7 @@ static void trees_equal_token_by_token(const char *name, enum quant quant) {
 /* Trees take longest; these have every shape and every type of weights. */
 #define FAMILY_TREES(id, name)                                                                                         \
     FAMILY(id, name)                                                                                                   \
-    Test(trees, id, .timeout = 300) {                                                                                  \
+    Test(gpu_trees, id, .timeout = 300) {                                                                              \
         trees_equal_token_by_token(name, QUANT_NONE);                                                                  \
     }
 
@@ -155,10 +155,10 @@ FAMILY_TREES(gguf_k, "families/gguf-k")
 
 /* Weights that are re-encoded while loading. */
 #define QUANTISED(id, name, quant)                                                                                     \
-    Test(cpu, id, .timeout = 300) {                                                                                    \
+    Test(gpu_cpu, id, .timeout = 300) {                                                                                \
         agrees_with_the_cpu(name, quant);                                                                              \
     }                                                                                                                  \
-    Test(trees, id, .timeout = 300) {                                                                                  \
+    Test(gpu_trees, id, .timeout = 300) {                                                                              \
         trees_equal_token_by_token(name, quant);                                                                       \
     }
 
@@ -169,11 +169,11 @@ QUANTISED(qwen2_swa_q4, "families/qwen2-swa", QUANT_Q4)
 QUANTISED(gguf_k_q4, "families/gguf-k", QUANT_Q4)
 
 /* A layer of a real model: sums over several segments of columns, heads in groups of seven. */
-Test(exact, real_width, .timeout = 300) {
+Test(gpu_exact, real_width, .timeout = 300) {
     layers_are_as_exact_as_the_cpus("random:qwen2.5-0.5b/1", 6);
 }
 
-Test(trees, real_width_in_any_chunks, .timeout = 300) {
+Test(gpu_trees, real_width_in_any_chunks, .timeout = 300) {
     enum { ROWS = 18 };
     struct weights *w = layer_open("random:qwen2.5-0.5b/1");
     const size_t n = ROWS * (size_t)weights_config(w)->hidden;
