@@ -1,5 +1,6 @@
 #include "gpu/kernel_list.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,9 +50,17 @@ const char *gpu_built_for(void) {
     return GPU_BUILT_FOR;
 }
 
+/* 13000 of "... by nvcc 13.0", as drivers count. */
+static int nvcc_version(void) {
+    int major, minor;
+    const char *at = strstr(gpu_built_for(), "nvcc ");
+    return at && sscanf(at, "nvcc %d.%d", &major, &minor) == 2 ? major * 1000 + minor * 10 : 0;
+}
+
 static int load_image(struct gpu *g, const char *name, const void *fatbin, struct err *e) {
     struct gpu_kernels *k = g->kernels;
     char why[200];
+    int driver = 0;
     cu_result r = g->driver->module_load(&k->modules[k->n_modules], fatbin);
     if (r == 0) {
         k->n_modules++;
@@ -61,6 +70,13 @@ static int load_image(struct gpu *g, const char *name, const void *fatbin, struc
         return err_set(e, ERR_DEVICE,
                        "this program was built without GPU kernels: build it where nvcc of the CUDA toolkit is "
                        "(./build.sh looks in PATH and in /usr/local/cuda, or takes NVCC=/path/to/nvcc)");
+    /* Code of a later toolkit is to a driver a broken image, PTX that it does not know, or nothing for its card. */
+    if (r != CU_OUT_OF_MEMORY && g->major >= 8 && g->driver->driver_version(&driver) == 0 && driver < nvcc_version())
+        return err_set(e, ERR_DEVICE,
+                       "the NVIDIA driver here is for CUDA %d.%d, and the kernels were built by a later nvcc (%s): "
+                       "install a newer driver, or build with the toolkit of CUDA %d.%d or before (%s)",
+                       driver / 1000, driver % 1000 / 10, gpu_built_for(), driver / 1000, driver % 1000 / 10,
+                       driver_error(g->driver, r, why, sizeof why));
     if (r == CU_NO_BINARY_FOR_GPU)
         return err_set(e, ERR_DEVICE,
                        "%s has compute capability %d.%d, and the kernels here were built for %s: a card of 8.0 or "

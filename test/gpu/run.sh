@@ -58,7 +58,7 @@ needs_real() { needs_card && { [ -z "$emulated" ] || { said="not on an emulated 
 # For the card that is here alone: minutes less.
 build_all() {
     arch=
-    command -v nvidia-smi >/dev/null && arch=$(nvidia-smi -i "$device" --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d .)
+    command -v nvidia-smi >/dev/null && arch=$(nvidia-smi -i "$device" --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sed -n '/^[0-9]*\.[0-9]*$/s/\.//p')
     [ -n "${BUILT:-}" ] || {
         vendor/build.sh
         # shellcheck disable=SC2086 # one word or none
