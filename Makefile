@@ -168,13 +168,13 @@ $(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 
 # Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
 # runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing
-# (families and tok_golden use threads to be quick, the same ones as their smaller sisters; so do known and small_model, which
-# are long; trees uses none).
+# (families, on the CPU and on cards, and tok_golden use threads to be quick, the same ones as their smaller sisters; so do
+# known and small_model, which are long; trees uses none).
 CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
 RUNNER := $(BUILD)/test/forkrun.o
 UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
-          $(filter-out $(patsubst %,test/unit/test_%.c,families trees tok_golden known small_model), \
+          $(filter-out $(patsubst %,test/unit/test_%.c,families gpu_families trees tok_golden known small_model), \
           $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(cloud/batch|cloud/cloud|client/remote_middle|link|identity)|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
                   test/unit/test_*.c))
 endif

@@ -14,7 +14,8 @@
  * Every 256 keys (a split) begin a new top, sum and O, and these partial results are folded in their order, by the
  * functions of attend.cuh. That makes splits independent: for few rows over many keys each is a block of its own that
  * writes its partial result to scratch, and a second kernel folds them (Flash-Decoding: Dao, Haziza, Massa & Sizov
- * 2023). Otherwise the block goes through all splits and folds in registers. Both give the same bits.
+ * 2023); when there are more than scratch has room for, some splits first, then the next. Otherwise the block goes
+ * through all splits and folds as it goes. Both give the same bits.
  *
  * Why a query's bits are its own. Blocks and splits are aligned to position 0, so a key has the same place in the same
  * tile whatever else is there. What other queries see, or a step that this query has no part in, meets it as scores of

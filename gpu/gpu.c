@@ -129,24 +129,32 @@ static void note(struct gpu *g, cu_result r, const char *what) {
     g->failed_at = what;
 }
 
-int gpu_alloc(struct gpu *g, cu_ptr *p, size_t bytes, const char *what, struct err *e) {
+int gpu_alloc_unset(struct gpu *g, cu_ptr *p, size_t bytes, const char *what, struct err *e) {
     *p = 0;
     cu_result r = g->driver->memory_alloc(p, bytes > 0 ? bytes : 1);
+    if (r == 0)
+        return 0;
+    *p = 0;
     if (r == CU_OUT_OF_MEMORY)
         return err_set(e, ERR_MEMORY,
                        "GPU %d (%s) has no memory for %s: %.1f MB more are needed, %.1f of its %.1f MB are left; fewer "
                        "layers, --quant q8 or q4 and a smaller --ctx need less",
                        g->ordinal, g->name, what, (double)bytes / 1e6, (double)gpu_memory_left(g) / 1e6,
                        (double)g->memory / 1e6);
+    (void)tell(g, r, "memory cannot be allocated", e);
+    return err_wrap(e, "%s", what);
+}
+
+int gpu_alloc(struct gpu *g, cu_ptr *p, size_t bytes, const char *what, struct err *e) {
+    if (gpu_alloc_unset(g, p, bytes, what, e) != 0)
+        return -1;
     /* Complete on return: other streams and threads may use the memory at once. */
-    if (r == 0)
-        r = g->driver->memory_set(*p, 0, bytes, g->stream);
+    cu_result r = g->driver->memory_set(*p, 0, bytes, g->stream);
     if (r == 0)
         r = g->driver->stream_sync(g->stream);
     if (r == 0)
         return 0;
-    if (*p)
-        (void)g->driver->memory_free(*p);
+    (void)g->driver->memory_free(*p);
     *p = 0;
     (void)tell(g, r, "memory cannot be allocated", e);
     return err_wrap(e, "%s", what);

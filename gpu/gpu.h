@@ -44,6 +44,8 @@ bool gpu_built(void);
 /* Device memory, zeroed. Out of memory is an ERR_MEMORY that says what for, how much was asked and how much was left,
  * and what helps (fewer layers, --quant, --ctx). */
 int gpu_alloc(struct gpu *g, cu_ptr *p, size_t bytes, const char *what, struct err *e);
+/* The same with any content, and without waiting for what is under way. */
+int gpu_alloc_unset(struct gpu *g, cu_ptr *p, size_t bytes, const char *what, struct err *e);
 void gpu_free(struct gpu *g, cu_ptr p);               /* 0 is fine; waits for the stream */
 void gpu_wipe(struct gpu *g, cu_ptr p, size_t bytes); /* zeroes, in stream order */
 size_t gpu_memory_left(struct gpu *g);

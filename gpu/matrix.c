@@ -45,6 +45,9 @@ int matrix_plan(struct gpu_matrix *m, struct matrix_part *parts, int n_parts, bo
         if (t->rows < 1 || t->cols < 1 || t->rows > MAX_ROWS || t->cols > MAX_COLS)
             return err_set(e, ERR_MODEL, "tensor %s is %u x %u, more than a GPU product can take", t->name, t->rows,
                            t->cols);
+        if (t->cols % (uint32_t)dtype_info(t->dtype)->block != 0)
+            return err_set(e, ERR_MODEL, "tensor %s has %u columns, which are no whole blocks of %s", t->name, t->cols,
+                           dtype_info(t->dtype)->name);
         if (t->cols != parts[0].t.cols || (interleave && (n_parts != 2 || t->rows != parts[0].t.rows)))
             return err_set(e, ERR_MODEL, "tensors %s and %s cannot be multiplied together: %u x %u and %u x %u",
                            parts[0].t.name, t->name, parts[0].t.rows, parts[0].t.cols, t->rows, t->cols);
@@ -124,25 +127,31 @@ static void free_slots(struct matrix_loader *l) {
     l->slot_bytes = 0;
 }
 
-static int reserve_slots(struct matrix_loader *l, size_t bytes, struct err *e) {
-    const struct driver *d = l->gpu->driver;
+static int make_slot(struct matrix_loader *l, struct slot *s, struct err *e) {
+    struct gpu *g = l->gpu;
     char why[200];
+    if (gpu_host_alloc(g, &s->host, l->slot_bytes, e) != 0 ||
+        gpu_alloc_unset(g, &s->card, l->slot_bytes, "weights on their way in", e) != 0)
+        return -1;
+    cu_result r = g->driver->event_create(&s->copied, CU_EVENT_NO_TIMING);
+    if (r == 0)
+        r = g->driver->event_create(&s->packed, CU_EVENT_NO_TIMING);
+    return r == 0 ? 0
+                  : err_set(e, ERR_DEVICE, "GPU %d (%s): events cannot be created: %s", g->ordinal, g->name,
+                            driver_error(g->driver, r, why, sizeof why));
+}
+
+/* Slots of so many bytes at least. On error there are none, and the next call tries again. */
+static int reserve_slots(struct matrix_loader *l, size_t bytes, struct err *e) {
     if (bytes <= l->slot_bytes)
         return 0;
     free_slots(l);
-    l->slot_bytes = bytes;
-    for (int i = 0; i < N_SLOTS; i++) {
-        struct slot *s = &l->slots[i];
-        if (gpu_host_alloc(l->gpu, &s->host, bytes, e) != 0 ||
-            gpu_alloc(l->gpu, &s->card, bytes, "weights on their way in", e) != 0)
+    l->slot_bytes = bytes > SLOT_BYTES ? bytes : SLOT_BYTES;
+    for (int i = 0; i < N_SLOTS; i++)
+        if (make_slot(l, &l->slots[i], e) != 0) {
+            free_slots(l);
             return -1;
-        cu_result r = d->event_create(&s->copied, CU_EVENT_NO_TIMING);
-        if (r == 0)
-            r = d->event_create(&s->packed, CU_EVENT_NO_TIMING);
-        if (r != 0)
-            return err_set(e, ERR_DEVICE, "GPU %d (%s): events cannot be created: %s", l->gpu->ordinal, l->gpu->name,
-                           driver_error(d, r, why, sizeof why));
-    }
+        }
     return 0;
 }
 
@@ -153,7 +162,7 @@ int matrix_loader_create(struct matrix_loader **out, struct gpu *g, struct err *
         return err_set(e, ERR_MEMORY, "out of memory");
     l->gpu = g;
     gpu_enter(g);
-    if (pool_create(&l->pool, 0, e) != 0 || reserve_slots(l, SLOT_BYTES, e) != 0) {
+    if (pool_create(&l->pool, 0, e) != 0 || reserve_slots(l, 1, e) != 0) {
         matrix_loader_free(l);
         return -1;
     }
@@ -303,7 +312,8 @@ int matrix_load(struct matrix_loader *l, struct gpu_matrix *m, struct matrix_par
     gpu_enter(g);
     if (matrix_plan(m, parts, n_parts, interleave, quant, e) != 0)
         goto fail;
-    if (gpu_alloc(g, &m->memory, m->bytes, what, e) != 0)
+    /* Packing writes all of it that is read; the matrix before may still be on its way. */
+    if (gpu_alloc_unset(g, &m->memory, m->bytes, what, e) != 0)
         goto fail;
     cu_ptr at = m->memory;
     for (int i = 0; i < m->n_runs; i++) {

@@ -40,12 +40,10 @@ DEVICE void store_four(const struct norm_args &a, int row, int at, f32x4 x, floa
 /* Order of the sum: a thread takes four neighbours of every STRIDE, one after the other; then the lanes of a warp are
  * folded by halves, and the warps' sums added in order. The first pieces stay in registers until the row is scaled; in
  * wider rows the rest is read twice, the second time from the cache. */
-KERNEL(NORM_THREADS, rmsnorm, struct norm_args a) {
+DEVICE void norm(const struct norm_args &a) {
     constexpr int STRIDE = NORM_THREADS * 4, KEPT = 4;
     SHARED float sums[NORM_THREADS / 32];
-    int row = block_x(), mine = thread_x() * 4;
-    if (row >= a.pass->n_rows)
-        return;
+    int row = block_x(), mine = thread_x() * 4, n_rows = a.pass->n_rows;
     const float *x = a.x + (size_t)row * (size_t)a.cols;
     f32x4 kept[KEPT];
     UNROLL
@@ -69,6 +67,8 @@ KERNEL(NORM_THREADS, rmsnorm, struct norm_args a) {
     for (int i = 0; i < NORM_THREADS / 32; i++)
         sum += sums[i];
     float r = divide(1, root_of(divide(sum, (float)a.cols) + a.eps));
+    if (row >= n_rows) /* not asked before: x has rows for the whole launch, and its loads need not wait for that */
+        return;
 
     UNROLL
     for (int i = 0; i < KEPT; i++)
@@ -77,3 +77,5 @@ KERNEL(NORM_THREADS, rmsnorm, struct norm_args a) {
     for (int at = mine + KEPT * STRIDE; at < a.out.ld; at += STRIDE)
         store_four(a, row, at, load_four(x, at, a.cols), r);
 }
+
+KERNEL_INSTANCE_BLOCKS(NORM_THREADS, 2, rmsnorm, struct norm_args, norm)

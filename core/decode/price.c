@@ -19,6 +19,8 @@ static const double LOSS = 1.01;       /* far away a guess costs next to nothing
 static const double NEAR_LOSS = 0.98;  /* near by speculation has to gain, or it is not worth the trouble */
 static const double CLEAR_LOSS = 1.2;  /* and when it costs so much more, a shorter block is enough */
 static const double CLEAR_GAIN = 0.7;  /* below this share of plain decoding's time there is no need to look again */
+static const double LUCK = 2.5;        /* so much given to the last five tokens or so is more than chance: */
+static const double LUCK_KEEP = 0.8;   /* it would be on for some of them */
 static const double BELIEF = 0.98;     /* forgetting of offers */
 static const double PRIOR = 1.0;       /* offers' worth of trust at the start */
 
@@ -104,6 +106,15 @@ void price_token(struct price *p, double ms) {
     bool clear = p->block_n >= BLOCK / 3 && p->block_ms > CLEAR_LOSS * p->plain_ms * p->block_n;
     if (p->block_n >= BLOCK || clear)
         block_over(p);
+}
+
+void price_missed(struct price *p, double given) {
+    p->luck = p->luck * LUCK_KEEP + given;
+    if (p->off_left == 0 || p->luck < LUCK)
+        return;
+    p->luck = 0;
+    p->off_left = 0;
+    p->off_next = OFF_FIRST;
 }
 
 bool price_on(const struct price *p) {

@@ -30,6 +30,7 @@ struct price {
     double share;          /* what the last such block took of plain decoding's time */
     int off_left;          /* tokens until it is tried again; 0: it is on */
     int off_next;          /* and how long it will be off the next time */
+    double luck;           /* meanwhile: what the drafter gave to the last few tokens that came */
     int seen;              /* plain tokens at the start */
     int widest;            /* rows of the largest window measured */
     bool tried;            /* the first block was not held against anything yet: it warms up */
@@ -44,6 +45,8 @@ void price_token(struct price *p, double ms);
 /* A token without guesses took ms, drafting not counted. */
 void price_plain(struct price *p, double ms);
 
+/* Speculation is off, and the drafter gave p to the token that came. When it goes on like that, it is on again. */
+void price_missed(struct price *p, double given);
 /* Is the next token to be decoded with speculation? plain: send it with no tree although speculation is on, to measure
  * what that costs. */
 bool price_on(const struct price *p);

@@ -273,22 +273,27 @@ static void grow(struct session *s, bool miss) {
     struct speculation *p = s->spec;
     const struct session_drafter *d = &p->drafter;
     bool priced = speculation_priced(p), ahead = ahead_wanted(p);
-    int old = p->n, cap = speculation_cap(p, true), made;
+    int old = p->n, cap = speculation_cap(p, miss || !ahead), made;
     double least = priced ? price_least(&p->price) : 0, t0 = clock_ms();
-    if (miss && ahead_likely(p) && least < AHEAD_LIKELY)
+    if (ahead && !miss)
+        least = AHEAD_CLEAR(least);
+    else if (ahead_model(p) && least < AHEAD_LIKELY)
         least = AHEAD_LIKELY;
+    bool now = miss ? !priced || !price_probe(&p->price) : priced && ahead_due(p);
     d->sync(d->ctx, s->tokens, s->n + 1);
-    if ((miss || priced) && old < cap && least < 1 && !(miss && priced && price_probe(&p->price))) {
+    if (now && old < cap && least < 1) {
         int n = ahead ? d->ahead(d->ctx, p->tree, old, cap, (float)least, 0, &made)
                       : d->grow(d->ctx, NULL, 0, p->tree, old, cap, (float)least);
         speculation_accept(s, old, n > cap ? cap : n);
     }
-    if (!miss && p->n > old) {
+    if (!miss && now) {
         double sum = 0;
         for (int i = old; i < p->n; i++)
             sum += (double)p->tree[i].path;
-        if (!price_pays(&p->price, sum, p->n - old))
+        if (p->n > old && !price_pays(&p->price, sum, p->n - old))
             p->n = old;
+        if (ahead)
+            ahead_done(p, t0);
     }
     s->stats.draft_ms += clock_ms() - t0;
 }
@@ -500,11 +505,27 @@ void speculation_window(struct session *s, int rows, double elapsed_ms, double c
         price_window(&s->spec->price, rows, elapsed_ms, compute_ms);
 }
 
+/* A token came without speculation, which is off: would it have been guessed? Beside a round trip to ask is nothing. */
+static void watch(struct session *s) {
+    struct speculation *p = s->spec;
+    double given = 0;
+    uint32_t token = s->tokens[s->n - 1];
+    for (int i = 0; i < p->n_offered; i++)
+        if (p->offered[i].token == token && (double)p->offered[i].p > 0)
+            given = (double)p->offered[i].p;
+    price_missed(&p->price, given);
+    learn(s, token);
+    p->drafter.sync(p->drafter.ctx, s->tokens, s->n);
+    ask(s);
+}
+
 void speculation_plain(struct session *s, double ms) {
     if (!s->spec || !speculation_priced(s->spec))
         return;
     price_token(&s->spec->price, ms);
     price_plain(&s->spec->price, ms);
+    if (!price_on(&s->spec->price) && price_away(&s->spec->price) && s->spec->drafter.next)
+        watch(s);
 }
 
 int speculation_advance(struct session *s, uint32_t token, struct err *e) {
@@ -536,7 +557,7 @@ int speculation_advance(struct session *s, uint32_t token, struct err *e) {
     if (way->drafts)
         ask(s);
     s->stats.late += hit && p->head.state == SENT;
-    if (p->head.state == SENT && ahead_await(s, &compute_ms, e) != 0)
+    if (p->head.state == SENT && ahead_await(s, !hit, &compute_ms, e) != 0)
         return -1;
     if (!hit)
         price_window(&p->price, rows, clock_ms() - sent_ms, compute_ms);

@@ -31,7 +31,11 @@ struct speculation {
     int max_nodes, max_batch; /* nodes of a drafted tree; rows of a pass */
     int room;                 /* for nodes */
     struct price price;
-    double ahead_ms;         /* of a pass of the drafter's small model while this side waits; 0: none was made */
+    struct {
+        double pass_ms;      /* of the drafter's small model while this side waits; 0: it made none */
+        double round_ms;     /* of drafting and sending without such a pass */
+        double over_ms;      /* when that was done last */
+    } ahead;                 /* (ahead.h) */
     struct guess head;       /* the token that is being computed; the tree hangs below it, or below the committed one */
     bool has_head;           /* between its submit and its commit */
     struct draft_node *tree; /* [room]; parents first */

@@ -11,7 +11,6 @@ enum {
     UNIT = 64,
     DISCOUNT = 40,
     SESSION_KEEP = 240,
-    POOL_KEEP = 128,
     ADAPT_MAX = 64,
     MAX_VIEWS = 2 * N_CONTEXTS + 4,
     MODEL_TOP = 16,
@@ -22,7 +21,7 @@ enum { /* experts, from the weakest to the most specific; stored shares depend o
        EXPERT_STORE = 0,
        EXPERT_SESSION = N_CONTEXTS,
        EXPERT_RECYCLE = 2 * N_CONTEXTS,
-       EXPERT_POOL,
+       EXPERT_FREE, /* nobody's now; the others keep their places */
        EXPERT_SUFFIX,
        EXPERT_MODEL, /* what it starts with is assumed: recorded answers have no model beside them */
        N_EXPERTS
@@ -31,8 +30,6 @@ _Static_assert((int)N_EXPERTS <= (int)BLEND_EXPERTS, "experts have shares");
 
 static const unsigned session_contexts = 1u << CONTEXT_0 | 1u << CONTEXT_1 | 1u << CONTEXT_2 | 1u << CONTEXT_3 |
                                          1u << CONTEXT_4 | 1u << CONTEXT_6 | 1u << CONTEXT_SKIP2 | 1u << CONTEXT_SKIP13;
-
-static const unsigned pool_contexts = 1u << CONTEXT_1 | 1u << CONTEXT_2 | 1u << CONTEXT_3;
 
 const char *draft_source_name(enum draft_source s) {
     static const char *const names[N_DRAFT_SOURCES] = {"suffix", "ngram", "store", "recycle", "pool", "model"};
@@ -54,7 +51,6 @@ uint64_t drafter_bytes(const struct drafter_opts *o) {
     unsigned sources = o->sources ? o->sources : (1u << N_DRAFT_SOURCES) - 1;
     uint64_t n = sizeof(struct drafter) + ngram_bytes(session_bits(o)) + o->max_ctx * sizeof(uint32_t) +
                  MAX_SUCC * sizeof(struct ngram_succ) + DRAFT_FRONTIER * sizeof(struct frontier_item);
-    n += sources & 1u << DRAFT_POOL ? ngram_bytes(NGRAM_MIN_BITS) : 0;
     n += sources & 1u << DRAFT_SUFFIX ? suffix_bytes(o->max_ctx) : 0;
     return n + (sources & 1u << DRAFT_RECYCLE ? recycle_bytes(o->vocab) : 0);
 }
@@ -81,18 +77,14 @@ int drafter_create(struct drafter **out, const struct drafter_opts *o, struct er
     unsigned bits = session_bits(o);
     d->session.bits = bits;
     d->session.slots = aligned_alloc(64, ngram_bytes(bits));
-    d->pool.bits = NGRAM_MIN_BITS;
-    d->pool.slots = uses(d, DRAFT_POOL) ? aligned_alloc(64, ngram_bytes(NGRAM_MIN_BITS)) : NULL;
     d->tokens = calloc((size_t)o->max_ctx + DRAFT_DEPTH, sizeof *d->tokens);
     d->succ = calloc(MAX_SUCC, sizeof *d->succ);
     d->frontier = calloc(DRAFT_FRONTIER, sizeof *d->frontier);
-    if (!d->session.slots || (uses(d, DRAFT_POOL) && !d->pool.slots) || !d->tokens || !d->succ || !d->frontier) {
+    if (!d->session.slots || !d->tokens || !d->succ || !d->frontier) {
         err_set(e, ERR_MEMORY, "out of memory for drafts over %u positions", o->max_ctx);
         goto fail;
     }
     memset(d->session.slots, 0, ngram_bytes(bits));
-    if (d->pool.slots)
-        memset(d->pool.slots, 0, ngram_bytes(NGRAM_MIN_BITS));
     if ((uses(d, DRAFT_SUFFIX) && suffix_create(&d->suffix, o->max_ctx, e) != 0) ||
         (uses(d, DRAFT_RECYCLE) && recycle_create(&d->recycle, o->vocab, e) != 0))
         goto fail;
@@ -113,8 +105,6 @@ void drafter_free(struct drafter *d) {
         return;
     if (d->session.slots)
         wipe_free(d->session.slots, ngram_bytes(d->session.bits));
-    if (d->pool.slots)
-        wipe_free(d->pool.slots, ngram_bytes(d->pool.bits));
     if (d->tokens)
         wipe_free(d->tokens, ((size_t)d->o.max_ctx + DRAFT_DEPTH) * sizeof *d->tokens);
     if (d->succ)
@@ -172,21 +162,6 @@ static bool ask_recycle(struct drafter *d, const uint32_t *text, uint32_t n, str
     return true;
 }
 
-/* The longest context that the pool knows. */
-static bool ask_pool(struct drafter *d, const struct contexts *c, struct ngram_succ *succ, struct blend_view *v) {
-    for (int k = N_CONTEXTS - 1; d->pool_used && k > 0; k--) {
-        int lines = context_lines(k);
-        if (!(c->have & pool_contexts & 1u << k))
-            continue;
-        int n = ngram_find(&d->pool, c->hash[k], lines, d->o.vocab, succ, NGRAM_LINE * lines);
-        if (view_init(v, succ, n, EXPERT_POOL, DRAFT_POOL, UNIT)) {
-            v->bucket = v->bucket / 4 * 4 + (k == CONTEXT_1 ? 0 : k == CONTEXT_2 ? 1 : 2);
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool ask_suffix(struct drafter *d, struct suffix_match m, struct ngram_succ *succ, struct blend_view *v) {
     if (!d->suffix || m.len == 0 || suffix_next(d->suffix, m) >= d->n)
         return false;
@@ -242,8 +217,6 @@ static int ask_all(struct drafter *d, const struct contexts *c, const uint32_t *
             succ += RECYCLE_TOP;
         }
     }
-    k_views += ask_pool(d, c, succ, &v[k_views]);
-    succ += (size_t)NGRAM_LINE * (size_t)context_lines(CONTEXT_1);
     k_views += ask_suffix(d, m, succ, &v[k_views]);
     return k_views + ask_model(d, text, n, succ + 1, &v[k_views]);
 }
@@ -298,8 +271,6 @@ static int look(struct drafter *d, const uint32_t *path, int n_path, struct draf
         blend_add(&d->shares, &v, room, skip, false);
     if (ask_suffix(d, m, d->succ, &v))
         blend_add(&d->shares, &v, room, skip, false);
-    if (ask_pool(d, &x, d->succ, &v))
-        blend_add(&d->shares, &v, room, skip, false);
     for (int k = N_CONTEXTS - 1; k > 0 && room->left > skip; k--) {
         if (k == CONTEXT_1 && ask_recycle(d, d->tokens, n, d->succ, &v))
             blend_add(&d->shares, &v, room, skip, false);
@@ -322,15 +293,6 @@ int drafter_look(struct drafter *d, const uint32_t *path, int n_path, struct dra
     return n;
 }
 
-void drafter_pool(struct drafter *d, const uint32_t *ngram, int n) {
-    for (int i = 1; uses(d, DRAFT_POOL) && i < n; i++) {
-        struct contexts c;
-        contexts_of(&c, ngram, (uint32_t)i);
-        contexts_count(&d->pool, &c, pool_contexts, ngram[i], UNIT, POOL_KEEP);
-        d->pool_used = true;
-    }
-}
-
 int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap) {
     return drafter_look(d, path, n_path, c, cap, 0);
 }
@@ -341,9 +303,6 @@ static void restart(struct drafter *d) {
         suffix_clear(d->suffix);
     d->n = d->learned = 0;
     d->model_n = UINT32_MAX; /* what it knows belongs to other tokens, until it is told these */
-    if (d->pool_used)
-        memset(d->pool.slots, 0, ngram_bytes(d->pool.bits));
-    d->pool_used = false;
     d->flat_ready = false;
 }
 

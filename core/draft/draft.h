@@ -15,7 +15,7 @@ enum draft_source {
     DRAFT_NGRAM,   /* blended n-gram counts of several orders over prompt and answer */
     DRAFT_STORE,   /* the same over what was generated before (store.h) */
     DRAFT_RECYCLE, /* successors with the largest logits when the token was last computed */
-    DRAFT_POOL,    /* n-grams of Jacobi and lookahead iterations */
+    DRAFT_POOL,    /* guesses of Jacobi and lookahead iterations (iterate.h); a drafter has none */
     DRAFT_MODEL,   /* a small model of this machine */
     N_DRAFT_SOURCES
 };
@@ -64,9 +64,6 @@ void drafter_free(struct drafter *d); /* wipes */
 void drafter_sync(struct drafter *d, const uint32_t *tokens, uint32_t n);
 /* logits [vocab] are those behind `token` (any computed node, accepted or not). */
 void drafter_logits(struct drafter *d, uint32_t token, const float *logits);
-
-/* An n-gram that a Jacobi or lookahead iteration came to: guesses of the target about guesses. */
-void drafter_pool(struct drafter *d, const uint32_t *ngram, int n);
 
 /* Candidates for what follows the context and path[0..n_path): at most cap, by falling p, their sum at most 1. */
 int drafter_next(struct drafter *d, const uint32_t *path, int n_path, struct draft_candidate *c, int cap);

@@ -32,8 +32,7 @@ struct drafter {
     uint32_t *tokens; /* committed */
     uint32_t n;
     uint32_t learned; /* 1 + the position whose outcome the shares have seen last */
-    struct ngram_table session, pool;
-    bool pool_used;
+    struct ngram_table session;
     /* What comes anywhere, which is the same all over a tree: by falling count. Store and session. */
     struct ngram_succ flat[2][DRAFT_FLAT];
     struct blend_view flat_view[2];

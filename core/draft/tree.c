@@ -2,7 +2,7 @@
 
 /* A small model's pass is spent on paths at least as likely as this; it looks at others beside them by itself. Less
  * will do when the time is free. */
-static const float WORTH_PAYING = 0.15f, WORTH_FREE = 0.02f;
+static const float WORTH_PAYING = 0.15f, WORTH_FREE = 0.01f;
 
 /* A heap with the largest path probability on top. Equal ones come in a fixed order: nodes to expand first (their
  * children may be as probable), then by node and token, so that the same knowledge always grows the same tree. */

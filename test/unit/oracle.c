@@ -127,8 +127,18 @@ static int on_grow(void *ctx, const uint32_t *root, int n_root, struct draft_nod
     return n;
 }
 
+static int on_ahead(void *ctx, struct draft_node *tree, int n, int cap, float least, int passes, int *made) {
+    struct oracle *o = ctx;
+    int m = on_grow(o, NULL, 0, tree, n, passes || cap < n + 3 ? cap : n + 3, least);
+    *made = passes > 0 && m > n;
+    o->passes += *made > 0;
+    return m;
+}
+
 const struct session_drafter *oracle_drafter(struct oracle *o) {
     o->drafter = (struct session_drafter){
         .ctx = o, .sync = on_sync, .logits = on_logits, .next = on_next, .outcome = on_outcome, .grow = on_grow};
+    if (o->ahead)
+        o->drafter.ahead = on_ahead;
     return &o->drafter;
 }

@@ -26,11 +26,12 @@ struct oracle {
     double accuracy;
     int width; /* candidates per position, of which the first may be right; 0: 1 */
     uint32_t seed;
+    bool ahead; /* drafts on while the session waits: three nodes at once, and as many as there are in a pass */
     /* its own */
     uint32_t context[ORACLE_MAX_CTX];
     int n;
     struct session_drafter drafter;
-    uint64_t grown, outcomes, heard;
+    uint64_t grown, passes, outcomes, heard;
 };
 
 /* The other fields are set. For session_opts.speculation. */

@@ -71,9 +71,10 @@ Test(bench_split, an_answer_that_differs_is_found) {
     cr_assert_eq(identity_open(&id, dir, &e), 0, "%s", e.msg);
     split_rig_open_for(&r, TINY, 2, 2, DT_F16, identity_pin(id), 1024);
     sound = r.stage->ops;
-    struct backend_ops ops = *sound;
+    static struct backend_ops ops;
+    ops = *sound;
     ops.layers = layers;
-    r.stage->ops = &ops;
+    r.stage->ops = &ops; /* before anybody is there */
     pin_format(identity_pin(r.server), pin);
     for (int i = 0; i < 2; i++) {
         alters = i == 1;
@@ -82,7 +83,6 @@ Test(bench_split, an_answer_that_differs_is_found) {
         cr_assert_eq(status, alters ? EXIT_FAILED : EXIT_DONE, "status %d: %s", status, said);
         cr_assert_eq(named, alters, "%s", said);
     }
-    r.stage->ops = sound;
     split_rig_close(&r);
     identity_free(id);
     char command[80];

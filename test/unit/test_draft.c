@@ -251,21 +251,6 @@ Test(draft, logits_are_recycled) {
     drafter_free(d);
 }
 
-Test(draft, the_pool_remembers_guesses) {
-    struct draft_candidate c[8];
-    uint32_t t[] = {3, 7}, ngram[] = {7, 21, 22, 23};
-    struct drafter *d = drafter_of(50, 100, 1u << DRAFT_POOL, NULL);
-    drafter_sync(d, t, 2);
-    cr_assert_eq(drafter_next(d, NULL, 0, c, 8), 0);
-    drafter_pool(d, ngram, 4);
-    for (int i = 0; i < 3; i++) {
-        cr_assert_eq(drafter_next(d, ngram + 1, i, c, 8), 1);
-        cr_assert_eq(c[0].token, ngram[i + 1]);
-        cr_assert_eq(c[0].source, DRAFT_POOL);
-    }
-    drafter_free(d);
-}
-
 /* tree */
 
 /* The same tree by exhaustive search: every path of known probability, by falling probability. */
@@ -364,7 +349,8 @@ static void oracle_sync(void *ctx, const uint32_t *tokens, uint32_t n) {
 }
 
 /* Knows what comes, as far as the path is right; says something else when it lies. */
-static int oracle_next(void *ctx, const uint32_t *path, int n, enum draft_compute compute, struct ngram_succ *out, int cap) {
+static int oracle_next(void *ctx, const uint32_t *path, int n, enum draft_compute compute, struct ngram_succ *out,
+                       int cap) {
     struct oracle *o = ctx;
     cr_assert_geq(cap, 2);
     o->asked++;

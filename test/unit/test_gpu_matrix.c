@@ -246,6 +246,14 @@ Test(gpu_matrix, refuses_what_does_not_fit_together) {
     }
 }
 
+Test(gpu_matrix, refuses_parts_of_blocks) {
+    struct err e = {0};
+    struct gpu_matrix m;
+    struct matrix_part part = {.t = {.name = "a", .dtype = DT_Q6_K, .rows = 16, .cols = 320}};
+    cr_assert_eq(matrix_plan(&m, &part, 1, false, QUANT_NONE, &e), -1);
+    cr_assert(e.kind == ERR_MODEL && strstr(e.msg, "q6_K"), "%s", e.msg);
+}
+
 /* Whatever fails, nothing stays (gpu_rig_close looks), and the loader can be used again. */
 Test(gpu_matrix, leaves_nothing_when_it_fails) {
     gpu_rig_needs_emulated_card();
@@ -290,6 +298,19 @@ Test(gpu_matrix_small, says_what_memory_is_missing) {
     cr_assert_eq(matrix_load(loader, &m, &part, 1, false, QUANT_NONE, NULL, NULL, "layer 3's mlp.down_proj", &e), -1);
     cr_assert_eq(e.kind, ERR_MEMORY);
     cr_assert(strstr(e.msg, "layer 3's mlp.down_proj") && strstr(e.msg, "--quant"), "%s", e.msg);
+    prod_tensor_free(&part.t);
+
+    /* Nor is there memory for slots of a tile of such rows; then for what fits there is. */
+    struct err wide = {0}, narrow = {0};
+    part.t = prod_tensor(DT_F32, 1, 100000, 7);
+    cr_assert_eq(matrix_load(loader, &m, &part, 1, false, QUANT_NONE, NULL, NULL, "a matrix", &wide), -1);
+    cr_assert_eq(wide.kind, ERR_MEMORY, "%s", wide.msg);
+    prod_tensor_free(&part.t);
+    part.t = prod_tensor(DT_BF16, 40, 256, 7);
+    cr_assert_eq(matrix_load(loader, &m, &part, 1, false, QUANT_NONE, NULL, NULL, "a matrix", &narrow), 0, "%s",
+                 narrow.msg);
+    check(&m, &part, 1, 1e-3);
+    matrix_free(g, &m);
     prod_tensor_free(&part.t);
     finish();
 }

@@ -36,9 +36,10 @@ static void run_norm(struct gpu *g, int n, int rows, const float *x, const float
     size_t plane = (size_t)rows * (size_t)out->ld;
     for (size_t i = 0; i < plane; i++)
         out->hi[i] = out->lo[i] = GUARD;
-    cu_ptr dx = gpu_rig_put(g, x, sizeof *x * (size_t)n * (size_t)cols),
+    cu_ptr dx = gpu_rig_alloc(g, sizeof *x * (size_t)rows * (size_t)cols),
            dw = gpu_rig_put(g, w, sizeof *w * (size_t)cols), hi = gpu_rig_put(g, out->hi, plane * 2),
            lo = gpu_rig_put(g, out->lo, plane * 2), pass = put_pass(g, n, NULL, 0);
+    gpu_rig_write(g, dx, x, sizeof *x * (size_t)n * (size_t)cols);
     const struct planes to = {GPU_AT(uint16_t, hi), GPU_AT(uint16_t, lo), out->ld};
     op_rmsnorm(g, GPU_AT(const struct gpu_pass, pass), rows, GPU_AT(const float, dx), GPU_AT(const float, dw), cols,
                eps, to);

@@ -167,6 +167,46 @@ Test(gpu_product, gates_up_with_gate) {
             }
 }
 
+/* Runs of several types, as files mix q, k and v: each has its own bias, columns of the result and scratch. */
+Test(gpu_product, stacked_parts_find_their_bias_and_columns) {
+    enum { COLS = 256, N = 20 };
+    struct matrix_part parts[3] = {{.t = prod_tensor(DT_Q4_K, 40, COLS, 1)},
+                                   {.t = prod_tensor(DT_Q6_K, 9, COLS, 2)},
+                                   {.t = prod_tensor(DT_Q4_K, 17, COLS, 3)}};
+    struct gpu_matrix m = load(parts, 3, false, QUANT_NONE);
+    struct prod_x x = prod_x_make(g, N, COLS, 7);
+    float *bias = must(calloc((size_t)m.rows, sizeof *bias)), *y = must(malloc((size_t)(N * m.rows) * sizeof *y));
+    double w[COLS], sum, size;
+    uint64_t state = 3;
+    cr_assert_eq(m.n_runs, 3);
+    for (int p = 0; p < 3; p++)
+        for (int r = 0; r < (int)parts[p].t.rows; r++)
+            bias[matrix_row(&m, &parts[p], r)] = prod_random(&state) + 2;
+    for (int c = 0; c < N_CARDS; c++)
+        for (x.n = 1; x.n <= N; x.n += N - 1) {
+            g->n_processors = cards[c];
+            prod_product(g, &m, &x, x.n == 1 ? 1 : 32, bias, PRODUCT_STORE, m.rows, NULL, y);
+            for (int p = 0; p < 3; p++)
+                for (int r = 0; r < (int)parts[p].t.rows; r++)
+                    for (int i = 0; i < x.n; i++) {
+                        int at = matrix_row(&m, &parts[p], r);
+                        prod_row(&parts[p].t, r, w);
+                        dot(w, x.x + i * COLS, COLS, &sum, &size);
+                        cr_assert_float_eq((double)y[i * m.rows + at], sum + (double)bias[at],
+                                           tolerance(DT_Q4_K) * (size + 3));
+                    }
+            for (int i = 0; i < x.n; i++)
+                for (int r = 0; r < m.rows; r++)
+                    cr_assert(bias[r] != 0 || y[i * m.rows + r] == 0.0f, "between parts there are zeros");
+        }
+    matrix_free(g, &m);
+    prod_x_free(g, &x);
+    for (int p = 0; p < 3; p++)
+        prod_tensor_free(&parts[p].t);
+    free(bias);
+    free(y);
+}
+
 /* Row r of a pass of n rows, whatever form computes it, is the row alone, bit for bit. */
 static void check_rows(enum dtype type, int rows, int cols) {
     static const int passes[] = {2, 3, 7, 8, 9, 16, 17, 33, 64, 65, 130},

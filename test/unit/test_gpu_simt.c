@@ -225,9 +225,9 @@ Test(gpu_simt, memory_that_nobody_has_written_is_not_a_number) {
 }
 
 /* The nearest of all values of a format, the even one of two, by search. */
-static uint16_t nearest(float x, int exponent_bits, int bias, uint16_t largest) {
+static uint16_t nearest(double x, int exponent_bits, int bias, uint16_t largest) {
     uint16_t low = 0, high = (uint16_t)(largest + 1); /* infinity, as if it were the next value */
-    double a = fabs((double)x);
+    double a = fabs(x);
     while (high - low > 1) {
         uint16_t mid = (uint16_t)((low + high) / 2);
         if (value_of(mid, exponent_bits, bias) <= a)
@@ -272,6 +272,28 @@ Test(gpu_simt, conversions) {
         else if (p < 0x1p127)
             cr_assert_leq(fabs((double)out[2][i] - p), p * 0x1p-22);
         cr_assert_eq(out[3][i], sqrtf(fabsf(in[i])) / 3.0f);
+    }
+}
+
+/* Sums that are exact in a double, and many that lie close to the middle of two results. */
+Test(gpu_simt, fused_products_of_bf16_are_rounded_once) {
+    enum { N = 20000 };
+    static uint16_t in[3][N][2], out[N][2];
+    uint64_t seed = 12;
+    for (int i = 0; i < 3 * N * 2; i++) {
+        uint64_t r = noise(&seed);
+        int exponent = 127 + (int)(r >> 16 & 15) - 8 - (i / (2 * N) == 2 ? 22 * (int)(r >> 20 & 1) : 0);
+        (&in[0][0][0])[i] = (uint16_t)((r & 0x807f) | (uint64_t)exponent << 7);
+    }
+    run("test_fma", 1, 128, 0, N,
+        (struct io){.in_u = in, .in_u_bytes = sizeof in, .out_u = out, .out_u_bytes = sizeof out});
+    for (int i = 0; i < 2 * N; i++) {
+        double v[3];
+        for (int k = 0; k < 3; k++)
+            v[k] = value_of(in[k][i / 2][i % 2], 8, 127);
+        double want = v[0] * v[1] + v[2];
+        cr_assert_eq(out[i / 2][i % 2], nearest(want, 8, 127, 0x7f7f), "%a * %a + %a: %04x", v[0], v[1], v[2],
+                     out[i / 2][i % 2]);
     }
 }
 

@@ -120,3 +120,21 @@ Test(price, trees_grow_as_far_as_was_measured) {
     price_window(&p, 41, 95, 3);
     cr_assert_eq(price_cap(&p, 64), 64);
 }
+
+/* Off, it is on again when what came had been guessed for some tokens; a guess now and then is not enough. */
+Test(price, is_on_again_when_guesses_come_true) {
+    struct price p = {0};
+    for (int i = 0; i < 4; i++) {
+        price_window(&p, 1, 20, 1);
+        price_plain(&p, 21);
+    }
+    for (int i = 0; i < 200 && price_on(&p); i++)
+        price_token(&p, 40);
+    cr_assert_not(price_on(&p));
+    for (int i = 0; i < 100; i++)
+        price_missed(&p, i % 5 == 0 ? 0.9 : 0);
+    cr_assert_not(price_on(&p));
+    for (int i = 0; i < 6; i++)
+        price_missed(&p, 0.9);
+    cr_assert(price_on(&p));
+}

@@ -129,7 +129,7 @@ static void round_trips(struct remote_rig *r, enum codec codec, int rows, uint32
                 "which %.3f ms are this side's work (%s, ping %.3f ms)",
                 rows, WIDE, codec_name(codec), first[rounds / 2], first[rounds / 10], all[rounds / 2], all[rounds / 10],
                 info.work_ms / rounds, info.suite, info.rtt_ms);
-    cr_assert_lt(first[rounds / 2], 25, "the median of a round trip on loopback");
+    cr_assert_lt(first[rounds / 2], rows == 1 ? 25 : 500, "the median of a round trip on loopback");
     cr_assert(info.work_ms > 0 && info.work_ms / rounds < all[rounds - 1]);
     r->middle->ops->free(r->middle);
     r->middle = NULL;
@@ -153,7 +153,7 @@ Test(remote, overhead_of_a_round_trip) {
     b->kv_bytes = 256 << 20;
     b->max_ctx = r.o.hello.ctx = ROUNDS;
     b->max_live = r.o.hello.live = 2 * MOST_ROWS;
-    b->max_rows = 64;
+    b->max_rows = (int)(r.o.max_rows = 64);
     toy_cloud_start(&r, 0);
     snprintf(address, sizeof address, "127.0.0.1:%u", cloud_port(r.cloud[0].cloud)); /* past the link */
     r.clouds[0].address = address;

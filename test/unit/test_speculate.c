@@ -166,6 +166,7 @@ Test(speculate, every_mode_tells_the_same) {
                                              .n_truth = PROMPT + ANSWER,
                                              .accuracy = accuracies[a],
                                              .width = 1 + how,
+                                             .ahead = how == 1,
                                              .seed = (uint32_t)(a + how)};
                     rig_up(&r, (enum session_mode)m, &o, how == 3 ? 5 : 0, how == 2 ? 3 : 0);
                     r.shaky.pieces = how > 0;
@@ -193,6 +194,7 @@ Test(speculate, drafters_that_harm) {
                 struct toy_rig r;
                 struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .seed = (uint32_t)nodes};
                 o.kind = (enum oracle_kind)kind;
+                o.ahead = nodes % 4 == 2;
                 rig_up(&r, (enum session_mode)m, &o, nodes, nodes == 1 ? 2 : 0);
                 r.shaky.delay_ms = m == SESSION_AUTO ? 1 : 0;
                 converse(r.s, 1, truth);
@@ -238,6 +240,26 @@ Test(speculate, round_trips) {
     rig_down(&r);
 }
 
+/* With a drafter that says more the longer it may think: nothing is waited for that could have been guessed meanwhile.
+ */
+Test(speculate, drafting_goes_on_while_it_waits) {
+    uint32_t truth[TOY_CTX];
+    struct toy_rig r;
+    struct err e = {0};
+    tell(0, truth);
+    const struct oracle o = {.truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 1, .ahead = true};
+    rig_up(&r, SESSION_AUTO, &o, 12, 0);
+    r.shaky.delay_ms = 15;
+    cr_assert_eq(session_feed(r.s, truth, PROMPT, NULL, NULL, &e), 0, "%s", e.msg);
+    follow(r.s, 0, truth, PROMPT, PROMPT + ANSWER);
+    const struct session_stats *st = session_stats(r.s);
+    cr_assert_gt(r.oracle.passes, 2);
+    cr_assert_leq(st->steps, 8, "%lu", (unsigned long)st->steps);
+    cr_assert_gt(st->windows, st->steps);
+    check_clean(r.s);
+    rig_down(&r);
+}
+
 Test(speculate, ten_thousand_tokens_lose_no_slot) {
     uint32_t truth[TOY_CTX];
     tell(2, truth);
@@ -249,6 +271,7 @@ Test(speculate, ten_thousand_tokens_lose_no_slot) {
                            .n_truth = PROMPT + ANSWER,
                            .accuracy = m == 1 ? 0.8 : 0.97,
                            .width = 3};
+        o.ahead = m == SESSION_AUTO;
         rig_up(&r, (enum session_mode)m, &o, 0, 0);
         r.shaky.delay_ms = m == 1 ? 0 : 6; /* guesses have to pay in auto, whatever this machine is doing */
         for (int round = 0; round < 10000 / ANSWER; round++) {
@@ -278,6 +301,7 @@ static void fail_everywhere(enum session_mode mode, bool late, int loses, bool p
         struct oracle o = {
             .kind = ORACLE_BRAGS, .truth = truth, .n_truth = PROMPT + ANSWER, .accuracy = 0.8, .width = 2};
         o.seed = (uint32_t)at;
+        o.ahead = late;
         rig_up(&r, mode, &o, 12, 0);
         r.shaky.calls_left = at;
         r.shaky.again = again;

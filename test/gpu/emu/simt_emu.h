@@ -93,6 +93,15 @@ inline uint16_t bf16_of(float f) {
 inline float f32_of_bf16(uint16_t h) {
     return f32_of_bits((uint32_t)h << 16);
 }
+/* Rounded once: what lies between two f32 becomes the odd one of them, which bf16_of then rounds as it would have. */
+inline uint16_t fma_of_bf16(uint16_t a, uint16_t b, uint16_t c) {
+    double exact = (double)f32_of_bf16(a) * (double)f32_of_bf16(b) + (double)f32_of_bf16(c);
+    float f = (float)exact;
+    uint32_t u = bits_of_f32(f);
+    if ((double)f != exact)
+        u = (u - (fabs((double)f) > fabs(exact))) | 1;
+    return bf16_of(f32_of_bits(u));
+}
 uint16_t f16_of(float f);
 inline float f32_of_f16(uint16_t h) {
     uint32_t u = bits_of_f32(f32_of_bits((uint32_t)(h & 0x7fff) << 13) * 0x1p112f);
@@ -179,14 +188,8 @@ DEVICE uint32_t pack_f16(float a, float b) {
     return emu::f16_of(a) | (uint32_t)emu::f16_of(b) << 16;
 }
 DEVICE uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t d = 0;
-    for (int i = 0; i < 32; i += 16) {
-        float f[3];
-        uint32_t from[3] = {a >> i << 16, b >> i << 16, c >> i << 16};
-        memcpy(f, from, sizeof f);
-        d |= (uint32_t)emu::bf16_of(fmaf(f[0], f[1], f[2])) << i;
-    }
-    return d;
+    return emu::fma_of_bf16((uint16_t)a, (uint16_t)b, (uint16_t)c) |
+           (uint32_t)emu::fma_of_bf16((uint16_t)(a >> 16), (uint16_t)(b >> 16), (uint16_t)(c >> 16)) << 16;
 }
 DEVICE float from_f16(uint16_t h) {
     return emu::f32_of_f16(h);

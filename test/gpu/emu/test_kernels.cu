@@ -139,6 +139,12 @@ KERNEL(128, test_numbers, struct test_args a) {
     }
 }
 
+/* in_u: n words each of a, b, c. */
+KERNEL(128, test_fma, struct test_args a) {
+    for (int i = thread_x(); i < a.n; i += block_threads())
+        a.out_u[i] = fma_bf16(a.in_u[i], a.in_u[a.n + i], a.in_u[2 * a.n + i]);
+}
+
 KERNEL(64, test_load_once, struct test_args a) {
     u32x4 v = load_once(a.in_u + a.n * thread_x());
     a.out_u[thread_x()] = v.v[0] + v.v[3];
