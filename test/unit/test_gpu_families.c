@@ -70,16 +70,14 @@ static double distance(const float *a, const float *b, size_t n) {
 
 /* Each layer's output is as far from double precision, with nothing rounded, as the CPU's is with f16 keys and values:
  * what the card's products lose is small beside what the cache loses in both. */
-static void layers_are_as_exact_as_the_cpus(const char *name) {
-    char path[128];
-    path_of(path, sizeof path, name);
+static void layers_are_as_exact_as_the_cpus(const char *path, int n_rows) {
     struct weights *w = layer_open(path);
     const struct model_config *c = weights_config(w);
-    const size_t n = N_ROWS * (size_t)c->hidden;
+    const size_t n = (size_t)n_rows * (size_t)c->hidden;
     float *x = malloc(n * sizeof *x);
     cr_assert_not_null(x);
     layer_noise(x, n, 3);
-    struct layer_run r = {.lo = 0, .hi = c->n_layers, .n_rows = N_ROWS, .kv_type = DT_F32};
+    struct layer_run r = {.lo = 0, .hi = c->n_layers, .n_rows = n_rows, .kv_type = DT_F32};
     float *exact = layer_run_f64(w, &r, x);
     r.kv_type = DT_F16;
     float *cpu = layer_run(w, &r, x);
@@ -90,9 +88,9 @@ static void layers_are_as_exact_as_the_cpus(const char *name) {
         double of_cpu = distance(cpu + (size_t)i * n, exact + (size_t)i * n, n);
         double of_card = distance(card + (size_t)i * n, exact + (size_t)i * n, n);
         worst = fmax(worst, of_card / of_cpu);
-        cr_expect(of_card <= 1.2 * of_cpu, "%s, layer %d: %.2e from exact, the CPU %.2e", name, i - 1, of_card, of_cpu);
+        cr_expect(of_card <= 1.2 * of_cpu, "%s, layer %d: %.2e from exact, the CPU %.2e", path, i - 1, of_card, of_cpu);
     }
-    cr_log_info("%s: at most %.3f times the CPU's distance", name, worst);
+    cr_log_info("%s: at most %.3f times the CPU's distance", path, worst);
     free(exact);
     free(cpu);
     free(card);
@@ -126,7 +124,9 @@ static void trees_equal_token_by_token(const char *name, enum quant quant) {
         agrees_with_the_cpu(name, QUANT_NONE);                                                                         \
     }                                                                                                                  \
     Test(exact, id, .timeout = 300) {                                                                                  \
-        layers_are_as_exact_as_the_cpus(name);                                                                         \
+        char path[128];                                                                                                \
+        path_of(path, sizeof path, name);                                                                              \
+        layers_are_as_exact_as_the_cpus(path, N_ROWS);                                                                 \
     }
 /* Trees take longest; these have every shape and every type of weights. */
 #define FAMILY_TREES(id, name)                                                                                         \
@@ -167,3 +167,32 @@ QUANTISED(nemo_q4, "families/nemo", QUANT_Q4)
 QUANTISED(qwen2_swa_q8, "families/qwen2-swa", QUANT_Q8)
 QUANTISED(qwen2_swa_q4, "families/qwen2-swa", QUANT_Q4)
 QUANTISED(gguf_k_q4, "families/gguf-k", QUANT_Q4)
+
+/* A layer of a real model: sums over several segments of columns, heads in groups of seven. */
+Test(exact, real_width, .timeout = 300) {
+    layers_are_as_exact_as_the_cpus("random:qwen2.5-0.5b/1", 6);
+}
+
+Test(trees, real_width_in_any_chunks, .timeout = 300) {
+    enum { ROWS = 18 };
+    struct weights *w = layer_open("random:qwen2.5-0.5b/1");
+    const size_t n = ROWS * (size_t)weights_config(w)->hidden;
+    float *x = malloc(n * sizeof *x), *want = NULL;
+    cr_assert_not_null(x);
+    layer_noise(x, n, 3);
+    static const int chunks[] = {ROWS, 9, 5}; /* each has a form of its own */
+    for (int i = 0; i < 3; i++) {
+        const struct layer_run r = {
+            .cards = "0", .hi = 1, .n_rows = ROWS, .kv_type = DT_F16, .chunk = chunks[i], .quant = QUANT_Q4};
+        float *got = layer_run(w, &r, x);
+        if (want)
+            cr_expect_arr_eq(got, want, 2 * n * sizeof *got, "in chunks of %d", chunks[i]);
+        else
+            want = got;
+        if (got != want)
+            free(got);
+    }
+    free(want);
+    free(x);
+    weights_close(w);
+}
