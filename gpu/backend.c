@@ -103,8 +103,8 @@ void cuda_backend_free(struct backend *base) {
 
 int backend_cuda_create(struct backend **out, const char *devices, struct err *e) {
     *out = NULL;
-    int ordinals[MAX_CARDS], n = parse_devices(devices ? devices : "0", ordinals, e);
-    if (n < 0)
+    int ordinals[MAX_CARDS] = {0}, n = parse_devices(devices ? devices : "0", ordinals, e);
+    if (n < 1)
         return -1;
     struct cuda_backend *b = calloc(1, sizeof *b);
     if (!b)

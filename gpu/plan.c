@@ -133,7 +133,7 @@ static int bias(const struct stage_plan *p, int layer, int matrix, struct vector
     *out = reserve(v, (size_t)y->w[matrix].rows, &host);
     for (int i = 0; host && i < m->n; i++) {
         const struct matrix_part *t = &y->tensors[m->first + i];
-        float *rows = malloc(t->t.rows * sizeof *rows);
+        float *rows = calloc(t->t.rows, sizeof *rows);
         if (!rows)
             return err_set(e, ERR_MEMORY, "out of memory loading the model");
         snprintf(name, sizeof name, "model.layers.%d.%s.bias", layer, tensors[m->first + i]);
