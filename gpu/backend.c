@@ -3,6 +3,7 @@
 
 #include "gpu/stage.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,23 +34,26 @@ int card_wait(struct card *c, struct err *e) {
 
 /* ---- names ---- */
 
+__attribute__((format(printf, 3, 4))) static void append(char *text, size_t cap, const char *fmt, ...) {
+    size_t n = strlen(text);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text + n, cap - n, fmt, ap);
+    va_end(ap);
+}
+
 static void name_cards(struct cuda_backend *b) {
     int version = 0;
-    char *at = b->describe, *end = at + sizeof b->describe;
     const struct gpu *first = b->cards[0].gpu;
     first->driver->driver_version(&version);
     snprintf(b->name, sizeof b->name, "cuda-sm%d%d", first->major, first->minor);
     for (int i = 0; i < b->n_cards; i++) {
         const struct gpu *g = b->cards[i].gpu;
-        at += snprintf(at, (size_t)(end - at), "%s%s, %.0f GB", i ? "; " : "", g->name, (double)g->memory / 1e9);
-        if (at >= end) /* cut short */
-            return;
-        bool same = g->major == first->major && g->minor == first->minor;
-        size_t n = strlen(b->name);
-        if (!same)
-            snprintf(b->name + n, sizeof b->name - n, "+sm%d%d", g->major, g->minor);
+        append(b->describe, sizeof b->describe, "%s%s, %.0f GB", i ? "; " : "", g->name, (double)g->memory / 1e9);
+        if (g->major != first->major || g->minor != first->minor)
+            append(b->name, sizeof b->name, "+sm%d%d", g->major, g->minor);
     }
-    snprintf(at, (size_t)(end - at), ", driver %d.%d", version / 1000, version % 1000 / 10);
+    append(b->describe, sizeof b->describe, ", driver %d.%d", version / 1000, version % 1000 / 10);
 }
 
 const char *backend_cuda_name(const struct backend *b) {
