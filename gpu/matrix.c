@@ -45,6 +45,9 @@ int matrix_plan(struct gpu_matrix *m, struct matrix_part *parts, int n_parts, bo
         if (t->rows < 1 || t->cols < 1 || t->rows > MAX_ROWS || t->cols > MAX_COLS)
             return err_set(e, ERR_MODEL, "tensor %s is %u x %u, more than a GPU product can take", t->name, t->rows,
                            t->cols);
+        if (t->cols % (uint32_t)dtype_info(t->dtype)->block != 0)
+            return err_set(e, ERR_MODEL, "tensor %s has %u columns, which are no whole blocks of %s", t->name, t->cols,
+                           dtype_info(t->dtype)->name);
         if (t->cols != parts[0].t.cols || (interleave && (n_parts != 2 || t->rows != parts[0].t.rows)))
             return err_set(e, ERR_MODEL, "tensors %s and %s cannot be multiplied together: %u x %u and %u x %u",
                            parts[0].t.name, t->name, parts[0].t.rows, parts[0].t.cols, t->rows, t->cols);

@@ -25,9 +25,7 @@
 
 /* ---- narrow ---- */
 
-enum {
-    SUM_PITCH = GPU_TILE + 4, /* floats between columns of a sum in shared memory: a warp's stores meet all banks */
-};
+enum { SUM_PITCH = GPU_TILE + 4 }; /* floats between columns of a sum in shared memory: stores meet all banks */
 
 /* Steps of weights on their way or at hand, in registers: as many as two blocks to a multiprocessor allow. */
 template <enum dtype T, int TILES, int NT> DEVICE constexpr int ring_depth() {
@@ -41,13 +39,13 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
     SHARED float sums[GPU_SEGMENTS][TILES][NT][8 * SUM_PITCH];
     int lane = thread_x() % 32, warp = thread_x() / 32, g = lane / 4, t = lane % 4;
     int first_tile = block_x() * TILES, n_rows = at_most(a.pass->n_rows, NT * 8);
+    if (n_rows < 1)
+        return;
 
     uint32_t x_at[NT]; /* this lane's rows in the planes; rows behind the last repeat it: harmless, and free */
     UNROLL
     for (int n = 0; n < NT; n++)
         x_at[n] = (uint32_t)(at_most(n * 8 + g, n_rows - 1) * a.x.ld);
-    if (n_rows < 1)
-        return;
     weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
 
     weights<T> ring[DEPTH][TILES];

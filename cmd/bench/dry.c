@@ -55,9 +55,8 @@ const struct opt bench_dry_options[] = {
      "answers or text that the store learns first; the prompts being measured are left out (may be given several "
      "times)",
      OPT_STRINGS, AT(prime)},
-    {"nodes", "N,N...",
-     "drafted tokens of a window; with a model guesses in flight, as many as chat takes if not given", OPT_STRING,
-     AT(nodes), .def = "4,8,16,32,64"},
+    {"nodes", "N,N...", "drafted tokens of a window; with a model those of a tree, as many as chat takes if not given",
+     OPT_STRING, AT(nodes), .def = "4,8,16,32,64"},
     {"answers", "N", "measure at most so many answers, spread over the file; 0: all, or 8 with a model", OPT_INT,
      AT(answers), .def = "0", .min = 0, .max = 1 << 20},
     {"folds", "N", "parts into which the prompts are dealt, each measured with a store that the other parts primed",

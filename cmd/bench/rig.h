@@ -27,7 +27,7 @@ bool bench_iterates(enum session_mode m);
 
 struct bench_lane_opts {
     enum session_mode mode;
-    int nodes; /* guesses in flight; 0: as many as a session, or the mode, takes by itself */
+    int nodes; /* guesses of a tree; 0: as many as a session, or the mode, takes by itself */
     enum codec codec;
     double rtt_ms, mbit; /* of the emulated link; rtt_ms < 0: there is none */
 };

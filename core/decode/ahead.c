@@ -89,9 +89,9 @@ static int go_on(struct session *s, int round, bool *bare, struct err *e) {
 int ahead_await(struct session *s, bool miss, double *compute_ms, struct err *e) {
     struct speculation *p = s->spec;
     double t0 = clock_ms(), waited = s->stats.middle_ms, front = s->stats.front_ms;
-    bool busy = ahead_wanted(p), bare = ahead_model(p);
+    bool wanted = ahead_wanted(p), busy = wanted && !(miss && price_probe(&p->price)), bare = ahead_model(p);
     int rc = 0, round = 0;
-    if (!busy)
+    if (!wanted)
         p->ahead.pass_ms *= FADES;
     if (!miss) /* without time for it nothing is lost: what is likely is in flight */
         bare = busy && p->head.sent_ms + price_trip(&p->price) - t0 > MARGIN * p->ahead.round_ms;

@@ -9,7 +9,7 @@
 
 /* From which path probability on nodes are likely enough to begin a tree that a small model will have its say about;
  * and when least just pays, from which one on they clearly do and may be more than a tree has. */
-#define AHEAD_LIKELY 0.02
+#define AHEAD_LIKELY       0.02
 #define AHEAD_CLEAR(least) (3 * (least))
 
 /* Is waiting a time to draft? Then a window need not wait for the passes of a small model. */

@@ -35,13 +35,13 @@ static bool iterates(const struct session_speculation *o) {
 }
 
 /* Auto has as many again as a tree in windows behind it. */
-static int session_in_flight(const struct session_speculation *o) {
+static int most_in_flight(const struct session_speculation *o) {
     int n = o->max_nodes ? o->max_nodes : SESSION_NODES;
     return 2 * n < SESSION_IN_FLIGHT ? 2 * n : SESSION_IN_FLIGHT;
 }
 
 uint64_t session_speculation_bytes(int hidden, int vocab, const struct session_speculation *o) {
-    int nodes = session_in_flight(o), depth = iterates(o) ? rounds_size(o->iterate, &nodes) : -1;
+    int nodes = most_in_flight(o), depth = iterates(o) ? rounds_size(o->iterate, &nodes) : -1;
     uint64_t n = (uint64_t)nodes + 1;
     return n * (2 * (uint64_t)hidden * sizeof(float) + sizeof(struct draft_node) + sizeof(struct guess)) +
            (uint64_t)(BACK_ROWS + depth + 1) * (uint64_t)vocab * sizeof(float);
@@ -66,7 +66,7 @@ int speculation_create(struct session *s, struct err *e) {
     if (o->drafter)
         p->drafter = *o->drafter;
     p->max_nodes = o->max_nodes ? o->max_nodes : SESSION_NODES;
-    p->room = session_in_flight(o);
+    p->room = most_in_flight(o);
     if (rounds)
         depth = rounds_size(o->iterate, &p->room);
     if (rounds && rounds_create(&p->rounds, o->iterate, p->room, e) != 0)

@@ -225,7 +225,7 @@ split_80ms() {
             --tokenizer "$tokenizer" --mode sequential,auto --rtt 80 --mbit 100 --tokens 128 --answers 8 --json >"$out/split-$edges.json" || { cloud_end; return 1; }
         cat "$out/split-$edges.json"
         said="$said $edges:$(grep -o '"mode":"auto"[^}]*' "$out/split-$edges.json" | tail -n 1 |
-            sed 's/.*"tok_s":\([0-9.]*\).*"overhead_ms":\([0-9.]*\).*/ \1 tok\/s, overhead \2 ms;/')"
+            sed 's/.*"tok_s":\([0-9.a-z]*\).*"overhead_ms":\([0-9.a-z]*\).*/ \1 tok\/s, overhead \2 ms;/')"
     done
     cloud_end
 }

@@ -246,6 +246,14 @@ Test(gpu_matrix, refuses_what_does_not_fit_together) {
     }
 }
 
+Test(gpu_matrix, refuses_parts_of_blocks) {
+    struct err e = {0};
+    struct gpu_matrix m;
+    struct matrix_part part = {.t = {.name = "a", .dtype = DT_Q6_K, .rows = 16, .cols = 320}};
+    cr_assert_eq(matrix_plan(&m, &part, 1, false, QUANT_NONE, &e), -1);
+    cr_assert(e.kind == ERR_MODEL && strstr(e.msg, "q6_K"), "%s", e.msg);
+}
+
 /* Whatever fails, nothing stays (gpu_rig_close looks), and the loader can be used again. */
 Test(gpu_matrix, leaves_nothing_when_it_fails) {
     gpu_rig_needs_emulated_card();
