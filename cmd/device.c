@@ -7,6 +7,7 @@
 #include "gpu/backend.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *const device_choices[] = {"auto", "cpu", "cuda", NULL};
@@ -46,6 +47,10 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
 
 bool device_is_card(const struct backend *b) {
     return strcmp(b->ops->name, "cpu") != 0;
+}
+
+int device_first(const struct engine_opts *o) {
+    return o->device ? (int)strtol(o->device, NULL, 10) : 0; /* backend_cuda_create has accepted it */
 }
 
 const char *device_name(const struct backend *b, const struct engine_opts *o) {
