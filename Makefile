@@ -57,10 +57,52 @@ CORE_C := $(if $(filter x86_64,$(ARCH)),$(wildcard core/cpu/isa_avx*.c)) \
           $(filter-out core/cpu/isa_avx% core/cpu/isa_neon%,$(sort $(wildcard core/*/*.c)))
 TOK_C  := $(wildcard tok/*.c tok/*/*.c)
 NET_C  := $(wildcard net/*.c net/*/*.c)
+GPU_C  := $(filter-out gpu/library$(if $(filter static,$(MODE)),,_none).c,$(wildcard gpu/*.c))
 CMD_C  := $(wildcard cmd/*.c cmd/*/*.c)
 UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
-ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(CORE_C) $(TOK_C)
+ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(GPU_C) $(CORE_C) $(TOK_C)
+
+# Kernels for cards: one image (fatbin) for each .cu file, which gpu/kernels.c embeds: compiled once, to PTX of the oldest
+# architecture, which is assembled for each of them (they have what kernels use in common) and goes along for later ones. They
+# depend on no C compiler and serve all release builds. NVCC=none, or no nvcc: a program without kernels. What the compiler
+# tells of each kernel (registers, spills) is in NAME.log, for test/e2e/gpu_build.sh.
+comma  := ,
+IMAGES := build-gpu
+CU     := $(wildcard gpu/*.cu)
+ifeq ($(origin NVCC),undefined)
+NVCC := $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) \
+                    $(lastword $(sort $(wildcard /usr/local/cuda-*/bin/nvcc))))
+endif
+ifneq ($(and $(filter release,$(MODE)),$(CU),$(filter-out none,$(NVCC))),)
+GPU_ARCHS  ?= 80 86 89 90 100 120
+NVCC_KNOWS := $(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code))
+GPU_MAKES  := $(filter $(NVCC_KNOWS),$(GPU_ARCHS))
+$(if $(GPU_MAKES),,$(error $(NVCC) compiles for none of GPU_ARCHS="$(GPU_ARCHS)"; it knows: $(NVCC_KNOWS)))
+GPU_LACKS  := $(filter-out $(NVCC_KNOWS),$(GPU_ARCHS))
+GPU_PTX    := 80
+NVCC_VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+FATBINS    := $(CU:gpu/%.cu=$(IMAGES)/%.fatbin)
+NVCC_FLAGS := -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -Xptxas -v --threads 0 \
+              $(if $(findstring --compress-mode,$(shell $(NVCC) --help)),--compress-mode=size) \
+              -gencode "arch=compute_$(GPU_PTX),code=[$(subst $() ,$(comma),$(GPU_MAKES:%=sm_%)),compute_$(GPU_PTX)]"
+FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of compute_$(GPU_PTX), by nvcc $(NVCC_VERSION)"'
+endif
+
+# The kernels as ordinary C++ in a library that looks like NVIDIA's driver: cards for tests (test/gpu/emu). Kernels are compiled
+# with AddressSanitizer and UBSan, where they are on, except for frames on the heap, which fibers make slow; what runs them is
+# not, and only tells AddressSanitizer of its stacks. Nothing of it is for ThreadSanitizer, which sees the program around it.
+CXX       := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(if $(findstring gcc,$(CC)),$(subst gcc,g++,$(CC)),c++))
+EMU       := $(BUILD)/libcuda-emu.so
+EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/emu/*.cu gpu/*.cu))
+EMU_OBJ   := $(EMU_SRC:%=$(BUILD)/%.emu.o)
+EMU_SANE  := $(if $(findstring address,$(OPT)),-fsanitize=address$(comma)undefined)
+EMU_FLAGS := -std=c++17 -Wall -Wextra -Werror -I. -O2 -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer -fPIC \
+             -fvisibility=hidden -g $(if $(EMU_SANE),-DEMU_ASAN)
+EMU_FLAGS_cpp := -O3
+EMU_FLAGS_cu  := $(if $(EMU_SANE),$(EMU_SANE) -fno-sanitize-recover=undefined \
+                   $(if $(findstring clang,$(CXX)),-fsanitize-address-use-after-return=never,--param asan-use-after-return=0))
+FLAGS_test/unit/gpu_rig.c := -DEMU_LIBRARY='"$(abspath $(EMU))"'
 
 # V=1 shows whole commands.
 Q      := $(if $(V),,@)
@@ -71,7 +113,7 @@ define \n
 endef
 
 obj     = $(patsubst %.c,$(BUILD)/%.o,$(1))
-OURS    := $(BUILD)/libcmd.a $(BUILD)/libnet.a $(BUILD)/libtok.a $(BUILD)/libcore.a
+OURS    := $(BUILD)/libcmd.a $(BUILD)/libnet.a $(BUILD)/libgpu.a $(BUILD)/libtok.a $(BUILD)/libcore.a
 
 # -l:NAME.a names the static archive: only glibc is linked dynamically.
 TLS    := $(VENDOR)/libmbedtls.a $(VENDOR)/libmbedx509.a $(VENDOR)/libmbedcrypto.a
@@ -97,7 +139,8 @@ CC_ID := $(CC) $(shell $(CC) --version | head -n 1)
 $(BUILD)/.flags:   TEXT = $(CC_ID) $(CFLAGS) $(foreach v,$(sort $(filter FLAGS_core/%,$(.VARIABLES))),$($(v)))
 $(BUILD)/.sources: TEXT = $(ALL_C) $(UNIT_C)
 $(BUILD)/.version: TEXT = $(VERSION) $(COMMIT)
-$(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version: FORCE
+$(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version $(BUILD)/gpu/images.h $(IMAGES)/.flags \
+$(BUILD)/.emu_flags $(BUILD)/.emu_sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(TEXT)' | cmp -s - $@ || echo '$(TEXT)' > $@
 
@@ -109,6 +152,7 @@ $(BUILD)/cmd/version.o: $(BUILD)/.version
 
 $(BUILD)/libcmd.a: $(call obj,$(CMD_C)) $(BUILD)/.sources
 $(BUILD)/libnet.a: $(call obj,$(NET_C)) $(BUILD)/.sources
+$(BUILD)/libgpu.a: $(call obj,$(GPU_C)) $(BUILD)/.sources
 $(BUILD)/libcore.a: $(call obj,$(CORE_C)) $(BUILD)/.sources
 $(BUILD)/libtok.a: $(call obj,$(TOK_C)) $(BUILD)/.sources
 $(OURS):
@@ -124,22 +168,22 @@ $(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 
 # Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
 # runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing
-# (families and tok_golden use threads to be quick, the same ones as their smaller sisters; so do known and small_model, which
-# are long; trees uses none).
+# (families, on the CPU and on cards, and tok_golden use threads to be quick, the same ones as their smaller sisters; so do
+# known and small_model, which are long; trees uses none).
 CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
 RUNNER := $(BUILD)/test/forkrun.o
 UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
-          $(filter-out $(patsubst %,test/unit/test_%.c,families trees tok_golden known small_model), \
+          $(filter-out $(patsubst %,test/unit/test_%.c,families gpu_families trees tok_golden known small_model), \
           $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(cloud/batch|cloud/cloud|client/remote_middle|link|identity)|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
                   test/unit/test_*.c))
 endif
 
 # All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
 HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources | $(EMU)
 	$(link) $(CRITERION) $(SYSTEM)
-$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(RUNNER) $(OURS)
+$(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(RUNNER) $(OURS) | $(EMU)
 	$(link) $(CRITERION) $(SYSTEM)
 
 # A fuzz target with libFuzzer (clang), or with a main function that runs it over files: each corpus is a test.
@@ -160,11 +204,32 @@ $(BUILD)/test/bench/%: $(BUILD)/test/bench/%.o $(OURS)
 	$(link) $(SYSTEM)
 loads: $(BUILD)/test/bench/split_load
 
+# Emulated cards.
+$(BUILD)/.emu_flags: TEXT = $(CXX) $(EMU_FLAGS) $(EMU_FLAGS_cpp) $(EMU_FLAGS_cu)
+$(BUILD)/.emu_sources: TEXT = $(EMU_SRC)
+$(BUILD)/%.emu.o: % $(BUILD)/.emu_flags
+	@mkdir -p $(@D)
+	$(say) "  c++ $<"
+	$(Q)$(CXX) $(EMU_FLAGS) $(EMU_FLAGS_$(subst .,,$(suffix $<))) -MMD -MP -x c++ -c $< -o $@
+$(EMU): $(EMU_OBJ) $(BUILD)/.emu_sources
+	$(say) "  link $@"
+	$(Q)$(CXX) $(EMU_FLAGS) $(EMU_SANE) -shared -Wl,-z,relro,-z,now -o $@ $(EMU_OBJ)
+
+# The images of kernels for cards.
+$(IMAGES)/.flags: TEXT = $(shell $(NVCC) --version | tail -n 1) $(NVCC_FLAGS)
+$(IMAGES)/%.fatbin: gpu/%.cu $(IMAGES)/.flags
+	$(say) "  nvcc $< for $(GPU_MAKES:%=sm_%)$(if $(GPU_LACKS), (not$(GPU_LACKS:%= sm_%): this nvcc does not know them))"
+	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@.part $< >$(IMAGES)/$*.log 2>&1 || \
+	    { cat $(IMAGES)/$*.log >&2; exit 1; }
+	@mv $@.part $@
+$(BUILD)/gpu/images.h: TEXT = $(foreach f,$(FATBINS),IMAGE($(basename $(notdir $f)), "$f"))
+$(BUILD)/gpu/kernels.o: $(BUILD)/gpu/images.h $(FATBINS)
+
 # For clang-tidy and editors.
 json_entry = {"directory":"$(CURDIR)","file":"$(1)","command":"$(subst ",\",$(CC) $(CFLAGS) $(FLAGS_$(1))) -c $(1)"}
-compile_commands.json: $(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version Makefile
+compile_commands.json: $(BUILD)/gpu/images.h $(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version Makefile
 	@: $(file >$@,[) $(foreach c,$(ALL_C) $(UNIT_C) $(FUZZ_C),$(file >>$@,$(call json_entry,$(c)),))
 	@sed -i -e '$$ s/,$$//' $@ && echo ']' >> $@
 
 .SECONDARY:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) $(IMAGES) -name '*.d' 2>/dev/null)

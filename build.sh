@@ -29,7 +29,8 @@ Every command first looks for the packages that it needs. On Debian and Ubuntu, 
 when this runs as root or sudo asks for no password; otherwise the command to type is printed and nothing is changed.
 
 Environment: CC (compiler, default cc), V=1 (show whole commands), VENDOR_FROM=source|distro (where mbedTLS and yyjson
-come from; see vendor/build.sh).
+come from; see vendor/build.sh), NVCC (the CUDA compiler; default: what PATH or /usr/local/cuda* has; none: no kernels for
+NVIDIA cards, as where there is no nvcc), GPU_ARCHS="80 86 89 90 100 120" (the cards to compile for: fewer is quicker).
 END
 }
 
@@ -184,7 +185,7 @@ command=${1:-build}
 case $command in
 build)
     build_release
-    say "built ./splitinf"
+    say "built ./splitinf; $(./splitinf --version | sed -n 's/^backends: //p')"
     ;;
 demo)
     build_release

@@ -1,15 +1,18 @@
 /* The bench command: its options; the files in cmd/bench measure. */
+#include "cmd/bench/card.h"
 #include "cmd/bench/dry.h"
 #include "cmd/bench/kernels.h"
 #include "cmd/bench/local.h"
 #include "cmd/bench/split.h"
 #include "cmd/command.h"
+#include "cmd/device.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 
 struct bench_opts {
     bool kernels, local;
     int rows, cols;
+    const char *pass_rows;
     struct bench_local_opts alone;
     struct bench_split_opts split;
     struct bench_dry_opts dry;
@@ -21,11 +24,15 @@ struct bench_opts {
 static const struct opt kernel_options[] = {
     {"kernels", NULL,
      "matrix products of 1 to 64 rows with each weight type: GB/s and GFLOP/s, and their share of the read bandwidth "
-     "and of the arithmetic peak, which are measured in the same run",
+     "and of the arithmetic peak, which are measured in the same run. With --backend cuda on a card: products and "
+     "whole "
+     "passes of --model, or of Mistral 7B and NeMo",
      OPT_FLAG, AT(kernels)},
     {"rows", "N", "outputs of the matrix", OPT_INT, AT(rows), .def = "14336", .min = 1, .max = 1 << 20},
     {"cols", "N", "inputs of the matrix, a multiple of 256", OPT_INT, AT(cols), .def = "4096", .min = 256,
      .max = 1 << 20},
+    {"pass-rows", "N,N...", "rows of products and passes on a card", OPT_STRING, AT(pass_rows),
+     .def = "1,4,8,16,32,64,512,2048,8192"},
     {0},
 };
 static const struct opt local_options[] = {
@@ -61,6 +68,7 @@ static const char *const synopsis[] = {
     "bench --dry --replay FILE --tokenizer FILE|DIR [--prime FILE]... [--nodes N,N...]",
     "bench --local --model M [--prefill N] [--tokens N] [--repeat N] [OPTION]...",
     "bench --kernels [--rows N] [--cols N] [--threads N] [OPTION]...",
+    "bench --kernels --backend cuda [--device N] [--model M] [--pass-rows N,N...]",
     NULL,
 };
 
@@ -114,6 +122,11 @@ static int run_local(struct bench_opts *o, struct err *e) {
 static int run(void *values, const struct opt_result *given, struct err *e) {
     struct bench_opts *o = values;
     term_setup("bench", o->common.quiet, o->common.verbose);
+    if (o->kernels && (o->engine.backend == DEVICE_CUDA || o->engine.device)) {
+        interrupt_setup();
+        int rc = bench_card(&o->engine, o->pass_rows, o->common.json, e);
+        return rc != 0 && interrupt_asked() ? interrupt_status() : rc;
+    }
     if (o->kernels)
         return bench_kernels(o->engine.threads, engine_isa_name(o->engine.isa), o->rows, o->cols, o->common.json, e);
     interrupt_setup();

@@ -1,5 +1,6 @@
 #include "cmd/engine.h"
 
+#include "cmd/device.h"
 #include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/memory.h"
@@ -7,7 +8,6 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
-#include "core/cpu/cpu.h"
 #include "core/model/gguf.h"
 #include "core/model/local_middle.h"
 #include "net/fingerprint.h"
@@ -25,7 +25,6 @@ enum { LOCAL_WINDOWS = 1 };
 enum { LOCAL_CHUNK = 256, CLOUD_CHUNK = 64, CLOUD_AHEAD = 512 };
 enum { MAX_TEMPLATE_FILE = 1 << 20 };
 
-static const char *const backend_choices[] = {"auto", "cpu", NULL};
 const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", "neon", NULL};
 static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
 const char *const engine_middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
@@ -38,14 +37,19 @@ const struct opt engine_options[] = {
     {"front", "N", "layers of the first part; it stays, with the last one, on the trusted machine", OPT_INT, AT(front),
      .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
     {"back", "N", "layers of the last part", OPT_INT, AT(back), .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
-    {"backend", "NAME", "what computes", OPT_CHOICE, AT(backend), .choices = backend_choices},
+    {"backend", "NAME", "what computes here; auto: a card where there is one that can be used, else the CPU",
+     OPT_CHOICE, AT(backend), .choices = device_choices},
+    {"device", "N[,N...]", "the card to compute on; with several, layers are spread over them. The first if not given",
+     OPT_STRING, AT(device)},
     {"isa", "NAME", "CPU instructions to use, for comparisons", OPT_CHOICE, AT(isa), .choices = engine_isa_choices},
     {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",
      .min = 0, .max = 1024},
     {"quant", "TYPE", "re-encode the weights while loading", OPT_CHOICE, AT(quant), .choices = quant_choices},
     {"kv", "TYPE", "the numbers in the KV cache", OPT_CHOICE, AT(kv), .choices = kv_choices},
-    {"memory", "BYTES", "refuse to take more than this, such as 12G; 0: than the machine has available", OPT_BYTES,
-     AT(memory), .def = "0"},
+    {"memory", "BYTES",
+     "refuse to take more than this for weights and KV cache, such as 12G; 0: than the machine, or the card, has "
+     "available",
+     OPT_BYTES, AT(memory), .def = "0"},
     {0},
 };
 const struct opt engine_context_options[] = {
@@ -114,9 +118,7 @@ enum quant engine_quant(const struct engine *en, int part) {
 }
 
 const char *engine_backend_name(const struct engine *en) {
-    static char name[WIRE_MAX_BACKEND + 1];
-    snprintf(name, sizeof name, "cpu-%s", en->o.isa ? engine_isa_name(en->o.isa) : cpu_isa_list()[0]);
-    return name;
+    return device_name(en->backend, &en->o);
 }
 
 static void add_stop(struct engine *en, int id) {
@@ -258,30 +260,40 @@ int engine_open(struct engine *en, const struct engine_opts *o, struct err *e) {
     return settle_shape(en, e);
 }
 
-static int check_memory(const struct engine *en, const struct memory_plan *p, struct err *e) {
-    uint64_t limit = en->o.memory ? en->o.memory : memory_available();
-    uint64_t need = p->weights + p->kv + p->scratch;
+/* host: what lies in this machine's memory wherever the backend computes. */
+static int check_memory(const struct engine *en, const struct memory_plan *p, uint64_t host, struct err *e) {
+    const char *is;
+    bool card = device_is_card(en->backend);
+    uint64_t limit = device_memory(en->backend, en->o.memory, &is);
+    uint64_t work = p->scratch + en->beside_stages + (card ? 0 : host), need = p->weights + p->kv + work;
     char total[16], weights[16], kv[16], scratch[16], have[16];
     term_size((double)need, total);
     term_size((double)p->weights, weights);
     term_size((double)p->kv, kv);
-    term_size((double)p->scratch, scratch);
+    term_size((double)work, scratch);
     term_size((double)limit, have);
     if (need > limit)
-        return err_set(
-            e, ERR_MEMORY,
-            "%s needs %s of memory (weights %s, KV cache of %u positions %s, work space %s), but %s %s; try %s%s"
-            "a smaller --ctx%s",
-            en->o.model, total, weights, en->ctx, kv, scratch, have,
-            en->o.memory ? "is what --memory allows" : "is what is available",
-            en->o.quant == QUANT_NONE ? "--quant q8 or q4, "
-            : en->o.quant == QUANT_Q8 ? "--quant q4, "
-                                      : "",
-            en->o.kv ? "--kv f16, " : "",
-            en->o.memory ? " or more --memory" : " (--memory BYTES overrides what the system says)");
+        return err_set(e, ERR_MEMORY,
+                       "%s needs %s %s (weights %s, KV cache of %u positions %s, work space %s), but %s %s; try %s%s"
+                       "a smaller --ctx%s%s",
+                       en->o.model, total, device_memory_name(en->backend), weights, en->ctx, kv, scratch, have, is,
+                       en->o.quant == QUANT_NONE ? "--quant q8 or q4, "
+                       : en->o.quant == QUANT_Q8 ? "--quant q4, "
+                                                 : "",
+                       en->o.kv ? "--kv f16, " : "", card ? ", --backend cpu" : "",
+                       en->o.memory ? " or more --memory" : " (--memory BYTES overrides what the system says)");
     if (need > limit - limit / 10)
-        term_warn("%s needs %s of memory and %s is available: that is near the limit", en->o.model, total, have);
-    return 0;
+        term_warn("%s needs %s %s and %s %s: that is near the limit", en->o.model, total,
+                  device_memory_name(en->backend), have, is);
+    uint64_t here = memory_available();
+    term_size((double)host, total);
+    term_size((double)here, have);
+    return !card || host <= here
+               ? 0
+               : err_set(e, ERR_MEMORY,
+                         "%s needs %s of this machine's memory for windows and guesses, but %s is what "
+                         "is available; try a smaller --ctx or --chunk",
+                         en->o.model, total, have);
 }
 
 /* One progress over three loads, and over the first pass. */
@@ -344,18 +356,18 @@ static const struct iterate_opts *iterates(const struct engine *en) {
     return mode == SESSION_JACOBI || mode == SESSION_LOOKAHEAD ? &en->o.iterate : NULL;
 }
 
-/* *bytes: what it will take. */
-static int open_guesser(struct engine *en, enum dtype kv, uint64_t *bytes, struct err *e) {
+static int open_guesser(struct engine *en, enum dtype kv, struct guesser_bytes *bytes, struct err *e) {
     const struct guesser_opts o = {
         .path = en->o.draft, .tok = en->tok, .vocab = (uint32_t)en->config->vocab, .ctx = en->ctx, .kv = kv};
     enum session_mode mode = engine_mode(en);
-    *bytes = 0;
+    *bytes = (struct guesser_bytes){0};
     if (!en->o.draft)
         return 0;
     if (mode != SESSION_AUTO && mode != SESSION_STOP_AND_WAIT)
         return err_set(e, ERR_USAGE, "--draft: nothing is drafted in --mode %s, but in auto and in stop-and-wait",
                        session_mode_name(mode));
-    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, bytes, e) : -1;
+    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, device_is_card(en->backend), bytes, e)
+                                                  : -1;
 }
 
 static int make_session(struct engine *en, enum dtype kv, int windows, struct err *e) {
@@ -379,7 +391,7 @@ static int make_session(struct engine *en, enum dtype kv, int windows, struct er
 
 int engine_load(struct engine *en, struct err *e) {
     struct memory_plan plan;
-    uint64_t guesser_takes;
+    struct guesser_bytes guesser;
     const struct part middle = en->parts[1];
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
@@ -390,9 +402,11 @@ int engine_load(struct engine *en, struct err *e) {
     en->codec = tunnel_codec(&en->o.tunnel);
     if (!remote && en->pad_rows > 0)
         return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
-    if (open_guesser(en, kv, &guesser_takes, e) != 0 || (remote && connect_middle(en, live, e) != 0))
+    if ((!en->backend && device_open(&en->backend, &en->o, e) != 0) || open_guesser(en, kv, &guesser, e) != 0 ||
+        (remote && connect_middle(en, live, e) != 0))
         return -1;
-    if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk, e) != 0)
+    if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk,
+                    device_is_card(en->backend), e) != 0)
         return -1;
     const struct session_speculation sp = {.iterate = iterates(en)};
     const struct draft_model source = en->guesser ? guesser_source(en->guesser) : (struct draft_model){0};
@@ -401,13 +415,13 @@ int engine_load(struct engine *en, struct err *e) {
                                     .store = en->store,
                                     .model = en->guesser ? &source : NULL};
     /* The store itself is a mapped file, which the kernel can take back. */
-    plan.scratch +=
-        session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) + guesser_takes +
+    plan.scratch += guesser.stage;
+    uint64_t host =
+        session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) + guesser.beside +
         (remote || iterates(en) ? session_speculation_bytes(en->config->hidden, en->config->vocab, &sp) : 0) +
         en->beside;
-    if (check_memory(en, &plan, e) != 0 ||
-        backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0 ||
-        load_stages(en, &plan, e) != 0 || (!remote && make_middle(en, kv, live, e) != 0))
+    if (check_memory(en, &plan, host, e) != 0 || load_stages(en, &plan, e) != 0 ||
+        (!remote && make_middle(en, kv, live, e) != 0))
         return -1;
     if ((en->guesser && guesser_load(en->guesser, en->backend, e) != 0) || drafter_create(&en->drafter, &dr, e) != 0 ||
         (en->o.draft_log && draft_log_open(&en->draft_log, en->o.draft_log, e) != 0) ||

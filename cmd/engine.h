@@ -22,7 +22,8 @@ struct engine_opts {
     const char *tokenizer;     /* NULL: the model's own */
     const char *chat_template; /* a file; NULL: the model's own */
     int front, back;
-    int backend;                 /* index into the choices: auto, cpu */
+    int backend;                 /* index into device_choices */
+    const char *device;          /* cards, "0" or "1,0"; NULL: the first */
     int isa;                     /* engine_isa_name */
     int threads;                 /* 0: all */
     int ctx;                     /* 0: what the model was made for, at most 4096 */
@@ -34,7 +35,7 @@ struct engine_opts {
     int quant;        /* enum quant */
     int middle_quant; /* 0: as quant, else 1 + enum quant */
     int kv;           /* 0: f16, 1: f32 */
-    uint64_t memory;  /* bytes that may be used; 0: what the machine has free */
+    uint64_t memory;  /* bytes that may be used where weights and KV lie; 0: what is free there */
     struct tunnel_opts tunnel;
     const char *draft; /* a small model that guesses; not an option of its own here */
     const char *home;  /* of the key and of remembered pins; not an option of its own here */
@@ -60,7 +61,8 @@ struct engine {
     int chunk;
     int pad_rows; /* of session_speculation, from o.pad */
     double pad_ms;
-    uint64_t beside; /* bytes that the caller will take beside what it loads: set between opening and loading */
+    uint64_t beside;        /* bytes that the caller will take beside what it loads: set between opening and loading */
+    uint64_t beside_stages; /* the same, where weights and KV lie */
     struct draft_store *store; /* for the drafter: borrowed, set then as well; NULL: none */
     bool settled; /* weights are packed while loading, not behind the first token; set as beside, by who measures */
 
@@ -72,7 +74,7 @@ struct engine {
     } loads[3];
     uint64_t to_load; /* bytes */
 
-    struct backend *backend;
+    struct backend *backend; /* opened when loading, or before that by who has to know it */
     struct stage *stages[3];
     struct tunnel *tunnel;   /* NULL: all on this machine */
     struct middle *middle;   /* the tunnel's, or a local one */

@@ -74,13 +74,15 @@ fail:
     return -1;
 }
 
-int guesser_bytes(const struct guesser *g, uint64_t *bytes, struct err *e) {
+int guesser_bytes(const struct guesser *g, bool card, struct guesser_bytes *bytes, struct err *e) {
     const struct part parts[3] = {g->part, {0}, {0}};
     const enum quant quant[3] = {QUANT_NONE, QUANT_NONE, QUANT_NONE};
     struct memory_plan plan;
-    if (memory_plan(&plan, g->weights, parts, quant, g->o.kv, small_model_slots(g->ctx, MAX_ROWS), MAX_ROWS, e) != 0)
+    if (memory_plan(&plan, g->weights, parts, quant, g->o.kv, small_model_slots(g->ctx, MAX_ROWS), MAX_ROWS, card, e) !=
+        0)
         return -1;
-    *bytes = plan.weights + plan.kv + plan.scratch + small_model_bytes(weights_config(g->weights), g->ctx, MAX_ROWS);
+    bytes->stage = plan.weights + plan.kv + plan.scratch;
+    bytes->beside = small_model_bytes(weights_config(g->weights), g->ctx, MAX_ROWS);
     return 0;
 }
 

@@ -21,8 +21,11 @@ struct guesser_opts {
 
 /* Opens headers and tokenizer. Until it is loaded it says nothing. */
 int guesser_open(struct guesser **out, const struct guesser_opts *o, struct err *e);
-/* Bytes that it will take. */
-int guesser_bytes(const struct guesser *g, uint64_t *bytes, struct err *e);
+/* Bytes that it will take: where its backend (card: on one) keeps weights and KV, and of this machine's memory. */
+struct guesser_bytes {
+    uint64_t stage, beside;
+};
+int guesser_bytes(const struct guesser *g, bool card, struct guesser_bytes *bytes, struct err *e);
 /* b is borrowed, and computes for others too, but not at the same time. */
 int guesser_load(struct guesser *g, struct backend *b, struct err *e);
 void guesser_free(struct guesser *g); /* wipes; before b */

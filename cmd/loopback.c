@@ -1,5 +1,6 @@
 #include "cmd/loopback.h"
 
+#include "cmd/device.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/thread.h"
@@ -55,7 +56,7 @@ int loopback_start(struct loopback **out, const struct engine *en, const struct 
         return err_set(e, ERR_MEMORY, "out of memory");
     if (identity_ephemeral(&l->server, e) != 0 || identity_ephemeral(&l->client, e) != 0 ||
         allow_list_create(&l->allow, identity_pin(l->client), 1, NULL, e) != 0 ||
-        backend_cpu_create(&l->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0)
+        device_open(&l->backend, &en->o, e) != 0)
         goto fail;
     progress_start(&p, "loading the middle layers for a cloud in this process", NULL);
     int rc = l->backend->ops->stage_load(l->backend, en->weights, middle, &lo, &l->stage, e);
@@ -73,7 +74,7 @@ int loopback_start(struct loopback **out, const struct engine *en, const struct 
                   .max_live = live(en),
                   .max_rows = en->chunk,
                   .session_ttl_ms = 60000,
-                  .backend_name = engine_backend_name(en)},
+                  .backend_name = device_name(l->backend, &en->o)},
     };
     if (fingerprint_hello(en->weights, middle->lo, middle->hi, &co.batch.mine, e) != 0)
         goto fail;

@@ -2,6 +2,8 @@
 
 #include "core/cpu/cpu.h"
 #include "core/model/names.h"
+#include "gpu/kernels.h"
+#include "gpu/plan.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,10 +36,45 @@ static int add_layer(struct memory_plan *p, int part, struct weights *w, int lay
     return 0;
 }
 
+/* What a stage on a card takes beside weights and KV, roughly: the backend counts again, to the byte, when it loads. */
+static uint64_t card_scratch(const struct model_config *c, const struct part *part, uint64_t slots, int max_rows) {
+    enum { PASS = 512, FEW = 64, SEGMENTS = 8 };
+    uint64_t rows = (uint64_t)(max_rows < FEW ? FEW : max_rows < PASS ? max_rows : PASS), hidden = (uint64_t)c->hidden;
+    uint64_t q = (uint64_t)c->n_heads * (uint64_t)c->head_dim, kv = (uint64_t)c->n_kv_heads * (uint64_t)c->head_dim;
+    uint64_t ffn = (uint64_t)c->ffn, keys = (uint64_t)c->max_ctx, widest = 2 * ffn > q + 2 * kv ? 2 * ffn : q + 2 * kv;
+    keys = slots > 1 && slots < keys ? slots : keys;
+    uint64_t floats = rows * (2 * hidden + 2 * q + 2 * kv + ffn) + FEW * SEGMENTS * widest +
+                      FEW * (uint64_t)c->n_heads * ((uint64_t)c->head_dim + 2) * (keys / GPU_KV_SPLIT + 1);
+    return (floats + (part->head ? (uint64_t)FEW * (uint64_t)c->vocab : 0)) * sizeof(float);
+}
+
+static int plan_card(struct memory_plan *p, struct weights *w, const struct part parts[3], const enum quant quant[3],
+                     uint64_t slots, int max_rows, struct err *e) {
+    const struct model_config *c = weights_config(w);
+    for (int i = 0; i < 3; i++) {
+        struct stage_plan s;
+        int n = parts[i].hi - parts[i].lo;
+        if (n == 0 && !parts[i].head)
+            continue;
+        if (stage_plan_make(&s, w, &parts[i], quant[i], e) != 0)
+            return -1;
+        p->file[i] = s.file;
+        for (int l = 0; l < n; l++)
+            p->weights += s.layers[l].bytes;
+        p->weights += s.head_bytes;
+        p->kv += slots * (uint64_t)n * config_kv_bytes(c, dtype_row_bytes(DT_F16, 1));
+        p->scratch += card_scratch(c, &parts[i], slots, max_rows);
+        stage_plan_free(&s);
+    }
+    return 0;
+}
+
 int memory_plan(struct memory_plan *p, struct weights *w, const struct part parts[3], const enum quant quant[3],
-                enum dtype kv_type, uint64_t slots, int max_rows, struct err *e) {
+                enum dtype kv_type, uint64_t slots, int max_rows, bool card, struct err *e) {
     const struct model_config *c = weights_config(w);
     *p = (struct memory_plan){0};
+    if (card)
+        return plan_card(p, w, parts, quant, slots, max_rows, e);
     for (int i = 0; i < 3; i++) {
         for (int l = parts[i].lo; l < parts[i].hi; l++)
             if (add_layer(p, i, w, l, quant[i], e) != 0)

@@ -7,14 +7,15 @@
 
 struct memory_plan {
     uint64_t file[3]; /* bytes of each part's matrices in the file: for progress */
-    uint64_t weights; /* of all parts, as they will lie in memory */
+    uint64_t weights; /* of all parts, as they will lie in memory: the card's, when one computes */
     uint64_t kv;
     uint64_t scratch;
 };
 
-/* For the three parts on the CPU backend. slots: KV places per layer. Fails where loading would: a missing tensor. */
+/* For the three parts on the CPU backend, or on a card. slots: KV places per layer. Fails where loading would: a
+ * missing tensor. */
 int memory_plan(struct memory_plan *p, struct weights *w, const struct part parts[3], const enum quant quant[3],
-                enum dtype kv_type, uint64_t slots, int max_rows, struct err *e);
+                enum dtype kv_type, uint64_t slots, int max_rows, bool card, struct err *e);
 
 /* Bytes that a program may still take: what the kernel calls available, and no more than the control group leaves.
  * UINT64_MAX when the system does not say. */

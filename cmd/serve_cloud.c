@@ -1,5 +1,6 @@
 /* The serve-cloud command: the middle layers of a model behind net/cloud/cloud, for clients whose pins were allowed. */
 #include "cmd/command.h"
+#include "cmd/device.h"
 #include "cmd/engine.h"
 #include "cmd/interrupt.h"
 #include "cmd/memory.h"
@@ -227,9 +228,11 @@ static int plan_memory(struct server *s, uint64_t *file, struct err *e) {
     const struct engine *en = &s->en;
     struct memory_plan p;
     const enum quant quant[3] = {QUANT_NONE, (enum quant)en->o.quant, QUANT_NONE};
-    if (memory_plan(&p, en->weights, en->parts, quant, kv_type(s), 1, s->o->max_rows, e) != 0)
+    if (memory_plan(&p, en->weights, en->parts, quant, kv_type(s), 1, s->o->max_rows, device_is_card(en->backend), e) !=
+        0)
         return -1;
-    uint64_t limit = en->o.memory ? en->o.memory : memory_available();
+    const char *is;
+    uint64_t limit = device_memory(en->backend, en->o.memory, &is);
     uint64_t fixed = p.weights + p.scratch, left = limit > fixed ? limit - fixed : 0;
     uint64_t most = p.kv * ((uint64_t)max_ctx(s) + MAX_LIVE) * (uint64_t)s->o->max_sessions;
     s->kv_bytes = s->o->kv_mem ? s->o->kv_mem : left / 4 * 3 < most ? left / 4 * 3 : most;
@@ -242,10 +245,10 @@ static int plan_memory(struct server *s, uint64_t *file, struct err *e) {
     term_size((double)p.kv, slot);
     if (fixed >= limit || s->kv_bytes > left)
         return err_set(e, ERR_MEMORY,
-                       "%s needs %s for the weights of layers %d-%d, %s of work space and %s for the KV cache (%s a "
-                       "position), but %s %s; try %s%s",
-                       en->o.model, weights, en->parts[1].lo, en->parts[1].hi, scratch, kv, slot, have,
-                       en->o.memory ? "is what --memory allows" : "is what is available",
+                       "%s needs %s %s for the weights of layers %d-%d, %s of work space and %s for the KV cache (%s "
+                       "a position), but %s %s; try %s%s",
+                       en->o.model, weights, device_memory_name(en->backend), en->parts[1].lo, en->parts[1].hi, scratch,
+                       kv, slot, have, is,
                        en->o.quant == QUANT_Q4 ? "a smaller --kv-mem" : "--quant q8 or q4, or a smaller --kv-mem",
                        en->o.memory ? ", or more --memory" : "");
     log_line(LOG_INFO,
@@ -264,12 +267,10 @@ static int load(struct server *s, struct err *e) {
     struct engine *en = &s->en;
     struct progress p;
     uint64_t file;
-    if (plan_memory(s, &file, e) != 0)
-        return -1;
     hold_signals(true);
-    int rc = backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e);
+    int rc = device_open(&en->backend, &en->o, e);
     hold_signals(false);
-    if (rc != 0)
+    if (rc != 0 || plan_memory(s, &file, e) != 0)
         return -1;
     snprintf(s->backend, sizeof s->backend, "%s", engine_backend_name(en));
     const struct load_opts lo = {

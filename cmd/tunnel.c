@@ -31,6 +31,8 @@ const struct opt tunnel_options[] = {
      OPT_CHOICE, AT(codec), .choices = codecs},
     {"patience", "S", "how long to try to get a lost cloud back", OPT_INT, AT(patience), .def = "120", .min = 0,
      .max = 86400},
+    {"progress", "S", "how long to wait for a cloud that is there and computes nothing", OPT_INT, AT(progress),
+     .def = "300", .min = 1, .max = 86400},
     {"link-rtt", "MS", "put an emulated link of this round trip before the cloud, for trying things out", OPT_FLOAT,
      AT(link_rtt), .def = "0", .min = 0, .max = 10000},
     {"link-jitter", "MS", "and with up to so much more delay each way, by chance", OPT_FLOAT, AT(link_jitter),
@@ -143,6 +145,7 @@ static int connect_clouds(struct tunnel *t, const struct tunnel_opts *o, struct 
                              .pad_ids = o->pad_rows ? session_pad_ids(o->pad_rows, (int)max_rows) : 0,
                              .max_rows = max_rows,
                              .patience_ms = o->patience ? (uint32_t)o->patience * 1000 : 1,
+                             .progress_ms = (uint32_t)o->progress * 1000,
                              .event = on_event,
                              .event_ctx = t,
                              .stop = on_stop};

@@ -12,8 +12,8 @@
 struct tunnel_opts {
     struct strings cloud, pin;
     bool trust_first;
-    int codec; /* 0: auto, else 1 + enum codec */
-    int patience;
+    int codec;              /* 0: auto, else 1 + enum codec */
+    int patience, progress; /* seconds; progress 0: as usual */
     double link_rtt, link_jitter, link_mbit;
     int pad_rows; /* of session_speculation, 0: none; no option of its own */
 };

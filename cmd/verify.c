@@ -1,6 +1,7 @@
 /* The verify command: does the split give what the model alone would have given, bit for bit? */
 #include "cmd/verify.h"
 #include "cmd/command.h"
+#include "cmd/device.h"
 #include "cmd/draft_log.h"
 #include "cmd/interrupt.h"
 #include "cmd/json.h"
@@ -9,6 +10,7 @@
 #include "cmd/text_file.h"
 #include "core/base/clock.h"
 #include "core/base/wipe.h"
+#include "net/audit.h"
 #include "net/digest.h"
 #include "net/fingerprint.h"
 
@@ -76,7 +78,8 @@ static const struct opt_table table = {
     .about =
         "Continues texts twice, with the whole model on this machine and with its middle layers in a cloud, and "
         "compares every token and every bit of the logits, likeliest tokens and drawn ones. Exit status 1 when "
-        "anything differs.\n"
+        "anything differs. Where the cloud computes with another backend than this machine (a card there, the CPU "
+        "here), bits cannot be equal: then the logits of the likeliest tokens have to be near.\n"
         "Without --cloud it starts a cloud of its own on 127.0.0.1. This machine needs memory for the whole model.",
     .groups = groups,
     .n_groups = sizeof groups / sizeof *groups,
@@ -99,6 +102,8 @@ struct comparison {
     int first; /* step of the first difference; -1: none */
     uint32_t local_id, split_id;
     bool logits_only;
+    bool near;    /* of unlike backends: */
+    double apart; /* the largest distance of logits */
 };
 
 struct verify {
@@ -109,11 +114,13 @@ struct verify {
     struct tunnel *tunnel;
     struct drafter *drafter;
     struct session *split;
+    char there[WIRE_MAX_BACKEND + 1]; /* what the cloud computes with, where that is unlike this machine's; else "" */
     struct ids prompts[MAX_PROMPTS];
     int n_prompts;
     struct run local, remote;
     struct comparison results[2 * MAX_PROMPTS * N_SESSION_MODES];
     int n_results, n_different;
+    double apart; /* of all results */
     struct audit_report audit;
 };
 
@@ -192,21 +199,23 @@ static int count_memory(struct verify *v, struct err *e) {
     struct engine *en = &v->en;
     struct memory_plan p;
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    bool card = device_is_card(en->backend);
     int windows = engine_cloud_windows(en);
     uint64_t slots = (uint64_t)en->ctx + session_live(en->chunk, windows);
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     const struct part edges[3] = {en->parts[0], {0}, en->parts[2]}, middle[3] = {{0}, v->middle, {0}};
-    if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, e) != 0)
+    if (memory_plan(&p, en->weights, edges, quant, kv, slots, en->chunk, card, e) != 0)
         return -1;
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
-    en->beside = p.kv + session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
+    en->beside_stages = p.kv;
+    en->beside = session_window_bytes(en->config->hidden, en->chunk, windows) + drafter_bytes(&dr) +
                  session_speculation_bytes(en->config->hidden, en->config->vocab,
                                            &(struct session_speculation){.iterate = &en->o.iterate});
     if (tunnel_wanted(&en->o.tunnel))
         return 0;
-    if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, e) != 0)
+    if (memory_plan(&p, en->weights, middle, quant, kv, 0, en->chunk, card, e) != 0)
         return -1;
-    en->beside += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle, SESSIONS);
+    en->beside_stages += p.weights + p.scratch + loopback_kv_bytes(en, &v->middle, SESSIONS);
     return 0;
 }
 
@@ -214,7 +223,7 @@ static int count_memory(struct verify *v, struct err *e) {
 static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e) {
     struct engine *en = &v->en;
     struct tunnel_opts tunnel = en->o.tunnel;
-    if (count_memory(v, e) != 0)
+    if (device_open(&en->backend, &en->o, e) != 0 || count_memory(v, e) != 0)
         return -1;
     int pad_rows = en->pad_rows;
     en->o.tunnel.cloud.n = 0; /* this engine is the local side, behind the same codec */
@@ -233,6 +242,11 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     hello->codec = (uint8_t)en->codec;
     if (open_tunnel(v, &v->tunnel, hello, e) != 0)
         return -1;
+    struct remote_info info;
+    remote_middle_info(tunnel_middle(v->tunnel), &info);
+    const char *ours = engine_backend_name(en);
+    if (!v->loop && strcmp(info.backend, ours) != 0 && audit_tolerance(info.backend, ours) > 0)
+        snprintf(v->there, sizeof v->there, "%s", info.backend);
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
     if (drafter_create(&v->drafter, &dr, e) != 0)
         return -1;
@@ -300,16 +314,43 @@ static void hold_against(struct verify *v, struct comparison *c) {
 }
 
 static void print_row(const struct comparison *c, int tokens) {
-    printf("%4d %7d  %-8s %-13s %7d %12.1f %12.1f   ", c->prompt, c->n_prompt, c->draw, c->mode, tokens, c->local_tok_s,
-           c->split_tok_s);
-    if (c->first < 0)
-        printf("equal\n");
-    else if (c->logits_only)
-        printf("DIFFERENT: the logits of answer position %d\n", c->first + 1);
+    printf("%4d %7d  %-8s %-13s %7d ", c->prompt, c->n_prompt, c->draw, c->mode, tokens);
+    if (c->near)
+        printf("%25s   %s: %.1e apart", "", c->first < 0 ? "near" : "DIFFERENT", c->apart);
     else
-        printf("DIFFERENT: answer position %d is token %u alone and %u split\n", c->first + 1, c->local_id,
-               c->split_id);
+        printf("%12.1f %12.1f   %s", c->local_tok_s, c->split_tok_s, c->first < 0 ? "equal" : "");
+    if (c->first >= 0 && (c->near || c->logits_only))
+        printf("%s: the logits of answer position %d", c->near ? "" : "DIFFERENT", c->first + 1);
+    else if (c->first >= 0)
+        printf("DIFFERENT: answer position %d is token %u and was to be %u", c->first + 1, c->split_id, c->local_id);
+    printf("\n");
     fflush(stdout);
+}
+
+/* Of unlike backends the answer of the model alone is what both go along. */
+static int compare_near(struct verify *v, int prompt, struct err *e) {
+    struct near_report r;
+    struct comparison *c = &v->results[v->n_results];
+    *c = (struct comparison){.draw = "greedy", .mode = "near", .prompt = prompt + 1, .near = true};
+    c->n_prompt = (int)v->prompts[prompt].n;
+    session_set_mode(v->split, SESSION_SEQUENTIAL);
+    if (verify_near(v->en.session, v->split, &v->prompts[prompt], v->o->tokens, v->en.config->vocab, &r, e) != 0)
+        return -1;
+    c->first = r.at;
+    c->apart = r.worst;
+    v->n_different += r.at >= 0;
+    v->apart = r.worst > v->apart ? r.worst : v->apart;
+    v->n_results++;
+    if (!v->o->common.json)
+        print_row(c, v->o->tokens);
+    return 0;
+}
+
+/* The answer that the modes of the split have to give: the model's alone, or where its bits cannot be had from the
+ * cloud's backend, the split's own without guesses. */
+static int right_answer(struct verify *v, const struct ids *prompt, const struct sample_params *p, struct err *e) {
+    session_set_mode(v->split, SESSION_SEQUENTIAL);
+    return answer(v, v->there[0] ? v->split : v->en.session, prompt, p, &v->local, e);
 }
 
 static int compare_all(struct verify *v, struct err *e) {
@@ -321,13 +362,22 @@ static int compare_all(struct verify *v, struct err *e) {
     draws[1].temperature = 0.8F;
     draws[1].top_p = 0.95F;
     draws[1].seed = v->o->seed;
+    if (v->there[0] && !v->o->common.json)
+        printf("the cloud computes with %s, this machine with %s: logits have to be near those of the model alone, "
+               "within %.0e,\nand each mode has to equal sequential decoding through the cloud\n",
+               v->there, engine_backend_name(&v->en), VERIFY_NEAR);
     if (!v->o->common.json)
-        printf("text  tokens  draw     mode           answer  alone tok/s  split tok/s   logits and tokens\n");
-    for (int i = 0; i < v->n_prompts; i++)
+        printf("text  tokens  draw     mode           answer  %s  split tok/s   logits and tokens\n",
+               v->there[0] ? " seq. tok/s" : "alone tok/s");
+    for (int i = 0; i < v->n_prompts; i++) {
+        if (v->there[0] && compare_near(v, i, e) != 0)
+            return -1;
         for (int d = 0; d < 2; d++) {
-            if (answer(v, v->en.session, &v->prompts[i], &draws[d], &v->local, e) != 0)
+            if (right_answer(v, &v->prompts[i], &draws[d], e) != 0)
                 return -1;
             for (int m = 0; m < N_SESSION_MODES; m++) {
+                if (v->there[0] && m == SESSION_SEQUENTIAL)
+                    continue;
                 struct comparison *c = &v->results[v->n_results];
                 *c = (struct comparison){.draw = names[d],
                                          .mode = session_mode_name((enum session_mode)m),
@@ -342,6 +392,7 @@ static int compare_all(struct verify *v, struct err *e) {
                     print_row(c, v->o->tokens);
             }
         }
+    }
     return 0;
 }
 
@@ -364,6 +415,8 @@ static int print_json(struct verify *v, const struct err *caught, struct err *e)
     yyjson_mut_val *o = yyjson_mut_obj(d), *rows = yyjson_mut_arr(d);
     yyjson_mut_doc_set_root(d, o);
     bool ok = yyjson_mut_obj_add_bool(d, o, "equal", v->n_different == 0) &&
+              yyjson_mut_obj_add_str(d, o, "rule", v->there[0] ? "near" : "bits") &&
+              yyjson_mut_obj_add_real(d, o, "largest_distance", v->apart) &&
               yyjson_mut_obj_add_str(d, o, "codec", codec_name(v->en.codec)) &&
               yyjson_mut_obj_add_val(d, o, "answers", rows);
     for (int i = 0; i < v->n_results && ok; i++) {
@@ -408,7 +461,11 @@ static int reserve(struct verify *v, struct err *e) {
 
 static void say_result(const struct verify *v) {
     if (v->n_different)
-        printf("%d of %d answers differ between the split and the model alone\n", v->n_different, v->n_results);
+        printf("%d of %d answers of the split are not what they have to be\n", v->n_different, v->n_results);
+    else if (v->there[0])
+        printf("the split (codec %s) is near the model alone: the logits of a position are at most %.1e apart; and all "
+               "modes give equal answers, bit for bit\n",
+               codec_name(v->en.codec), v->apart);
     else
         printf("all %d answers of the split (codec %s) equal those of the model alone, bit for bit\n", v->n_results,
                codec_name(v->en.codec));

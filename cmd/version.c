@@ -1,6 +1,7 @@
 #include "cmd/version.h"
 
 #include "core/cpu/cpu.h"
+#include "gpu/kernel_list.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <histedit.h>
@@ -26,7 +27,11 @@ void version_print(FILE *f) {
         pcre2_config(PCRE2_CONFIG_VERSION, pcre);
     mbedtls_version_get_string_full(mbedtls);
     fprintf(f, "splitinf %s (commit %s)\n", SPLITINF_VERSION, SPLITINF_COMMIT);
-    fprintf(f, "backends: cpu; instruction sets that this machine can run:");
+    if (gpu_built())
+        fprintf(f, "backends: cpu, cuda (kernels for %s)\n", gpu_built_for());
+    else
+        fprintf(f, "backends: cpu; built without GPU kernels\n");
+    fprintf(f, "instruction sets that this machine can run:");
     const char *const *isa = cpu_isa_list();
     for (int i = 0; isa[i]; i++)
         fprintf(f, " %s%s", isa[i], i == 0 ? " (used)" : "");

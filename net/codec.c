@@ -8,6 +8,10 @@
  * rounded f32 ones are used: the bits are the same everywhere. */
 enum { GROUP = 64 };
 
+/* Encoding is compiled twice on x86-64, the second time for processors with AVX2: the same operations in half the time.
+ * Decoding gains nothing from that. */
+#define EVERYWHERE static inline __attribute__((always_inline))
+
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are copied to the wire as they stand in memory");
 
 static const float Q8_MAX = 127 * 65504.0f; /* the largest number of the codec; exact in f32 */
@@ -31,26 +35,26 @@ size_t codec_row_bytes(enum codec c, int hidden) {
     }
 }
 
-static inline uint32_t bits_of(float f) {
+EVERYWHERE uint32_t bits_of(float f) {
     uint32_t u;
     memcpy(&u, &f, sizeof u);
     return u;
 }
 
-static inline float float_of(uint32_t u) {
+EVERYWHERE float float_of(uint32_t u) {
     float f;
     memcpy(&f, &u, sizeof f);
     return f;
 }
 
 /* a ? b : c. With the operator a compiler may compute b only where it is needed, and then not vectorise. */
-static inline uint32_t choose(int a, uint32_t b, uint32_t c) {
+EVERYWHERE uint32_t choose(int a, uint32_t b, uint32_t c) {
     uint32_t mask = -(uint32_t)a;
     return (b & mask) | (c & ~mask);
 }
 
 /* x without its NaNs, and no larger than what has the bits max. */
-static inline uint32_t tame(float x, int32_t max) {
+EVERYWHERE uint32_t tame(float x, int32_t max) {
     uint32_t u = bits_of(x);
     int32_t a = (int32_t)(u & 0x7fffffff);
     uint32_t number = a > 0x7f800000 ? 0 : ~0u;
@@ -58,7 +62,7 @@ static inline uint32_t tame(float x, int32_t max) {
     return ((u & 0x80000000) | (uint32_t)a) & number;
 }
 
-static inline uint32_t f16_of(float x) {
+EVERYWHERE uint32_t f16_of(float x) {
     uint32_t u = tame(x, 0x477fe000), a = u & 0x7fffffff;
     uint32_t normal = (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13;
     /* Below the smallest normal the addition rounds to a multiple of 2^-24. */
@@ -66,25 +70,25 @@ static inline uint32_t f16_of(float x) {
     return (u >> 16 & 0x8000) | choose((int32_t)a < 0x38800000, small, normal);
 }
 
-static inline float of_f16(uint32_t h) {
+EVERYWHERE float of_f16(uint32_t h) {
     uint32_t a = h & 0x7fff;
     uint32_t normal = (a << 13) + (112u << 23);
     uint32_t small = bits_of((float)(int32_t)a * 0x1p-24f);
     return float_of((h & 0x8000) << 16 | choose((int32_t)a < 0x400, small, normal));
 }
 
-static inline uint32_t bf16_of(float x) {
+EVERYWHERE uint32_t bf16_of(float x) {
     uint32_t u = tame(x, 0x7f7f0000);
     return (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 
-static inline float f32_of(float x) {
+EVERYWHERE float f32_of(float x) {
     return float_of(tame(x, 0x7f7fffff));
 }
 
 /* The scale of a group: the smallest f16 s with 127 s >= the largest magnitude. The product is exact, the quotient is
  * not. */
-static uint32_t q8_scale(const uint32_t u[GROUP]) {
+EVERYWHERE uint32_t q8_scale(const uint32_t u[GROUP]) {
     int32_t max = 0;
     for (int i = 0; i < GROUP; i++) {
         int32_t a = (int32_t)(u[i] & 0x7fffffff);
@@ -96,7 +100,7 @@ static uint32_t q8_scale(const uint32_t u[GROUP]) {
 }
 
 /* Scale and numbers of a group. The numbers need no clipping: no |x| is above 127 s. */
-static uint32_t q8_group(const float *restrict x, int8_t *restrict q) {
+EVERYWHERE uint32_t q8_group(const float *restrict x, int8_t *restrict q) {
     uint32_t u[GROUP];
     for (int i = 0; i < GROUP; i++)
         u[i] = tame(x[i], (int32_t)bits_of(Q8_MAX));
@@ -108,14 +112,14 @@ static uint32_t q8_group(const float *restrict x, int8_t *restrict q) {
     return h;
 }
 
-static void q8_values(uint32_t h, const int8_t *restrict q, float *restrict x) {
+EVERYWHERE void q8_values(uint32_t h, const int8_t *restrict q, float *restrict x) {
     float s = of_f16(h);
     for (int i = 0; i < GROUP; i++)
         x[i] = s * (float)q[i];
 }
 
 /* A group of x as bytes: 4, 2, 2 or 1 of each number. scale is for q8. */
-static void encode_group(enum codec c, const float *restrict x, uint8_t *restrict out, uint8_t *restrict scale) {
+EVERYWHERE void encode_group(enum codec c, const float *restrict x, uint8_t *restrict out, uint8_t *restrict scale) {
     uint32_t w[GROUP];
     uint16_t h[GROUP];
     int8_t q[GROUP];
@@ -199,11 +203,11 @@ static void boundary_group(enum codec c, float *x) {
 }
 
 /* Bytes of one number behind the scales. */
-static size_t number_bytes(enum codec c) {
+EVERYWHERE size_t number_bytes(enum codec c) {
     return c == CODEC_F32 ? 4 : c == CODEC_Q8 ? 1 : 2;
 }
 
-void codec_encode(enum codec c, const float *x, int n, int hidden, uint8_t *out) {
+EVERYWHERE void encode_rows(enum codec c, const float *x, int n, int hidden, uint8_t *out) {
     size_t width = number_bytes(c), n_scale = codec_row_bytes(c, hidden) - width * (size_t)hidden;
     for (int row = 0; row < n; row++, x += hidden) {
         uint8_t *scale = out;
@@ -259,4 +263,20 @@ void codec_boundary(void *ctx, float *x, int n, int hidden) {
             memcpy(x + i, part, rest * sizeof *x);
         }
     }
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void encode_avx2(enum codec c, const float *x, int n, int hidden, uint8_t *out) {
+    encode_rows(c, x, n, hidden, out);
+}
+#endif
+
+void codec_encode(enum codec c, const float *x, int n, int hidden, uint8_t *out) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) {
+        encode_avx2(c, x, n, hidden, out);
+        return;
+    }
+#endif
+    encode_rows(c, x, n, hidden, out);
 }

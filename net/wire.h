@@ -25,6 +25,7 @@ enum {
     WIRE_TOKEN = 16,
     WIRE_MAX_TEXT = 480,
     WIRE_MAX_BACKEND = 64,
+    WIRE_FIRST_PIECE = 32 << 10, /* bytes of activations in the first RESULT of a window, where they are many */
 };
 
 /* clang-format off */

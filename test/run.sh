@@ -32,6 +32,8 @@ export UBSAN_OPTIONS="log_path=$tmp/san/report:print_stacktrace=1:${UBSAN_OPTION
 export TSAN_OPTIONS="log_path=$tmp/san/report:exitcode=66:${TSAN_OPTIONS:-}"
 # A splitinf must not find the settings of the person who runs the tests.
 for v in $(env | sed -n 's/^\(SPLITINF_[A-Z0-9_]*\)=.*/\1/p'); do unset "$v"; done
+# Nor take the card of a machine that has one: test/gpu/run.sh is for cards.
+export SPLITINF_BACKEND=cpu
 export HOME="$tmp/scratch/home"
 mkdir -p "$HOME"
 passed=0 failed=0 skipped=0 status=0

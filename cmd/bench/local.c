@@ -1,9 +1,12 @@
 #include "cmd/bench/local.h"
 
+#include "cmd/device.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/cpu/cpu.h"
+#include "gpu/backend.h"
+#include "gpu/limits.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,10 +56,11 @@ static int measure(struct session *s, const uint32_t *prompt, const struct bench
 }
 
 struct report {
-    const char *model, *isa;
+    const char *model, *backend;
+    bool card;
     int threads, prefill, tokens, repeat;
     double prefill_tok_s, decode_tok_s, load_ms;
-    double gb_s, read_gb_s; /* weights read per second of decoding; what the memory gives */
+    double gb_s, read_gb_s; /* weights read per second of decoding; what the memory gives: a card's copies */
 };
 
 static int print_json(const struct report *r, struct err *e) {
@@ -64,7 +68,7 @@ static int print_json(const struct report *r, struct err *e) {
     yyjson_mut_val *o = yyjson_mut_obj(d);
     yyjson_mut_doc_set_root(d, o);
     yyjson_mut_obj_add_str(d, o, "model", r->model);
-    yyjson_mut_obj_add_str(d, o, "isa", r->isa);
+    yyjson_mut_obj_add_str(d, o, "backend", r->backend);
     yyjson_mut_obj_add_int(d, o, "threads", r->threads);
     yyjson_mut_obj_add_int(d, o, "prefill_tokens", r->prefill);
     yyjson_mut_obj_add_int(d, o, "decode_tokens", r->tokens);
@@ -84,19 +88,42 @@ static int print_json(const struct report *r, struct err *e) {
 }
 
 static void print_table(const struct report *r) {
-    printf("%s, %s, %d threads, loaded in %.1f s; medians of %d runs\n", r->model, r->isa, r->threads, r->load_ms / 1e3,
-           r->repeat);
+    printf("%s, %s", r->model, r->backend);
+    if (!r->card)
+        printf(", %d threads", r->threads);
+    printf(", loaded in %.1f s; medians of %d runs\n", r->load_ms / 1e3, r->repeat);
     printf("  prompt of %4d tokens  %8.1f tok/s\n", r->prefill, r->prefill_tok_s);
     printf("  answer of %4d tokens  %8.1f tok/s   weights at %.1f GB/s, %.0f%% of the %.1f GB/s that memory reads\n",
            r->tokens, r->decode_tok_s, r->gb_s, 100 * r->gb_s / r->read_gb_s, r->read_gb_s);
+}
+
+/* What the memory gives that weights lie in, in the same run. */
+static int measure_memory(const struct engine_opts *o, struct report *r, struct err *e) {
+    struct cpu cpu = {0};
+    struct cpu_limits here;
+    struct gpu_limits there;
+    struct gpu *g;
+    if (r->card) {
+        if (gpu_open(&g, o->device ? atoi(o->device) : 0, e) != 0)
+            return -1;
+        int rc = gpu_limits_measure(g, LIMITS_COPY, 0, &there, e);
+        gpu_close(g);
+        r->read_gb_s = there.copy_bytes_s / 1e9;
+        return rc;
+    }
+    if (cpu_init(&cpu, o->threads, engine_isa_name(o->isa), e) != 0)
+        return -1;
+    cpu_measure_limits(&cpu, &here);
+    r->threads = pool_threads(cpu.pool);
+    r->read_gb_s = here.read_bytes_s / 1e9;
+    cpu_free(&cpu);
+    return 0;
 }
 
 int bench_local(const struct engine_opts *o, const struct bench_local_opts *b, struct err *e) {
     struct engine en;
     uint32_t *prompt = NULL;
     double *prefill = NULL, *decode = NULL;
-    struct cpu cpu = {0};
-    struct cpu_limits limits;
     int rc = -1;
     if (engine_open(&en, o, e) != 0)
         goto out;
@@ -138,28 +165,25 @@ int bench_local(const struct engine_opts *o, const struct bench_local_opts *b, s
         progress_show(&p, (uint64_t)i + 2, (uint64_t)b->repeat + 1);
     }
     progress_end(&p, 0);
-    if (cpu_init(&cpu, o->threads, engine_isa_name(o->isa), e) != 0)
-        goto out;
-    cpu_measure_limits(&cpu, &limits);
     size_t bytes = 0;
     for (int i = 0; i < 3; i++)
         bytes += en.stages[i]->ops->stage_bytes(en.stages[i]);
     struct report r = {.model = o->model,
-                       .isa = cpu_isa_name(&cpu),
-                       .threads = pool_threads(cpu.pool),
+                       .backend = engine_backend_name(&en),
+                       .card = device_is_card(en.backend),
                        .prefill = b->prefill,
                        .tokens = b->tokens,
                        .repeat = b->repeat,
                        .prefill_tok_s = median(prefill, b->repeat),
                        .decode_tok_s = median(decode, b->repeat),
-                       .load_ms = en.load_ms,
-                       .read_gb_s = limits.read_bytes_s / 1e9};
+                       .load_ms = en.load_ms};
+    if (measure_memory(o, &r, e) != 0)
+        goto out;
     r.gb_s = r.decode_tok_s * (double)bytes / 1e9;
     rc = b->json ? print_json(&r, e) : 0;
     if (!b->json)
         print_table(&r);
 out:
-    cpu_free(&cpu);
     free(prompt);
     free(prefill);
     free(decode);

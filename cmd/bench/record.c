@@ -17,6 +17,7 @@ struct bench_row bench_row_of(const char *mode, const char *source, int nodes) {
                               .tok_s = NAN,
                               .predicted_tok_s = NAN,
                               .overhead_ms = NAN,
+                              .overhead_here_ms = NAN,
                               .bytes_up = NAN,
                               .bytes_down = NAN,
                               .step = {NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN}};
@@ -72,6 +73,7 @@ static const struct column {
     {"predicted_tok_s", REAL, AT(predicted_tok_s), NULL},
     {"miss_rate", COMPUTED, 0, bench_row_miss_rate},
     {"overhead_ms", REAL, AT(overhead_ms), NULL},
+    {"overhead_here_ms", REAL, AT(overhead_here_ms), NULL},
     {"bytes_up", REAL, AT(bytes_up), NULL},
     {"bytes_down", REAL, AT(bytes_down), NULL},
     {"step_ms", REAL, AT(step.all), NULL},
@@ -168,7 +170,7 @@ static bool add_machine(yyjson_mut_doc *d, yyjson_mut_val *m, const struct bench
     bool ok = add_text(d, m, "system", u.sysname) && add_text(d, m, "arch", u.machine) &&
               add_text(d, m, "processor", name[0] ? name : NULL) &&
               yyjson_mut_obj_add_sint(d, m, "processors", sysconf(_SC_NPROCESSORS_ONLN)) &&
-              add_text(d, m, "version", version_string()) && add_text(d, m, "isa", b->isa) &&
+              add_text(d, m, "version", version_string()) && add_text(d, m, "backend", b->backend) &&
               add_text(d, m, "model", b->model) && add_text(d, m, "cloud", b->cloud);
     for (size_t i = 0; i < sizeof counts / sizeof *counts && ok; i++)
         ok = bench_json_number(d, m, counts[i].key, counts[i].n ? counts[i].n : NAN);

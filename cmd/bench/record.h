@@ -22,7 +22,8 @@ struct bench_row {
     int nodes;                                    /* 0: null */
     double rtt_ms, mbit;
     long long tokens, steps; /* steps 0: null */
-    double tok_s, predicted_tok_s, overhead_ms;
+    double tok_s, predicted_tok_s;
+    double overhead_ms, overhead_here_ms; /* of both sides and what is between them; of this side */
     double bytes_up, bytes_down;
     struct bench_step step;
 };
@@ -40,7 +41,7 @@ void bench_rows_free(struct bench_rows *v);
 
 /* What measured. Strings are borrowed, NULL: not said. */
 struct bench_machine {
-    const char *isa, *model, *cloud;
+    const char *backend, *model, *cloud;
     int threads, layers, hidden, front, back; /* 0: not said */
 };
 

@@ -87,7 +87,7 @@ static void page_rows(struct wbuf *out, const struct bench_results *r) {
             paragraph(out, "Every answer equals that of sequential decoding, which was measured beside it, prompt by "
                            "prompt. The law's figure is what the measured share of misses should give.");
             table_begin(out, "mode|round trip ms|category|tokens|steps|tokens per step|tok/s|times sequential|law "
-                             "tok/s|own ms per step|MB up|MB down");
+                             "tok/s|own ms per step|of it here|MB up|MB down");
             any = true;
         }
         chart_series_name(r, x, name, sizeof name);
@@ -102,6 +102,7 @@ static void page_rows(struct wbuf *out, const struct bench_results *r) {
         cell(out, 2, x->tok_s / bench_results_sequential(r, x));
         cell(out, 2, x->predicted_tok_s);
         cell(out, 2, x->overhead_ms);
+        cell(out, 2, x->overhead_here_ms);
         cell(out, 2, x->bytes_up / 1e6);
         cell(out, 2, x->bytes_down / 1e6);
         wbuf_str(out, "</tr>\n");
@@ -116,9 +117,10 @@ static void page_fits(struct wbuf *out, const struct bench_results *r) {
     if (!r->n_fits)
         return;
     wbuf_str(out, "<h2>Round trip plus a fixed time</h2>\n");
-    paragraph(out, "A step is modelled as the round trip and a fixed time. The error is that of a step's time at each "
+    paragraph(out, "A step is modelled as the round trip and a fixed time, which in a mode that suits its trees to "
+                   "the round trip grows with each doubling of that. The error is that of a step's time at each "
                    "round trip when the others alone were fitted (leave one out).");
-    table_begin(out, "mode|codec|Mbit/s|fixed ms|tokens per step|round trips|mean error %");
+    table_begin(out, "mode|codec|Mbit/s|fixed ms|at ms|ms per doubling|round trips|mean error %");
     for (int i = 0; i < r->n_fits; i++) {
         const struct bench_fit *f = &r->fits[i];
         wbuf_str(out, "<tr>");
@@ -126,7 +128,8 @@ static void page_fits(struct wbuf *out, const struct bench_results *r) {
         cell_text(out, f->codec);
         cell(out, 0, f->mbit);
         cell(out, 2, f->fit.fixed_ms);
-        cell(out, 2, f->fit.tokens_per_step);
+        cell(out, 0, f->fit.at_ms);
+        cell(out, 2, f->fit.growth_ms);
         cell(out, 0, f->n);
         cell(out, 1, 100 * f->cv_error);
         wbuf_str(out, "</tr>\n");
@@ -144,8 +147,7 @@ static void page_fits(struct wbuf *out, const struct bench_results *r) {
             cell_text(out, law ? "law" : "fixed time");
             for (int k = 0; k < BENCH_PROJECTED; k++)
                 cell(out, 1,
-                     law ? bench_fit_law_tok_s(f, bench_projected_rtt[k])
-                         : law_fit_tok_s(&f->fit, bench_projected_rtt[k]));
+                     law ? bench_fit_law_tok_s(f, bench_projected_rtt[k]) : bench_fit_tok_s(f, bench_projected_rtt[k]));
             wbuf_str(out, "</tr>\n");
         }
     table_end(out);

@@ -6,8 +6,14 @@
 
 const double bench_projected_rtt[BENCH_PROJECTED] = {5, 10, 20, 40, 80, 120, 160, 200};
 
+double bench_fit_tok_s(const struct bench_fit *f, double rtt_ms) {
+    double ms = law_fit_step_ms(&f->fit, rtt_ms);
+    return ms > 0 ? 1e3 * law_point_at(f->at, f->n, f->adapts, rtt_ms).tokens_per_step / ms : NAN;
+}
+
 double bench_fit_law_tok_s(const struct bench_fit *f, double rtt_ms) {
-    return law_tok_s(f->miss_rate, rtt_ms + f->miss_ms, f->hit_ms);
+    const struct law_point p = law_point_at(f->at, f->n, f->adapts, rtt_ms);
+    return law_tok_s(p.miss_rate, rtt_ms + p.miss_ms, p.hit_ms);
 }
 
 void bench_results_free(struct bench_results *r) {
@@ -33,11 +39,9 @@ static bool add_fit(yyjson_mut_doc *d, yyjson_mut_val *list, const struct bench_
     bool ok = o && yyjson_mut_obj_add_str(d, o, "mode", f->mode) &&
               bench_json_number(d, o, "nodes", f->nodes ? f->nodes : NAN) &&
               yyjson_mut_obj_add_str(d, o, "codec", f->codec) && bench_json_number(d, o, "mbit", f->mbit) &&
-              bench_json_number(d, o, "fixed_ms", f->fit.fixed_ms) &&
-              bench_json_number(d, o, "tokens_per_step", f->fit.tokens_per_step) &&
-              bench_json_number(d, o, "cross_validation_error", f->cv_error) &&
-              bench_json_number(d, o, "miss_rate", f->miss_rate) && bench_json_number(d, o, "miss_ms", f->miss_ms) &&
-              bench_json_number(d, o, "hit_ms", f->hit_ms);
+              bench_json_number(d, o, "fixed_ms", f->fit.fixed_ms) && bench_json_number(d, o, "at_ms", f->fit.at_ms) &&
+              bench_json_number(d, o, "growth_ms", f->fit.growth_ms) &&
+              bench_json_number(d, o, "cross_validation_error", f->cv_error);
     yyjson_mut_val *points = ok ? yyjson_mut_obj_add_arr(d, o, "points") : NULL;
     ok = points != NULL;
     for (int i = 0; i < f->n && ok; i++) {
@@ -45,6 +49,9 @@ static bool add_fit(yyjson_mut_doc *d, yyjson_mut_val *list, const struct bench_
         ok = p && bench_json_number(d, p, "rtt_ms", f->at[i].rtt_ms) &&
              bench_json_number(d, p, "step_ms", f->at[i].step_ms) &&
              bench_json_number(d, p, "tokens_per_step", f->at[i].tokens_per_step) &&
+             bench_json_number(d, p, "miss_rate", f->at[i].miss_rate) &&
+             bench_json_number(d, p, "miss_ms", f->at[i].miss_ms) &&
+             bench_json_number(d, p, "hit_ms", f->at[i].hit_ms) &&
              bench_json_number(d, p, "left_out_error", f->error[i]);
     }
     yyjson_mut_val *projected = ok ? yyjson_mut_obj_add_arr(d, o, "projection") : NULL;
@@ -52,7 +59,7 @@ static bool add_fit(yyjson_mut_doc *d, yyjson_mut_val *list, const struct bench_
     for (int i = 0; i < BENCH_PROJECTED && ok; i++) {
         yyjson_mut_val *p = yyjson_mut_arr_add_obj(d, projected);
         ok = p && bench_json_number(d, p, "rtt_ms", bench_projected_rtt[i]) &&
-             bench_json_number(d, p, "tok_s", law_fit_tok_s(&f->fit, bench_projected_rtt[i])) &&
+             bench_json_number(d, p, "tok_s", bench_fit_tok_s(f, bench_projected_rtt[i])) &&
              bench_json_number(d, p, "law_tok_s", bench_fit_law_tok_s(f, bench_projected_rtt[i]));
     }
     return ok;
@@ -88,8 +95,8 @@ static void cell(FILE *out, int width, int digits, double v) {
 }
 
 static void print_network(const struct bench_results *r, FILE *out) {
-    fprintf(out, "%-14s %5s %-5s %6s %6s  %-14s %6s %6s %6s %8s %6s %8s %8s\n", "mode", "nodes", "codec", "rtt ms",
-            "Mbit/s", "category", "tokens", "steps", "tok/rt", "tok/s", "times", "law", "own ms");
+    fprintf(out, "%-14s %5s %-5s %6s %6s  %-14s %6s %6s %6s %8s %6s %8s %8s %6s\n", "mode", "nodes", "codec", "rtt ms",
+            "Mbit/s", "category", "tokens", "steps", "tok/rt", "tok/s", "times", "law", "own ms", "here");
     for (int i = 0; i < r->rows.n; i++) {
         const struct bench_row *x = &r->rows.at[i];
         fprintf(out, "%-14s", x->mode);
@@ -103,12 +110,15 @@ static void print_network(const struct bench_results *r, FILE *out) {
         cell(out, 6, 2, x->tok_s / bench_results_sequential(r, x));
         cell(out, 8, 2, x->predicted_tok_s);
         cell(out, 8, 2, x->overhead_ms);
+        cell(out, 6, 2, x->overhead_here_ms);
         fprintf(out, "\n");
     }
     for (int i = 0; i < r->n_fits; i++) {
         const struct bench_fit *f = &r->fits[i];
-        fprintf(out, "%s%s, %s: a step takes the round trip and %.2f ms, %.2f tokens a step", i ? "" : "\n", f->mode,
-                f->codec, f->fit.fixed_ms, f->fit.tokens_per_step);
+        fprintf(out, "%s%s, %s: a step takes the round trip and %.2f ms", i ? "" : "\n", f->mode, f->codec,
+                f->fit.fixed_ms);
+        if (f->fit.growth_ms != 0)
+            fprintf(out, " at %.0f ms, %.2f more for each doubling", f->fit.at_ms, f->fit.growth_ms);
         if (isfinite(f->cv_error))
             fprintf(out, "; predicted from the other round trips within %.1f%%", 100 * f->cv_error);
         fprintf(out, "\n");

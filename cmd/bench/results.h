@@ -17,10 +17,12 @@ struct bench_fit {
     struct law_point at[16];
     double error[16]; /* of each point, predicted from the others */
     int n;
-    struct law_fit fit;                /* over all points */
-    double cv_error;                   /* mean of |error|; NAN: too few points */
-    double miss_rate, miss_ms, hit_ms; /* of the law, means of all points; miss_ms without the round trip */
+    bool adapts;        /* suits its trees to the round trip */
+    struct law_fit fit; /* over all points */
+    double cv_error;    /* mean of |error|; NAN: too few points */
 };
+/* Tokens per second at a round trip, from the time of a step; and from the law. */
+double bench_fit_tok_s(const struct bench_fit *f, double rtt_ms);
 double bench_fit_law_tok_s(const struct bench_fit *f, double rtt_ms);
 
 enum { BENCH_FITS = 64 };

@@ -1,5 +1,6 @@
 #include "cmd/bench/rig.h"
 
+#include "cmd/device.h"
 #include "cmd/interrupt.h"
 #include "cmd/memory.h"
 #include "cmd/term.h"
@@ -57,8 +58,8 @@ static uint32_t live(const struct engine *en) {
 }
 
 /* One for all lanes, which take turns. *bytes: what it will take. */
-static int open_guesser(struct engine *en, uint64_t *bytes, struct err *e) {
-    *bytes = 0;
+static int open_guesser(struct engine *en, struct guesser_bytes *bytes, struct err *e) {
+    *bytes = (struct guesser_bytes){0};
     if (!en->o.draft)
         return 0;
     if (!en->tok)
@@ -68,45 +69,49 @@ static int open_guesser(struct engine *en, uint64_t *bytes, struct err *e) {
                                    .vocab = (uint32_t)en->config->vocab,
                                    .ctx = en->ctx,
                                    .kv = en->o.kv ? DT_F32 : DT_F16};
-    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, bytes, e) : -1;
+    return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, device_is_card(en->backend), bytes, e)
+                                                  : -1;
 }
 
-static int check_memory(const struct bench_rig *r, int n_lanes, uint64_t guesser, struct memory_plan *edges,
-                        struct err *e) {
+static int check_memory(const struct bench_rig *r, int n_lanes, const struct guesser_bytes *guesser,
+                        struct memory_plan *edges, struct err *e) {
     const struct engine *en = &r->en;
     const struct part here[3] = {en->parts[0], {0}, en->parts[2]}, there[3] = {{0}, r->middle, {0}};
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
     enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
     struct memory_plan cloud = {0};
+    bool card = device_is_card(en->backend);
     uint64_t lanes = (uint64_t)n_lanes, slots = en->ctx + live(en);
-    if (memory_plan(edges, en->weights, here, quant, kv, slots, en->chunk, e) != 0 ||
-        (!tunnel_wanted(&en->o.tunnel) && memory_plan(&cloud, en->weights, there, quant, kv, slots, en->chunk, e) != 0))
+    if (memory_plan(edges, en->weights, here, quant, kv, slots, en->chunk, card, e) != 0 ||
+        (!tunnel_wanted(&en->o.tunnel) &&
+         memory_plan(&cloud, en->weights, there, quant, kv, slots, en->chunk, card, e) != 0))
         return -1;
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
     const struct session_speculation most = {.max_nodes = SESSION_MAX_NODES, .iterate = &en->o.iterate};
     uint64_t windows = session_window_bytes(en->config->hidden, en->chunk, engine_cloud_windows(en)) +
                        drafter_bytes(&dr) + session_speculation_bytes(en->config->hidden, en->config->vocab, &most);
-    uint64_t need = guesser + edges->weights + edges->scratch + cloud.weights + cloud.scratch +
-                    lanes * (edges->kv + cloud.kv + windows);
-    uint64_t limit = en->o.memory ? en->o.memory : memory_available();
+    const char *is;
+    uint64_t host = guesser->beside + lanes * windows;
+    uint64_t need = guesser->stage + edges->weights + edges->scratch + cloud.weights + cloud.scratch +
+                    lanes * (edges->kv + cloud.kv) + (card ? 0 : host);
+    uint64_t limit = device_memory(en->backend, en->o.memory, &is);
     char total[16], have[16];
     term_size((double)need, total);
     term_size((double)limit, have);
     if (need > limit)
         return err_set(e, ERR_MEMORY,
-                       "%s needs %s of memory with %d sessions of %u positions, but %s %s; try --quant q8, fewer modes "
+                       "%s needs %s %s with %d sessions of %u positions, but %s %s; try --quant q8, fewer modes "
                        "or fewer --tokens",
-                       en->o.model, total, n_lanes, en->ctx, have,
-                       en->o.memory ? "is what --memory allows" : "is what is available");
+                       en->o.model, total, device_memory_name(en->backend), n_lanes, en->ctx, have, is);
     return 0;
 }
 
 int bench_rig_load(struct bench_rig *r, int n_lanes, struct err *e) {
     struct engine *en = &r->en;
     struct memory_plan plan;
-    uint64_t guesser;
-    if (open_guesser(en, &guesser, e) != 0 || check_memory(r, n_lanes, guesser, &plan, e) != 0 ||
-        backend_cpu_create(&en->backend, en->o.threads, engine_isa_name(en->o.isa), e) != 0)
+    struct guesser_bytes guesser;
+    if (device_open(&en->backend, &en->o, e) != 0 || open_guesser(en, &guesser, e) != 0 ||
+        check_memory(r, n_lanes, &guesser, &plan, e) != 0)
         return -1;
     struct load_progress p = {.all = plan.file[0] + plan.file[2]};
     struct load_opts lo = {.max_rows = en->chunk, .progress = on_load, .progress_ctx = &p};
@@ -198,11 +203,13 @@ int bench_lane_open(struct bench_lane *l, struct bench_rig *r, const struct benc
                                                     .iterate = bench_iterates(o->mode) ? &en->o.iterate : NULL}};
     if (session_create(&l->session, &so, e) != 0)
         goto fail;
-    l->path = (struct bench_path){.rtt_ms = o->rtt_ms > 0 ? o->rtt_ms : 0,
-                                  .mbit = o->rtt_ms < 0 ? 0 : o->mbit,
-                                  .row_bytes = (double)codec_row_bytes(o->codec, en->config->hidden),
-                                  .row_ms = codec_ms(o->codec, en->config->hidden),
-                                  .whole = o->mode != SESSION_AUTO};
+    l->path =
+        (struct bench_path){.rtt_ms = o->rtt_ms > 0 ? o->rtt_ms : 0,
+                            .mbit = o->rtt_ms < 0 ? 0 : o->mbit,
+                            .row_bytes = (double)codec_row_bytes(o->codec, en->config->hidden),
+                            .first_rows = (double)(WIRE_FIRST_PIECE / codec_row_bytes(o->codec, en->config->hidden)),
+                            .row_ms = codec_ms(o->codec, en->config->hidden),
+                            .whole = o->mode != SESSION_AUTO};
     return 0;
 fail:
     bench_lane_close(l);

@@ -217,7 +217,7 @@ static int on_feed(void *ctx, uint32_t done, uint32_t all) {
  */
 static int answer(struct split *s, struct bench_lane *l, const struct bench_prompt *p, int n, struct bench_tally *t,
                   struct err *e) {
-    struct remote_info from, to;
+    struct remote_info from, before, to;
     ids_clear(&s->answer);
     session_reset(l->session);
     if (session_feed(l->session, p->ids.p, (uint32_t)p->ids.n, on_feed, NULL, e) != 0)
@@ -225,8 +225,9 @@ static int answer(struct split *s, struct bench_lane *l, const struct bench_prom
     if (p->next.n && (size_t)n > p->next.n)
         n = (int)p->next.n;
     remote_middle_info(tunnel_middle(l->tunnel), &from);
+    to = from;
     for (int i = 0; i < n; i++) {
-        const struct session_stats before = *session_stats(l->session);
+        const struct session_stats then = *session_stats(l->session);
         uint32_t token;
         double t0 = clock_ms();
         if (interrupt_asked())
@@ -236,11 +237,13 @@ static int answer(struct split *s, struct bench_lane *l, const struct bench_prom
         ids_push(&s->answer, token);
         if (session_advance(l->session, p->next.n ? p->next.p[i] : token, e) != 0)
             return -1;
-        const struct bench_token k = {clock_ms() - t0, &before, session_stats(l->session)};
+        double ms = clock_ms() - t0;
+        before = to;
+        remote_middle_info(tunnel_middle(l->tunnel), &to);
+        const struct bench_token k = {ms, to.work_ms - before.work_ms, &then, session_stats(l->session)};
         if (bench_tally_token(t, &k, &l->path, e) != 0)
             return -1;
     }
-    remote_middle_info(tunnel_middle(l->tunnel), &to);
     t->bytes_up += (double)(to.bytes_up - from.bytes_up);
     t->bytes_down += (double)(to.bytes_down - from.bytes_down);
     return s->answer.bad ? err_set(e, ERR_MEMORY, "out of memory for an answer") : 0;
@@ -385,17 +388,20 @@ static void add_point(struct split *s, const struct cell *c, int variant) {
             f = &r->fits[i];
     if (!f && r->n_fits < BENCH_FITS) {
         f = &r->fits[r->n_fits++];
-        *f = (struct bench_fit){.mode = mode, .codec = codec, .nodes = nodes_of(s, v), .mbit = c->mbit};
+        *f = (struct bench_fit){
+            .mode = mode, .codec = codec, .nodes = nodes_of(s, v), .mbit = c->mbit, .adapts = v->mode == SESSION_AUTO};
     }
     if (!f || f->n == BENCH_LIST)
         return;
-    double n = (double)t->steps, k = ++f->n;
-    f->at[f->n - 1] = (struct law_point){path->rtt_ms, t->ms / n, (double)t->tokens / n};
-    f->miss_rate += (n / (double)t->tokens - f->miss_rate) / k;
-    f->miss_ms += (bench_tally_miss_ms(t) - f->miss_ms) / k;
-    f->hit_ms += (bench_tally_hit_ms(t, path) - f->hit_ms) / k;
-    f->fit = law_fit(f->at, f->n, -1);
-    f->cv_error = law_cross_validate(f->at, f->n, f->error);
+    double n = (double)t->steps, tokens = (double)t->tokens;
+    f->at[f->n++] = (struct law_point){.rtt_ms = path->rtt_ms,
+                                       .step_ms = t->ms / n,
+                                       .tokens_per_step = tokens / n,
+                                       .miss_rate = n / tokens,
+                                       .miss_ms = bench_tally_miss_ms(t),
+                                       .hit_ms = bench_tally_hit_ms(t, path)};
+    f->fit = law_fit(f->at, f->n, -1, f->adapts);
+    f->cv_error = law_cross_validate(f->at, f->n, f->adapts, f->error);
 }
 
 static int measure_cell(struct split *s, const struct cell *c, struct err *e) {
@@ -434,7 +440,7 @@ static int measure(struct split *s, struct err *e) {
 
 static void describe(struct split *s) {
     const struct engine *en = &s->rig.en;
-    s->results.machine = (struct bench_machine){.isa = engine_backend_name(en) + 4, /* behind "cpu-" */
+    s->results.machine = (struct bench_machine){.backend = engine_backend_name(en),
                                                 .model = en->o.model,
                                                 .cloud = s->rig.loop ? NULL : en->o.tunnel.cloud.p[0],
                                                 .threads = en->o.threads,

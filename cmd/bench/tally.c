@@ -6,16 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int over_push(struct bench_tally *t, double ms, struct err *e) {
-    if (t->n_over == t->cap_over) {
-        int cap = t->cap_over ? 2 * t->cap_over : 256;
-        double *over = realloc(t->over, (size_t)cap * sizeof *over);
-        if (!over)
+static int push(struct bench_times *t, double ms, struct err *e) {
+    if (t->n == t->cap) {
+        int cap = t->cap ? 2 * t->cap : 256;
+        double *more = realloc(t->ms, (size_t)cap * sizeof *more);
+        if (!more)
             return err_set(e, ERR_MEMORY, "out of memory for measurements");
-        t->over = over;
-        t->cap_over = cap;
+        t->ms = more;
+        t->cap = cap;
     }
-    t->over[t->n_over++] = ms;
+    t->ms[t->n++] = ms;
     return 0;
 }
 
@@ -44,16 +44,20 @@ int bench_tally_token(struct bench_tally *t, const struct bench_token *k, const 
         return 0;
     }
     /* Up go all rows of its window, unless those that were wanted less went in others behind it; down comes its own row
-     * first. */
-    double up = p->whole ? rows : 1, wire = (up + 1) * row_wire_ms(p), more = wait - p->rtt_ms - wire - awaited;
+     * first, with a few others. */
+    double up = p->whole ? rows : 1, down = p->whole && p->first_rows > 1 ? fmin(rows, p->first_rows) : 1;
+    double wire = (up + down) * row_wire_ms(p), more = wait - p->rtt_ms - wire - awaited;
     /* Windows that went out behind the first were computed while that was on its way. */
     double beside = more < 0 ? (-more < front ? -more : front) : 0;
     t->steps++;
     t->step_cloud += awaited;
-    t->step_rows += up + 1;
+    t->step_rows += up + down;
     t->step_wire += wire;
     t->step_model += front - beside + back;
-    return miss ? over_push(t, k->ms - front - wait - back + (more > 0 ? more : 0), e) : 0;
+    if (!miss)
+        return 0;
+    double local = k->ms - front - wait - back, own = local + (more > 0 ? more : 0);
+    return push(&t->over, own, e) != 0 || push(&t->here, fmin(own, local + k->transport_ms), e) != 0 ? -1 : 0;
 }
 
 int bench_tally_add(struct bench_tally *t, const struct bench_tally *more, struct err *e) {
@@ -72,14 +76,15 @@ int bench_tally_add(struct bench_tally *t, const struct bench_tally *more, struc
     t->step_rows += more->step_rows;
     t->bytes_up += more->bytes_up;
     t->bytes_down += more->bytes_down;
-    for (int i = 0; i < more->n_over; i++)
-        if (over_push(t, more->over[i], e) != 0)
+    for (int i = 0; i < more->over.n; i++)
+        if (push(&t->over, more->over.ms[i], e) != 0 || push(&t->here, more->here.ms[i], e) != 0)
             return -1;
     return 0;
 }
 
 void bench_tally_free(struct bench_tally *t) {
-    free(t->over);
+    free(t->over.ms);
+    free(t->here.ms);
     *t = (struct bench_tally){0};
 }
 
@@ -88,7 +93,9 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static double median(double *v, int n) {
+static double median(struct bench_times *t) {
+    double *v = t->ms;
+    int n = t->n;
     if (n == 0)
         return NAN;
     qsort(v, (size_t)n, sizeof *v, by_value);
@@ -96,7 +103,7 @@ static double median(double *v, int n) {
 }
 
 double bench_tally_miss_ms(struct bench_tally *t) {
-    double own = median(t->over, t->n_over);
+    double own = median(&t->over);
     return t->steps ? (t->step_model + t->step_cloud + t->step_wire) / (double)t->steps + (own > 0 ? own : 0) : NAN;
 }
 
@@ -115,7 +122,8 @@ void bench_tally_row(struct bench_tally *t, const struct bench_path *p, struct b
     r->steps = t->steps;
     r->bytes_up = t->bytes_up;
     r->bytes_down = t->bytes_down;
-    r->overhead_ms = median(t->over, t->n_over);
+    r->overhead_ms = median(&t->over);
+    r->overhead_here_ms = median(&t->here);
     if (t->steps == 0 || t->ms <= 0)
         return;
     r->tok_s = (double)t->tokens * 1e3 / t->ms;

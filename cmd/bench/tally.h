@@ -9,6 +9,7 @@
 /* One token: the sampling and the call of session_advance. */
 struct bench_token {
     double ms;
+    double transport_ms; /* of it: this side encoded, sealed, sent, read, opened, decoded */
     const struct session_stats *before, *after;
 };
 
@@ -17,6 +18,7 @@ struct bench_path {
     double rtt_ms, mbit; /* mbit 0: no limit */
     double row_bytes;    /* of a position on the wire */
     double row_ms;       /* encoding and decoding it once */
+    double first_rows;   /* that come back together, at most: nothing of them is here before all are; 0: 1 */
     bool whole;          /* one window for each step, and nothing beside it */
 };
 
@@ -31,8 +33,10 @@ struct bench_tally {
     double step_model, step_cloud; /* front and back, passes, in steps, as far as the step waited for them */
     double step_wire, step_rows;   /* ms of bytes that it waited for, and positions */
     double bytes_up, bytes_down;
-    double *over; /* own overhead of each token that was not foreseen; owned */
-    int n_over, cap_over;
+    struct bench_times {
+        double *ms; /* owned */
+        int n, cap;
+    } over, here; /* own overhead of each token that was not foreseen, and what this side has of it */
 };
 
 int bench_tally_token(struct bench_tally *t, const struct bench_token *k, const struct bench_path *p, struct err *e);

@@ -22,9 +22,10 @@ static inline void relax(void) {
 }
 #endif
 
-/* Between two kernels of one pass a worker spins this long before it sleeps: a pass is a few hundred short runs, and a
- * wake-up through the kernel costs more than most of them. */
-enum { SPINS = 4000 };
+/* Between two kernels of one pass a worker spins this long (25 to 50 us) before it sleeps: a pass is a few hundred short
+ * runs, and a wake-up through the kernel costs more than most of them. Not for longer: behind a pass other threads wait
+ * for this processor, to send what it computed. */
+enum { SPINS = 1000 };
 
 struct worker {
     struct pool *pool;

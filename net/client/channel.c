@@ -24,6 +24,7 @@ enum {
     TICKS = 12,                   /* the thread looks at its timers so often in stall_ms; */
     ASK_AT = 4,                   /* so many of them after the last byte it asks; */
     DEAD_AT = TICKS - ASK_AT - 1, /* and so many later nobody has answered */
+    HAND_OVER_MS = 5,
 };
 
 struct channel {
@@ -33,7 +34,10 @@ struct channel {
     pthread_t thread;
     bool started, quit;
     pthread_mutex_t lock;
-    pthread_cond_t changed;
+    pthread_cond_t changed, taken;
+    bool news;        /* a frame for the caller came in this turn of the thread */
+    int n_waiting;    /* calls of channel_wait; */
+    unsigned n_woken; /* of them came back so far */
 
     struct wbuf out; /* whole frames; [0, out_at) were sent */
     size_t out_at;
@@ -56,7 +60,7 @@ struct channel {
     double said;       /* when something was sent last */
     uint64_t ping;     /* the last one's number */
     double ping_at;    /* 0: answered */
-    double rtt_ms;
+    double rtt_ms, read_ms;
     int unacked; /* bytes in the kernel's send queue at the last look */
 };
 
@@ -164,6 +168,7 @@ static int on_frame(struct channel *c, struct err *e) {
         return on_ping(c, e);
     case WIRE_RESULT:
     case WIRE_OPENING:
+        c->news = true;
         pthread_cond_broadcast(&c->changed);
         return c->o.frame(c->o.ctx, c->type, &c->payload, e);
     default:
@@ -229,9 +234,11 @@ static enum tls_status fill(struct channel *c, struct err *e) {
 }
 
 static void receive(struct channel *c) {
+    double t0 = clock_ms();
+    bool awaited = c->n_waiting > 0;
     size_t n = 0;
     take_frames(c);
-    while (!c->dead && n < AT_ONCE) {
+    while (!c->dead && n < AT_ONCE && !(c->news && c->n_waiting > 0)) {
         struct err e = {0};
         enum tls_status s = fill(c, &e);
         n += c->stage_n;
@@ -243,11 +250,34 @@ static void receive(struct channel *c) {
             break;
         take_frames(c);
     }
+    if (awaited)
+        c->read_ms += clock_ms() - t0;
     if (c->write_error.kind != ERR_NONE && n < AT_ONCE)
         die(c, c->write_error.kind, c->write_error.msg);
 }
 
 /* ---- the thread ---- */
+
+static struct timespec in_ms(double ms) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += (time_t)(ms / 1000);
+    t.tv_nsec += (long)((ms - 1000.0 * (double)(time_t)(ms / 1000)) * 1e6);
+    t.tv_sec += t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    return t;
+}
+
+/* Whoever waits for what came has the lock before more is read: decrypting the rest of a large answer takes longer than
+ * to wake up, and a mutex does not care who was first. */
+static void hand_over(struct channel *c) {
+    struct timespec until = in_ms(HAND_OVER_MS);
+    unsigned before = c->n_woken;
+    while (c->news && c->n_waiting > 0 && c->n_woken == before &&
+           pthread_cond_timedwait(&c->taken, &c->lock, &until) == 0)
+        ;
+    c->news = false;
+}
 
 /* Is our own upload getting on? Then the path is alive, however long an answer takes behind it. */
 static bool upload_moves(struct channel *c) {
@@ -301,6 +331,7 @@ static void *channel_main(void *arg) {
             receive(c);
         if (!c->dead)
             flush(c);
+        hand_over(c);
     }
     pthread_mutex_unlock(&c->lock);
     return NULL;
@@ -335,6 +366,7 @@ int channel_connect(struct channel **out, const char *address, struct tls_config
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, &monotonic);
+    pthread_cond_init(&c->taken, &monotonic);
     pthread_condattr_destroy(&monotonic);
     c->fd = -1;
     c->max_frame = WIRE_FIRST_MAX;
@@ -427,6 +459,7 @@ void channel_free(struct channel *c, bool bye) {
     if (c->wake >= 0)
         close(c->wake);
     pthread_cond_destroy(&c->changed);
+    pthread_cond_destroy(&c->taken);
     pthread_mutex_destroy(&c->lock);
     wbuf_free(&c->out);
     wbuf_free(&c->payload);
@@ -452,14 +485,14 @@ void channel_expect(struct channel *c, bool something) {
 }
 
 void channel_wait(struct channel *c, double ms) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += (time_t)(ms / 1000);
-    t.tv_nsec += (long)((ms - 1000.0 * (double)(time_t)(ms / 1000)) * 1e6);
-    t.tv_sec += t.tv_nsec / 1000000000;
-    t.tv_nsec %= 1000000000;
-    if (!c->dead)
-        pthread_cond_timedwait(&c->changed, &c->lock, &t);
+    struct timespec until = in_ms(ms);
+    if (c->dead)
+        return;
+    c->n_waiting++;
+    pthread_cond_timedwait(&c->changed, &c->lock, &until);
+    c->n_waiting--;
+    c->n_woken++;
+    pthread_cond_signal(&c->taken);
 }
 
 bool channel_dead(struct channel *c, struct err *why, int *code) {
@@ -471,7 +504,7 @@ bool channel_dead(struct channel *c, struct err *why, int *code) {
 }
 
 void channel_info(struct channel *c, struct channel_info *info) {
-    *info = (struct channel_info){.rtt_ms = c->rtt_ms};
+    *info = (struct channel_info){.rtt_ms = c->rtt_ms, .read_ms = c->read_ms};
     tls_traffic(c->tls, &info->up, &info->down);
     snprintf(info->suite, sizeof info->suite, "%s", tls_suite(c->tls));
     if (tls_peer_pin(c->tls))

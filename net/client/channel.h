@@ -56,7 +56,8 @@ void channel_wait(struct channel *c, double ms);
 bool channel_dead(struct channel *c, struct err *why, int *code);
 
 struct channel_info {
-    double rtt_ms; /* smallest; 0: none yet */
+    double rtt_ms;  /* smallest; 0: none yet */
+    double read_ms; /* spent on what came while somebody waited for it */
     uint64_t up, down;
     char suite[64];
     struct pin pin;

@@ -71,6 +71,7 @@ static void close_channel(struct remote *r, bool bye) {
     channel_unlock(r->ch);
     r->info.bytes_up += c.up;
     r->info.bytes_down += c.down;
+    r->info.work_ms += c.read_ms;
     channel_free(r->ch, bye);
     r->ch = NULL;
 }
@@ -208,6 +209,7 @@ void remote_middle_info(struct middle *m, struct remote_info *info) {
     info->rtt_ms = c.rtt_ms;
     info->bytes_up += c.up;
     info->bytes_down += c.down;
+    info->work_ms += c.read_ms;
 }
 
 /* ---- the next ---- */

@@ -222,6 +222,7 @@ static int await_flight(struct remote *r, struct err *e) {
 
 static int rm_submit(struct middle *m, const struct window *w, const float *x, struct err *e) {
     struct remote *r = remote_of(m);
+    double t0 = clock_ms();
     if (enter(r, e) != 0)
         return -1;
     int rc = -1;
@@ -244,6 +245,7 @@ static int rm_submit(struct middle *m, const struct window *w, const float *x, s
         channel_send(r->ch);
         at += n;
     }
+    r->info.work_ms += clock_ms() - t0;
     rc = 0;
 out:
     channel_unlock(r->ch);
@@ -339,8 +341,10 @@ static int take_result(struct remote *r, struct middle_result *out, struct err *
     r->first_result = (r->first_result + 1) % r->max_results;
     r->n_results--;
     channel_unlock(r->ch);
+    double t0 = clock_ms();
     int rc = decode(r, &payload, out, &why);
     wbuf_clear(&payload);
+    r->info.work_ms += clock_ms() - t0;
     channel_lock(r->ch);
     if (r->n_spare < REMOTE_SPARE)
         r->spare[r->n_spare++] = payload;

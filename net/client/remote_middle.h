@@ -60,6 +60,7 @@ struct remote_info {
     uint64_t bytes_up, bytes_down; /* TLS records in all connections, as the socket saw them */
     uint32_t connections, resumed, replayed;
     double lost_ms; /* time without a connection, in all */
+    double work_ms; /* of this side: encoding, sealing and sending windows; opening and decoding what was waited for */
 };
 void remote_middle_info(struct middle *m, struct remote_info *info);
 

@@ -78,14 +78,18 @@ static bool look(void *ctx) {
     return any;
 }
 
+/* Rows of the first RESULT of a window. */
+static int first_piece(const struct cloud_session *c) {
+    size_t n = WIRE_FIRST_PIECE / c->row_bytes;
+    return n < 1 ? 1 : (int)n;
+}
+
 /* The rows [from, to) of the pass are what is left of one window. */
 static void answer(struct batch_thread *b, int from, int to) {
     struct pass *p = &b->pass;
     const struct pass_row *first = &p->rows[p->at[from]];
     struct cloud_session *c = first->session;
     struct frame *w = first->node.window;
-    w->n_waiting -= (uint32_t)(to - from);
-    double waited = p->started_ms - w->came_ms;
     if (audit_store_open(c->audit)) { /* one RESULT, with the root, when all is there */
         struct audit_store *a = c->audit;
         for (int i = from; i < to; i++)
@@ -97,15 +101,18 @@ static void answer(struct batch_thread *b, int from, int to) {
     }
     for (int i = from; i < to; i++)
         p->ids[i - from] = p->rows[p->at[i]].node.id;
-    struct wire_result r = {.seq = w->submit.seq,
-                            .last = w->n_waiting == 0,
-                            .n = to - from,
-                            .compute_us = wire_us(p->ms),
-                            .wait_us = wire_us(waited)};
-    serve_result(c->port, c, &r, p->ids, p->x + (size_t)from * (size_t)p->hidden, p->hidden, NULL);
-    if (r.last) {
-        b->stats.windows++;
-        b->stats.wait_ms += waited;
+    /* In pieces, of which the first is small: it brings what the client waits for, and the others are encoded, sealed
+     * and sent while the client goes on with it. */
+    int piece = first_piece(c), n = to - from;
+    for (int i = 0; i < n && !c->port->over; i += piece, piece *= 2) {
+        piece = piece < n - i ? piece : n - i;
+        struct wire_result r = {.seq = w->submit.seq, .last = w->n_waiting == 0 && i + piece == n, .n = piece};
+        if (i == 0) {
+            r.compute_us = wire_us(p->ms);
+            r.wait_us = wire_us(p->started_ms - w->came_ms);
+        }
+        serve_result(c->port, c, &r, p->ids + i, p->x + (size_t)(from + i) * (size_t)p->hidden, p->hidden, NULL);
+        ports_wake(&b->ports);
     }
 }
 
@@ -124,6 +131,28 @@ static void settle(struct cloud_session *c, const struct pass_row *rows, int n) 
     }
     memmove(c->pending + kept, c->pending + n, (c->n_pending - (uint32_t)n) * sizeof *c->pending);
     c->n_pending -= (uint32_t)n - kept;
+}
+
+/* The same rows: what is known of their window before anybody hears of it. */
+static void count_window(struct batch_thread *b, int from, int to) {
+    const struct pass_row *first = &b->pass.rows[b->pass.at[from]];
+    struct frame *w = first->node.window;
+    w->n_waiting -= (uint32_t)(to - from);
+    if (w->n_waiting > 0 || audit_store_open(first->session->audit))
+        return;
+    b->stats.windows++;
+    b->stats.wait_ms += b->pass.started_ms - w->came_ms;
+}
+
+/* Calls f for what is left of each window of the pass. */
+static void each_window(struct batch_thread *b, void (*f)(struct batch_thread *b, int from, int to)) {
+    struct pass *p = &b->pass;
+    for (int i = 0, from = 0; i < p->n_left; i++) {
+        if (i + 1 < p->n_left && p->rows[p->at[i + 1]].node.window == p->rows[p->at[i]].node.window)
+            continue;
+        f(b, from, i + 1);
+        from = i + 1;
+    }
 }
 
 static void count_pass(struct batch_thread *b) {
@@ -174,14 +203,9 @@ static void run_pass(struct batch_thread *b) {
         return;
     }
     count_pass(b);
-    for (int i = 0, from = 0; i < p->n_left; i++) {
-        if (i + 1 < p->n_left && p->rows[p->at[i + 1]].node.window == p->rows[p->at[i]].node.window)
-            continue;
-        answer(b, from, i + 1);
-        from = i + 1;
-    }
+    each_window(b, count_window);
     publish(b);
-    ports_wake(&b->ports);
+    each_window(b, answer);
     for (int i = 0, from = 0; i < p->n; i++) {
         if (i + 1 < p->n && p->rows[i + 1].session == p->rows[i].session)
             continue;

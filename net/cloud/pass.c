@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Up to so many waiting nodes are somebody who decodes, with a draft perhaps; more are a prefill. */
-enum { SMALL_WINDOW = 32 };
+/* Up to so many waiting nodes are somebody who decodes; of more, a tree is a draft, and what is one chain a prompt. */
+enum { SMALL_WINDOW = 32, LARGEST_TREE = 256 };
 /* Who decoded within this time is going to decode again. */
 static const double ACTIVE_MS = 2000;
 /* How long a pass may go on with rows that nobody wants any more. */
@@ -43,8 +43,18 @@ static float *row_at(struct pass *p, int i) {
 
 /* ---- choosing ---- */
 
+static bool is_chain(const struct cloud_session *c) {
+    for (uint32_t i = 1; i < c->n_pending; i++) {
+        const struct pending *q = &c->pending[i];
+        if (wire_node(q->window->submit.nodes, (int)q->row).parent != q[-1].id)
+            return false;
+    }
+    return true;
+}
+
 static bool decodes(const struct cloud_session *c) {
-    return c->n_pending <= SMALL_WINDOW && !audit_store_open(c->audit);
+    return !audit_store_open(c->audit) &&
+           (c->n_pending <= SMALL_WINDOW || (c->n_pending <= LARGEST_TREE && !is_chain(c)));
 }
 
 static bool waits(const struct cloud_session *c) {

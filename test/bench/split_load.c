@@ -11,6 +11,7 @@
 #include "core/base/clock.h"
 #include "core/decode/session.h"
 #include "core/model/local_middle.h"
+#include "gpu/backend.h"
 #include "net/client/remote_middle.h"
 #include "net/codec.h"
 #include "net/fingerprint.h"
@@ -149,7 +150,11 @@ static void talks_make(void) {
     struct err e = {0};
     const struct part part = {.lo = hello.lo, .hi = hello.hi};
     side_open(&side);
-    struct stage *stage = load(side.backend, &part);
+    struct backend *middle = side.backend;
+    const char *there = getenv("SPLITINF_BACKEND"); /* what the cloud was told to compute with */
+    if (there && strcmp(there, "cuda") == 0 && backend_cuda_create(&middle, NULL, &e) != 0)
+        die("the cloud's backend", &e);
+    struct stage *stage = load(middle, &part);
     for (int i = 0; i < N_TALKS; i++) {
         struct talk *t = &talks[i];
         struct middle *m;
@@ -170,6 +175,8 @@ static void talks_make(void) {
         m->ops->free(m);
     }
     stage->ops->stage_free(stage);
+    if (middle != side.backend)
+        middle->ops->free(middle);
     side_close(&side);
 }
 

@@ -38,6 +38,8 @@ rolling() { answer --link-rtt 40 --draft $model && [ "$words" = "$said" ]; }
 check "and says the same in --mode auto" rolling
 near() { answer --draft $model && [ "$words" = "$said" ]; }
 check "and where there is nothing to gain" near
+padded() { answer --draft $model --pad 8 && [ "$words" = "$said" ]; }
+check "and in padded windows" padded
 drawn() {
     answer --mode stop-and-wait --temperature 0.9 --top-p 0.95 --seed 4 && drawn_words=$words &&
         answer $mid --temperature 0.9 --top-p 0.95 --seed 4 --draft $model && [ "$words" = "$drawn_words" ]

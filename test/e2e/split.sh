@@ -125,7 +125,7 @@ check "a cloud with another pin is refused" refused 1 "$a_pin" wrong_pin
 no_pin() { "$SPLITINF" chat --model $model --home "$SCRATCH/client" --cloud "$a_at" --prompt x "$@" </dev/null; }
 check "a cloud that is not known needs a pin" refused 1 "--trust-on-first-use" no_pin
 check "another split is named with both numbers" refused 1 "layers" split --front 3
-check "another KV type" refused 1 "--kv" split --kv f32
+check "another KV type" refused 1 "--kv" split --kv f32 --backend cpu
 check "another quantisation" refused 1 "quant" split --quant q8
 nobody() { "$SPLITINF" chat --model $model --home "$SCRATCH/client" --cloud 127.0.0.1:1 --pin "$a_pin" --prompt x "$@" </dev/null; }
 check "nobody listens" refused 1 "127.0.0.1:1" nobody

@@ -2,6 +2,7 @@
 
 #include "core/base/clock.h"
 #include "core/model/local_middle.h"
+#include "test/unit/model_rig.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -102,7 +103,7 @@ static struct stage *load(struct batch_rig *r, struct backend **backend, int lo,
     struct stage *s;
     const struct part part = {.lo = lo, .hi = hi};
     const struct load_opts opts = {.max_rows = rows};
-    cr_assert_eq(backend_cpu_create(backend, 1, NULL, &e), 0, "%s", e.msg);
+    rig_backend(backend, 1, NULL);
     cr_assert_eq((*backend)->ops->stage_load(*backend, r->weights, &part, &opts, &s, &e), 0, "%s", e.msg);
     return s;
 }

@@ -2,6 +2,8 @@
 
 #include "core/model/kv.h"
 #include "core/model/names.h"
+#include "gpu/backend.h"
+#include "test/unit/gpu_rig.h"
 #include "test/unit/loading.h"
 
 #include <criterion/criterion.h>
@@ -43,7 +45,12 @@ float *layer_run(struct weights *w, const struct layer_run *r, const float *x) {
     uint32_t *ids = calloc((size_t)r->n_rows, sizeof *ids);
     struct row *rows = calloc((size_t)chunk, sizeof *rows);
     cr_assert(all && nodes && ids && rows);
-    cr_assert_eq(backend_cpu_create(&b, 1, r->isa, &e), 0, "%s", e.msg);
+    if (r->cards) {
+        gpu_rig_prepare(0, 0);
+        cr_assert_eq(backend_cuda_create(&b, r->cards, &e), 0, "%s", e.msg);
+    } else {
+        cr_assert_eq(backend_cpu_create(&b, 1, r->isa, &e), 0, "%s", e.msg);
+    }
     cr_assert_eq(b->ops->stage_load(b, w, &part, &opts, &s, &e), 0, "%s", e.msg);
     cr_assert_eq(b->ops->kv_create(s, (uint32_t)r->n_rows, r->kv_type, &kv, &e), 0, "%s", e.msg);
     cr_assert_eq(slot_pool_create(&pool, (uint32_t)r->n_rows, &e), 0, "%s", e.msg);

@@ -1,4 +1,4 @@
-/* test/unit/layer_rig.h - some layers of a model on a CPU backend, run one at a time over a chain of nodes from
+/* test/unit/layer_rig.h - some layers of a model on a backend, run one at a time over a chain of nodes from
  * position 0, with the activations at every layer boundary kept: what a cloud does for an audit. Everything asserts. */
 #ifndef TEST_UNIT_LAYER_RIG_H
 #define TEST_UNIT_LAYER_RIG_H
@@ -9,7 +9,8 @@
 #include <stddef.h>
 
 struct layer_run {
-    const char *isa; /* NULL: the best */
+    const char *cards; /* CUDA cards (gpu_rig.h) instead of the CPU */
+    const char *isa;   /* NULL: the best */
     enum quant quant;
     enum dtype kv_type;
     int lo, hi;

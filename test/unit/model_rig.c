@@ -2,6 +2,8 @@
 
 #include "core/base/file.h"
 #include "core/model/local_middle.h"
+#include "gpu/backend.h"
+#include "test/unit/gpu_rig.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -18,12 +20,28 @@ static struct stage *load(struct rig *r, int lo, int hi, bool embed, bool head, 
     return s;
 }
 
+void rig_backend(struct backend **out, int threads, const char *isa) {
+    struct err e = {0};
+    const char *name = getenv("TEST_BACKEND");
+    if (name && strcmp(name, "cuda") == 0) {
+        gpu_rig_prepare(0, 0);
+        cr_assert_eq(backend_cuda_create(out, NULL, &e), 0, "%s", e.msg);
+    } else {
+        cr_assert_eq(backend_cpu_create(out, threads, isa, &e), 0, "%s", e.msg);
+    }
+}
+
 void rig_open(struct rig *r, const char *model, const struct rig_opts *o) {
     struct err e = {0};
     memset(r, 0, sizeof *r);
     cr_assert_eq(weights_open(&r->weights, model, &e), 0, "%s", e.msg);
     r->config = weights_config(r->weights);
-    cr_assert_eq(backend_cpu_create(&r->backend, o->threads ? o->threads : 1, o->isa, &e), 0, "%s", e.msg);
+    if (o->cards) {
+        gpu_rig_prepare(0, 0);
+        cr_assert_eq(backend_cuda_create(&r->backend, o->cards, &e), 0, "%s", e.msg);
+    } else {
+        rig_backend(&r->backend, o->threads ? o->threads : 1, o->isa);
+    }
     int n = r->config->n_layers, front = o->front, back = n - o->back;
     if (!o->front && !o->back) {
         r->front = load(r, 0, n, true, true, o);

@@ -12,9 +12,10 @@
 #include <stdint.h>
 
 struct rig_opts {
-    const char *isa; /* NULL: the best */
-    int threads;     /* 0: one */
-    int front, back; /* both 0: one stage holds the whole model */
+    const char *cards; /* "0", "0,1": CUDA cards, those of gpu_rig.h, instead of the CPU */
+    const char *isa;   /* NULL: the best */
+    int threads;       /* 0: one */
+    int front, back;   /* both 0: one stage holds the whole model */
     int max_rows;
     uint32_t ctx;
     enum dtype kv_type;
@@ -30,6 +31,10 @@ struct rig {
     struct middle *middle;
     struct session *session;
 };
+
+/* What the rigs compute with: the CPU, or with TEST_BACKEND=cuda in the environment a card (gpu_rig.h), so that tests
+ * of what stands above the backends can be run over both. */
+void rig_backend(struct backend **out, int threads, const char *isa);
 
 void rig_open(struct rig *r, const char *model, const struct rig_opts *o);
 void rig_close(struct rig *r);

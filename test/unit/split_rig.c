@@ -3,6 +3,7 @@
 #include "core/model/local_middle.h"
 #include "net/fingerprint.h"
 #include "test/unit/cloud_rig.h"
+#include "test/unit/model_rig.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -34,11 +35,16 @@ static struct part middle_part(const struct split_rig *r) {
 }
 
 void split_rig_open(struct split_rig *r, const char *model, int front, int back, enum dtype kv_type) {
+    split_rig_open_for(r, model, front, back, kv_type, NULL, session_live(SPLIT_CHUNK, SESSION_WINDOWS));
+}
+
+void split_rig_open_for(struct split_rig *r, const char *model, int front, int back, enum dtype kv_type,
+                        const struct pin *also, uint32_t max_live) {
     struct err e = {0};
     *r = (struct split_rig){.front = front, .back = back, .kv_type = kv_type};
     cr_assert_eq(weights_open(&r->weights, model, &e), 0, "%s", e.msg);
     r->config = weights_config(r->weights);
-    cr_assert_eq(backend_cpu_create(&r->backend, CLOUD_THREADS, NULL, &e), 0, "%s", e.msg);
+    rig_backend(&r->backend, CLOUD_THREADS, NULL);
     const struct part part = middle_part(r);
     cr_assert_lt(part.lo, part.hi, "%s has too few layers for a split", model);
     r->stage = load(r, r->backend, &part, SPLIT_CLOUD_ROWS);
@@ -48,7 +54,8 @@ void split_rig_open(struct split_rig *r, const char *model, int front, int back,
     r->hello.live = session_live(SPLIT_CHUNK, SESSION_WINDOWS);
     cr_assert_eq(identity_ephemeral(&r->server, &e), 0, "%s", e.msg);
     cr_assert_eq(identity_ephemeral(&r->client, &e), 0, "%s", e.msg);
-    cr_assert_eq(allow_list_create(&r->allow, identity_pin(r->client), 1, NULL, &e), 0, "%s", e.msg);
+    const struct pin allowed[2] = {*identity_pin(r->client), also ? *also : (struct pin){{0}}};
+    cr_assert_eq(allow_list_create(&r->allow, allowed, also ? 2 : 1, NULL, &e), 0, "%s", e.msg);
     uint64_t slot = (uint64_t)config_kv_bytes(r->config, kv_type == DT_F32 ? 4 : 2) * (uint64_t)(part.hi - part.lo);
     const struct cloud_opts o = {.listen = "127.0.0.1:0",
                                  .metrics = "127.0.0.1:0",
@@ -56,10 +63,10 @@ void split_rig_open(struct split_rig *r, const char *model, int front, int back,
                                  .allow = r->allow,
                                  .batch = {.stage = r->stage,
                                            .mine = r->hello,
-                                           .kv_bytes = SPLIT_SESSIONS * (SPLIT_CTX + r->hello.live) * slot,
+                                           .kv_bytes = SPLIT_SESSIONS * (SPLIT_CTX + max_live) * slot,
                                            .max_sessions = SPLIT_SESSIONS,
                                            .max_ctx = SPLIT_CTX,
-                                           .max_live = r->hello.live,
+                                           .max_live = max_live,
                                            .max_rows = SPLIT_CLOUD_ROWS,
                                            .session_ttl_ms = 60000,
                                            .backend_name = "cpu"}};
@@ -99,12 +106,11 @@ double split_rig_metric(const struct split_rig *r, const char *name) {
 /* ---- sides ---- */
 
 static void side_parts(struct side *s, const struct split_rig *r, enum codec codec, int chunk) {
-    struct err e = {0};
     int n = r->config->n_layers;
     const struct part front = {.lo = 0, .hi = r->front, .embed = true},
                       back = {.lo = n - r->back, .hi = n, .head = true};
     *s = (struct side){.rig = r, .codec = codec};
-    cr_assert_eq(backend_cpu_create(&s->backend, 1, NULL, &e), 0, "%s", e.msg);
+    rig_backend(&s->backend, 1, NULL);
     s->front = load(r, s->backend, &front, chunk);
     s->back = load(r, s->backend, &back, chunk);
 }

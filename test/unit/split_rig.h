@@ -33,6 +33,9 @@ struct split_rig {
 
 /* The cloud computes passes of at most SPLIT_CLOUD_ROWS, so that larger windows come back in pieces, on 3 threads. */
 void split_rig_open(struct split_rig *r, const char *model, int front, int back, enum dtype kv_type);
+/* The same for one more client, with so many nodes in flight at most. */
+void split_rig_open_for(struct split_rig *r, const char *model, int front, int back, enum dtype kv_type,
+                        const struct pin *also, uint32_t max_live);
 void split_rig_close(struct split_rig *r);
 /* A number of the cloud's /metrics. */
 double split_rig_metric(const struct split_rig *r, const char *name);

@@ -284,7 +284,7 @@ Test(batch, bye_ends_a_session_and_the_last_one_takes_the_kv_with_it) {
     peer_again(&p, 1);
     peer_hello(&p, 100, 10, token);
     cr_assert(!p.welcome.resumed, "its memory is gone");
-    cr_assert_eq(r.gate.kv_clears, 1);
+    cr_assert_eq(r.gate.kv_clears, 1, "%d", r.gate.kv_clears);
     peer_close(&p);
     batch_rig_close(&r);
 }

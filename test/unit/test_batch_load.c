@@ -267,6 +267,70 @@ Test(batch_load, rows_are_dropped_between_layers) {
     batch_rig_close(&r);
 }
 
+/* ---- large windows ---- */
+
+/* n nodes under the head, the last of them beside the first if they are to be a tree. */
+static void submit_many(struct peer *p, int n, bool tree) {
+    struct node nodes[200];
+    chain(p, nodes, n);
+    if (tree) {
+        nodes[n - 1].parent = p->welcome.head;
+        nodes[n - 1].pos = p->welcome.len;
+    }
+    peer_submit(p, &(struct wire_submit_parts){.nodes = nodes, .n_nodes = n});
+}
+
+Test(batch_load, a_tree_is_computed_at_once_and_a_prompt_in_parts_beside_those_who_decode) {
+    struct batch_rig r;
+    struct peer other, p;
+    bool last;
+    batch_rig_open(&r, TINY, 1, 1, &(struct batch_opts){0});
+    peer_open(&r, &other, 1, CODEC_F32);
+    peer_open(&r, &p, 2, CODEC_F32);
+    peer_hello(&other, 300, 64, NULL);
+    peer_hello(&p, 300, 64, NULL);
+    for (int i = 0; i < 2; i++) {
+        peer_chain(&other, 1);
+        gate_allow(&r, 0);
+        submit_many(&p, 40, i == 0);
+        int rows = gate_wait(&r);
+        cr_assert(i == 0 ? rows == 40 : rows < 40, "%d rows", rows);
+        gate_allow(&r, -1);
+        for (last = false; !last;)
+            peer_result(&p, NULL, &last);
+        peer_submit(&p, &(struct wire_submit_parts){.rewind = true});
+    }
+    peer_close(&p);
+    peer_close(&other);
+    batch_rig_close(&r);
+}
+
+Test(batch_load, a_large_window_comes_back_in_pieces_and_its_time_once) {
+    struct batch_rig r;
+    struct peer p;
+    struct wire_result v;
+    struct err e = {0};
+    int n, sum = 0, pieces = 0;
+    bool last = false;
+    batch_rig_open(&r, TINY, 1, 1, &(struct batch_opts){.max_rows = 256});
+    gate_slow(&r, 1000);
+    peer_open(&r, &p, 1, CODEC_F32);
+    peer_hello(&p, 300, 256, NULL);
+    submit_many(&p, 200, true);
+    for (; !last; pieces++, sum += n) {
+        cr_assert_eq(peer_frame(&p), WIRE_RESULT);
+        cr_assert_eq(wire_get_result(p.payload.p, p.payload.n, p.row_bytes, &v, &e), 0, "%s", e.msg);
+        cr_assert_eq(v.compute_us > 0, pieces == 0, "piece %d of a pass says %u us", pieces, v.compute_us);
+        cr_assert(pieces > 0 || (size_t)v.n * p.row_bytes <= 32 << 10, "the first has %d rows", v.n);
+        peer_check_result(&p, NULL, &n, &last);
+    }
+    cr_assert_eq(sum, 200);
+    cr_assert_eq(pieces, 3, "%d pieces", pieces); /* of 42, 84 and 74 rows */
+    cr_assert_eq(rig_stats(&r).windows, 1);
+    peer_close(&p);
+    batch_rig_close(&r);
+}
+
 Test(batch_load, a_device_that_fails_costs_the_sessions_of_the_pass) {
     struct batch_rig r;
     struct peer a, b;

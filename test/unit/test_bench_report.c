@@ -28,7 +28,7 @@ static void start(void) {
     static const char *const modes[] = {"sequential", "auto"};
     static const double rtt[] = {0, 20, 80};
     r = (struct bench_results){
-        .machine = {.isa = "avx2", .model = evil, .threads = 2, .layers = 8, .hidden = 192, .front = 2, .back = 2}};
+        .machine = {.backend = "cpu-avx2", .model = evil, .threads = 2, .layers = 8, .hidden = 192, .front = 2, .back = 2}};
     for (int i = 0; i < 3; i++)
         for (int m = 0; m < 2; m++)
             for (int c = 0; c < 3; c++) {
@@ -42,23 +42,23 @@ static void start(void) {
                 row.tok_s = 1e3 / (rtt[i] + 2) * (m + 1);
                 row.predicted_tok_s = row.tok_s * 1.01;
                 row.overhead_ms = 0.25;
+                row.overhead_here_ms = 0.125;
                 row.bytes_up = 1000;
                 row.bytes_down = 2000;
                 row.step = (struct bench_step){rtt[i] + 2, rtt[i], 0.5, 0.25, 0.25, 0.1, 0.1, 0.8};
                 add(row);
             }
     for (int m = 0; m < 2; m++)
-        r.fits[r.n_fits++] = (struct bench_fit){.mode = modes[m],
-                                                .codec = "f16",
-                                                .nodes = m ? 64 : 0,
-                                                .mbit = 100,
-                                                .at = {{20, 22, 1}, {80, 82, 1}},
-                                                .n = 2,
-                                                .fit = {2, 1 + m, 2},
-                                                .cv_error = 0.02,
-                                                .miss_rate = m ? 0.4 : 1,
-                                                .miss_ms = 2,
-                                                .hit_ms = 1};
+        r.fits[r.n_fits++] =
+            (struct bench_fit){.mode = modes[m],
+                               .codec = "f16",
+                               .nodes = m ? 64 : 0,
+                               .mbit = 100,
+                               .at = {{20, 22, 1 + m, m ? 0.4 : 1, 2, 1}, {80, 82, 1 + m, m ? 0.4 : 1, 2, 1}},
+                               .n = 2,
+                               .adapts = m,
+                               .fit = {.fixed_ms = 2, .at_ms = 40, .n = 2},
+                               .cv_error = 0.02};
     for (int order = DRAFTS_FIRST_ORDER; order <= DRAFTS_LAST_ORDER; order++) {
         struct bench_row row = drafts_reference_row(order);
         row.tokens = 100;
@@ -74,11 +74,23 @@ static void end(void) {
 /* ---- JSON ---- */
 
 Test(bench_report, json_has_every_field_of_a_row, .init = start, .fini = end) {
-    static const char *const fields[] = {
-        "mode",      "source",    "nodes",       "rtt_ms",          "mbit",
-        "codec",     "category",  "tokens",      "steps",           "tokens_per_round_trip",
-        "tok_s",     "miss_rate", "overhead_ms", "predicted_tok_s", "bytes_up",
-        "bytes_down"};
+    static const char *const fields[] = {"mode",
+                                         "source",
+                                         "nodes",
+                                         "rtt_ms",
+                                         "mbit",
+                                         "codec",
+                                         "category",
+                                         "tokens",
+                                         "steps",
+                                         "tokens_per_round_trip",
+                                         "tok_s",
+                                         "miss_rate",
+                                         "overhead_ms",
+                                         "overhead_here_ms",
+                                         "predicted_tok_s",
+                                         "bytes_up",
+                                         "bytes_down"};
     r.machine.model = "a \"model\"";
     for (int i = 0; i < r.rows.n; i++)
         r.rows.at[i].category = r.rows.at[i].category == evil ? "\"\\\n" : r.rows.at[i].category;

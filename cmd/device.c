@@ -1,0 +1,67 @@
+#include "cmd/device.h"
+
+#include "cmd/engine.h"
+#include "cmd/memory.h"
+#include "core/base/log.h"
+#include "core/cpu/cpu.h"
+#include "gpu/backend.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *const device_choices[] = {"auto", "cpu", "cuda", NULL};
+
+static int check(const struct engine_opts *o, struct err *e) {
+    if (o->backend != DEVICE_CUDA)
+        return 0;
+    if (o->isa)
+        return err_set(e, ERR_USAGE, "--isa %s is for the CPU: it does not go with --backend cuda",
+                       engine_isa_name(o->isa));
+    if (o->kv)
+        return err_set(e, ERR_USAGE,
+                       "--kv f32 is for the CPU: on a card the KV cache holds f16. Take --kv f16, or "
+                       "--backend cpu");
+    return 0;
+}
+
+int device_open(struct backend **out, const struct engine_opts *o, struct err *e) {
+    *out = NULL;
+    if (check(o, e) != 0)
+        return -1;
+    if (o->backend == DEVICE_CUDA || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
+        bool asked = o->backend == DEVICE_CUDA || o->device;
+        struct err why = {0};
+        if (backend_cuda_create(out, o->device, &why) == 0) {
+            log_line(LOG_INFO, "computing on %s", backend_cuda_describe(*out));
+            return 0;
+        }
+        if (asked) {
+            err_set(e, why.kind, "%s", why.msg);
+            return why.kind == ERR_USAGE ? -1 : err_wrap(e, "--backend cuda");
+        }
+        log_line(LOG_INFO, "computing on the CPU, for there is no card to be used: %s", why.msg);
+    }
+    return backend_cpu_create(out, o->threads, engine_isa_name(o->isa), e);
+}
+
+bool device_is_card(const struct backend *b) {
+    return strcmp(b->ops->name, "cpu") != 0;
+}
+
+const char *device_name(const struct backend *b, const struct engine_opts *o) {
+    static char name[32];
+    if (device_is_card(b))
+        return backend_cuda_name(b);
+    snprintf(name, sizeof name, "cpu-%s", o->isa ? engine_isa_name(o->isa) : cpu_isa_list()[0]);
+    return name;
+}
+
+uint64_t device_memory(const struct backend *b, uint64_t asked, const char **is) {
+    bool card = device_is_card(b);
+    *is = asked ? "is what --memory allows" : card ? "is free there" : "is what is available";
+    return asked ? asked : card ? backend_cuda_memory_left(b) : memory_available();
+}
+
+const char *device_memory_name(const struct backend *b) {
+    return device_is_card(b) ? "of the card's memory" : "of memory";
+}

@@ -1,0 +1,60 @@
+/* gpu/attend.h - what the kernels of norm.cu, rope.cu and attend.cu are given, and how their launches are shaped.
+ * Read by both sides, as kernels.h. */
+#ifndef GPU_ATTEND_H
+#define GPU_ATTEND_H
+
+#include "gpu/kernels.h"
+
+#ifndef __cplusplus
+#include <stdbool.h>
+#endif
+
+enum {
+    NORM_THREADS = 512, /* one row */
+    ROPE_THREADS = 128, /* four warps, each a head of q, or one of k and v together */
+    ROPE_UNITS = ROPE_THREADS / 32,
+    ATTEND_THREADS = 128,
+    ATTEND_ITEMS = 4, /* of a block that takes more than one */
+    COMBINE_THREADS = 128,
+    COMBINE_QUERIES = COMBINE_THREADS / 32,
+};
+
+struct norm_args {
+    const struct gpu_pass *pass;
+    const float *x, *w;
+    int cols;
+    float eps;
+    struct planes out;
+};
+
+struct rope_args {
+    const struct gpu_pass *pass;
+    float *qkv;
+    int ld, q_at, k_at, v_at;
+    int n_heads, n_kv_heads, head_dim;
+    const float *q_norm, *k_norm; /* or NULL */
+    float eps;
+    uint16_t *k, *v;
+    uint32_t n_slots;
+};
+
+struct attend_args {
+    const struct gpu_pass *pass;
+    const float *q; /* of row 0; rows are ld apart, heads head_dim */
+    int ld;
+    const uint16_t *k, *v;
+    uint32_t n_slots;
+    int n_heads, group, head_dim; /* group: heads that share a kv head */
+    float scale;                  /* log2(e) / sqrt(head_dim) */
+    int window;                   /* 0: none */
+    struct planes out;
+    /* Spread: splits [split, split + grid z) are blocks of their own and leave partial results. Otherwise a block goes
+     * through all splits of its rows. */
+    bool spread;
+    int split;
+    float *parts;    /* [row][head][n_parts][head_dim + 2]: weighted values, the sum of weights, top */
+    int n_parts;     /* room for the splits of a launch, and behind them, if there are several, what is folded so far */
+    bool begin, end; /* combine: the first splits, the last */
+};
+
+#endif

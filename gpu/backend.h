@@ -1,0 +1,20 @@
+/* gpu/backend.h - the CUDA backend behind core/model/backend.h.
+ *
+ * Rows of x come and go through pinned host memory. Identity holds between passes of one card and one build. KV is f16
+ * (f32 is refused). With several devices the layers are dealt out to them in the order given and in proportion to what
+ * memory each has left; x goes from one to the next through the host. */
+#ifndef GPU_BACKEND_H
+#define GPU_BACKEND_H
+
+#include "core/model/backend.h"
+
+/* devices: "0", "1,0"; NULL: card 0. ERR_DEVICE with a reason that can be shown when there is none. */
+int backend_cuda_create(struct backend **out, const char *devices, struct err *e);
+
+/* "cuda-sm90", as WELCOME names it; "NVIDIA H200, 141 GB, driver 13.0" for people. Valid as long as the backend. */
+const char *backend_cuda_name(const struct backend *b);
+const char *backend_cuda_describe(const struct backend *b);
+/* Free memory of its cards. */
+uint64_t backend_cuda_memory_left(const struct backend *b);
+
+#endif

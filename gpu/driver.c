@@ -1,0 +1,97 @@
+#include "gpu/driver.h"
+
+#include "gpu/library.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct driver opened;
+static struct err failure; /* empty: opened is complete */
+
+static const char *library_name(void) {
+    const char *other = getenv("SPLITINF_LIBCUDA");
+    return other && *other ? other : "libcuda.so.1";
+}
+
+/* "13.0" of 13000. */
+static void say_version(char *buf, size_t n) {
+    int v = 0;
+    if (opened.driver_version && opened.driver_version(&v) == 0)
+        snprintf(buf, n, "%d.%d", v / 1000, v % 1000 / 10);
+    else
+        snprintf(buf, n, "unknown");
+}
+
+static int find_functions(struct err *e) {
+    const char *missing = NULL;
+    /* Through memcpy, as C has no conversion from an object's pointer to a function's. */
+#define FIND(name, field, params)                                                                                      \
+    {                                                                                                                  \
+        void *f = library_function(opened.library, #name);                                                             \
+        memcpy(&opened.field, &f, sizeof f);                                                                           \
+        if (!f && !missing)                                                                                            \
+            missing = #name;                                                                                           \
+    }
+    DRIVER_FUNCTIONS(FIND)
+#undef FIND
+    if (!missing)
+        return 0;
+    char version[32];
+    say_version(version, sizeof version);
+    return err_set(e, ERR_DEVICE,
+                   "the NVIDIA driver here is too old: %s has no %s (it supports CUDA %s, 12.0 or later is needed); "
+                   "install a newer driver, or use --backend cpu",
+                   library_name(), missing, version);
+}
+
+static int start(struct err *e) {
+    char why[200], version[32];
+    int n = 0;
+    cu_result r = opened.init(0);
+    say_version(version, sizeof version);
+    if (r == 0)
+        r = opened.device_count(&n);
+    if (r == CU_NO_DEVICE || (r == 0 && n == 0))
+        return err_set(
+            e, ERR_DEVICE,
+            "there is an NVIDIA driver (CUDA %s) but no card that this process may use: check nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES",
+            version);
+    if (r != 0)
+        return err_set(e, ERR_DEVICE, "the NVIDIA driver (CUDA %s) does not start: %s", version,
+                       driver_error(&opened, r, why, sizeof why));
+    return 0;
+}
+
+static void open_once(void) {
+    const char *names[] = {library_name(), NULL};
+    opened.library = library_open(names, &failure);
+    if (!opened.library) {
+        err_wrap(&failure, "no NVIDIA driver here");
+        return;
+    }
+    if (find_functions(&failure) == 0)
+        (void)start(&failure);
+    /* The library stays: NVIDIA's has threads of its own once it has started. */
+}
+
+const struct driver *driver_open(struct err *e) {
+    pthread_once(&once, open_once);
+    if (failure.kind != ERR_NONE) {
+        err_set(e, failure.kind, "%s", failure.msg);
+        return NULL;
+    }
+    return &opened;
+}
+
+const char *driver_error(const struct driver *d, cu_result r, char *buf, size_t n) {
+    const char *name = NULL, *text = NULL;
+    if (d->error_name(r, &name) != 0 || d->error_string(r, &text) != 0 || !name || !text)
+        snprintf(buf, n, "CUDA error %d", r);
+    else
+        snprintf(buf, n, "%s: %s", name, text);
+    return buf;
+}

@@ -1,0 +1,106 @@
+#include "gpu/kernel_list.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The Makefile names a list of IMAGE(name, file) lines, one for each .cu file, where nvcc was at hand. */
+#ifdef GPU_IMAGES
+#define IMAGE(name, file)                                                                                              \
+    __asm__(".pushsection .rodata, \"a\"\n"                                                                            \
+            ".balign 64\n"                                                                                             \
+            "gpu_image_" #name ":\n"                                                                                   \
+            ".incbin \"" file "\"\n"                                                                                   \
+            ".popsection\n");                                                                                          \
+    extern const unsigned char gpu_image_##name[] __attribute__((visibility("hidden")));
+#include GPU_IMAGES
+#undef IMAGE
+#else
+#define GPU_BUILT_FOR ""
+#endif
+
+static const struct {
+    const char *name;
+    const void *fatbin;
+} images[] = {
+#ifdef GPU_IMAGES
+#define IMAGE(name, file) {#name, gpu_image_##name},
+#include GPU_IMAGES
+#undef IMAGE
+#endif
+    {NULL, NULL},
+};
+_Static_assert(sizeof images / sizeof *images <= GPU_MAX_IMAGES + 1, "raise GPU_MAX_IMAGES");
+
+static const char *const names[] = {
+#define KERNEL_NAME(name) #name,
+    GPU_KERNELS(KERNEL_NAME)
+#undef KERNEL_NAME
+        NULL};
+
+const char *kernel_name(int kernel) {
+    return names[kernel];
+}
+
+bool gpu_built(void) {
+    return images[0].name != NULL;
+}
+
+const char *gpu_built_for(void) {
+    return GPU_BUILT_FOR;
+}
+
+static int load_image(struct gpu *g, const char *name, const void *fatbin, struct err *e) {
+    struct gpu_kernels *k = g->kernels;
+    char why[200];
+    cu_result r = g->driver->module_load(&k->modules[k->n_modules], fatbin);
+    if (r == 0) {
+        k->n_modules++;
+        return 0;
+    }
+    if (!fatbin)
+        return err_set(e, ERR_DEVICE,
+                       "this program was built without GPU kernels: build it where nvcc of the CUDA toolkit is "
+                       "(./build.sh looks in PATH and in /usr/local/cuda, or takes NVCC=/path/to/nvcc)");
+    if (r == CU_NO_BINARY_FOR_GPU)
+        return err_set(e, ERR_DEVICE,
+                       "%s has compute capability %d.%d, and the kernels here were built for %s: a card of 8.0 or "
+                       "later is needed, or a build with GPU_ARCHS=%d%d",
+                       g->name, g->major, g->minor, gpu_built_for(), g->major, g->minor);
+    return err_set(e, r == CU_OUT_OF_MEMORY ? ERR_MEMORY : ERR_DEVICE,
+                   "the kernels of gpu/%s.cu (%s) cannot be loaded by this driver: %s", name, gpu_built_for(),
+                   driver_error(g->driver, r, why, sizeof why));
+}
+
+/* Several images: whichever has it. */
+static int find(struct gpu *g, int kernel, struct err *e) {
+    struct gpu_kernels *k = g->kernels;
+    for (int i = 0; i < k->n_modules; i++)
+        if (g->driver->module_function(&k->functions[kernel], k->modules[i], names[kernel]) == 0)
+            return 0;
+    return err_set(e, ERR_DEVICE, "there is no GPU kernel %s: the build was not complete", names[kernel]);
+}
+
+int gpu_kernels_load(struct gpu *g, struct err *e) {
+    int rc = 0;
+    g->kernels = calloc(1, sizeof *g->kernels);
+    if (!g->kernels)
+        return err_set(e, ERR_MEMORY, "out of memory");
+    if (!gpu_built())
+        rc = load_image(g, NULL, NULL, e);
+    for (int i = 0; images[i].name && rc == 0; i++)
+        rc = load_image(g, images[i].name, images[i].fatbin, e);
+    for (int i = 0; i < N_KERNELS && rc == 0; i++)
+        rc = find(g, i, e);
+    if (rc != 0)
+        gpu_kernels_free(g);
+    return rc;
+}
+
+void gpu_kernels_free(struct gpu *g) {
+    if (!g->kernels)
+        return;
+    for (int i = 0; i < g->kernels->n_modules; i++)
+        (void)g->driver->module_unload(g->kernels->modules[i]);
+    free(g->kernels);
+    g->kernels = NULL;
+}

@@ -1,0 +1,3 @@
+#include "gpu/product.cuh"
+
+PRODUCT_KERNELS(q4_0, DT_Q4_0)

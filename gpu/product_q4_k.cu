@@ -1,0 +1,3 @@
+#include "gpu/product.cuh"
+
+PRODUCT_KERNELS(q4_K, DT_Q4_K)

@@ -1,0 +1,3 @@
+#include "gpu/product.cuh"
+
+PRODUCT_KERNELS(q6_K, DT_Q6_K)

@@ -1,0 +1,3 @@
+#include "gpu/product.cuh"
+
+PRODUCT_KERNELS(q8_0, DT_Q8_0)

@@ -1,0 +1,40 @@
+/* gpu/stage.h - a part of a model on one or several cards, and the backend that they make. Not for use outside gpu/ and
+ * its tests.
+ *
+ * A stage is cut into shares, consecutive layers on one card each; x goes from card to card through the host. */
+#ifndef GPU_STAGE_H
+#define GPU_STAGE_H
+
+#include "gpu/backend.h"
+#include "gpu/share.h"
+
+enum { MAX_CARDS = 16 };
+
+struct cuda_backend {
+    struct backend base;
+    int n_cards;
+    struct card cards[MAX_CARDS];
+    char name[64], describe[400];
+};
+
+struct cuda_kv {
+    struct cuda_stage *stage;
+    uint32_t n_slots;
+    struct share_kv shares[MAX_CARDS];
+};
+
+struct cuda_stage {
+    struct stage base;
+    struct cuda_backend *backend;
+    int max_rows;
+    int n_shares;
+    struct share shares[MAX_CARDS];
+    struct tensor embed; /* rows are decoded on the host, where they lie */
+    void *embed_row;
+    size_t bytes;
+};
+
+void cuda_backend_free(struct backend *base);
+extern const struct backend_ops cuda_ops; /* stage.c */
+
+#endif

@@ -1,0 +1,62 @@
+#!/bin/sh
+# shellcheck disable=SC2154 # serve sets $server, $at, $cloud
+# The split with a cloud that computes on cards, which are emulated here (test/gpu/emu): it says what the model alone says on a
+# card, one or two make no difference, and a card that is too small, or fails in mid-service, is told and holds up nobody.
+. test/lib.sh
+out=$SCRATCH/out err=$SCRATCH/err model=test/models/tiny
+library=$BUILD/libcuda-emu.so
+[ -e "$library" ] || { echo "skip a cloud with cards: $library was not built"; exit 0; }
+server=
+trap '[ -z "$server" ] || kill -9 "$server" 2>/dev/null' EXIT
+pin=$("$SPLITINF" identity --home "$SCRATCH/client")
+export SPLITINF_LIBCUDA="$library" SPLITINF_BACKEND=cuda
+set -- --home "$SCRATCH/client" --model $model --quiet --max-tokens 16 --prompt "Tell me a story about a fox."
+
+stop() { kill "$server" 2>/dev/null; wait "$server" 2>/dev/null; server=; }
+split() { timeout 300 "$SPLITINF" chat --cloud "$at" --pin "$cloud" "$@" </dev/null >"$out" 2>"$err"; }
+
+serve $model "$pin" --kv-mem 4M
+check "a cloud says that it computes on a card" has "$SCRATCH/log" "computing on Emulated card 0"
+"$SPLITINF" chat --local --codec f16 "$@" </dev/null >"$SCRATCH/alone"
+equal() { split "$@" && [ -s "$out" ] && cmp "$out" "$SCRATCH/alone" || { cat "$err" >&2; return 1; }; }
+check "its text is that of the model alone on a card" equal "$@"
+cpu_front() { SPLITINF_BACKEND=cpu split "$@" && [ -s "$out" ] || { cat "$err" >&2; return 1; }; }
+check "a client without a card has an answer, too" cpu_front "$@"
+stop
+
+echo "Once there was a fox" >"$SCRATCH/one"
+serve $model "$pin" --kv-mem 4M --device 1,0
+two() {
+    timeout 300 "$SPLITINF" verify --home "$SCRATCH/client" --model $model --cloud "$at" --pin "$cloud" --tokens 2 --audit 1 \
+        --prompts "$SCRATCH/one" >"$out" 2>"$err" && has "$out" "answers of the split (codec f16) equal" || { cat "$err" >&2; return 1; }
+    has "$SCRATCH/log" "Emulated card 1" "Emulated card 0"
+}
+check "with two cards, every bit is that of one: verify, with an audit" two
+stop
+
+refused() { # STATUS TEXT... -- OPTION...
+    want=$1
+    shift
+    texts=
+    while [ "$1" != -- ]; do texts="$texts$1
+"; shift; done
+    shift
+    timeout 60 "$SPLITINF" serve-cloud --home "$SCRATCH/cloud" --allow "$pin" --model $model --listen 127.0.0.1:0 "$@" \
+        </dev/null >"$out" 2>"$err"
+    [ $? = "$want" ] && [ ! -s "$out" ] || { cat "$err" >&2; return 1; }
+    echo "$texts" | while IFS= read -r text; do has "$err" "$text" || exit 1; done
+}
+check "--kv f32 is refused, with what to do" refused 2 f16 "--backend cpu" -- --kv f32
+check "a card that is not there is named" refused 1 "no GPU 7" -- --device 7
+small() { EMU_MEMORY=4000000 refused 1 "--quant" "$@"; }
+check "a card that is too small for the layers: what would help" small -- --kv-mem 1M
+
+# The 250th allocation or launch fails, which is in some pass: all passes behind it do as well.
+EMU_FAIL=250 serve $model "$pin" --kv-mem 4M
+broken() {
+    split "$@" --max-tokens 100 --patience 1
+    [ $? = 1 ] && has "$err" "the cloud failed to compute" && has "$SCRATCH/log" "CUDA_ERROR_LAUNCH_FAILED" "has failed and cannot be used again" &&
+        kill -0 "$server" || { cat "$err" "$SCRATCH/log" >&2; return 1; }
+}
+check "a card that fails in mid-service ends the answer, and the log says why" broken "$@"
+stop

@@ -1,0 +1,15 @@
+/* test/gpu/emu/test_kernels.h - what the kernels of test_kernels.cu are given. */
+#ifndef EMU_TEST_KERNELS_H
+#define EMU_TEST_KERNELS_H
+
+#include "gpu/kernels.h"
+
+struct test_args {
+    float *out;
+    const float *in;
+    uint32_t *out_u;
+    const uint32_t *in_u;
+    int n;
+};
+
+#endif
