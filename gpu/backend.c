@@ -3,7 +3,6 @@
 
 #include "gpu/stage.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,14 +33,6 @@ int card_wait(struct card *c, struct err *e) {
 
 /* ---- names ---- */
 
-__attribute__((format(printf, 3, 4))) static void append(char *text, size_t cap, const char *fmt, ...) {
-    size_t n = strlen(text);
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text + n, cap - n, fmt, ap);
-    va_end(ap);
-}
-
 static void name_cards(struct cuda_backend *b) {
     int version = 0;
     const struct gpu *first = b->cards[0].gpu;
@@ -49,11 +40,14 @@ static void name_cards(struct cuda_backend *b) {
     snprintf(b->name, sizeof b->name, "cuda-sm%d%d", first->major, first->minor);
     for (int i = 0; i < b->n_cards; i++) {
         const struct gpu *g = b->cards[i].gpu;
-        append(b->describe, sizeof b->describe, "%s%s, %.0f GB", i ? "; " : "", g->name, (double)g->memory / 1e9);
+        size_t n = strlen(b->describe), m = strlen(b->name);
+        snprintf(b->describe + n, sizeof b->describe - n, "%s%s, %.0f GB", i ? "; " : "", g->name,
+                 (double)g->memory / 1e9);
         if (g->major != first->major || g->minor != first->minor)
-            append(b->name, sizeof b->name, "+sm%d%d", g->major, g->minor);
+            snprintf(b->name + m, sizeof b->name - m, "+sm%d%d", g->major, g->minor);
     }
-    append(b->describe, sizeof b->describe, ", driver %d.%d", version / 1000, version % 1000 / 10);
+    size_t n = strlen(b->describe);
+    snprintf(b->describe + n, sizeof b->describe - n, ", driver %d.%d", version / 1000, version % 1000 / 10);
 }
 
 const char *backend_cuda_name(const struct backend *b) {
@@ -107,8 +101,8 @@ void cuda_backend_free(struct backend *base) {
 
 int backend_cuda_create(struct backend **out, const char *devices, struct err *e) {
     *out = NULL;
-    int ordinals[MAX_CARDS], n = parse_devices(devices ? devices : "0", ordinals, e);
-    if (n < 0)
+    int ordinals[MAX_CARDS] = {0}, n = parse_devices(devices ? devices : "0", ordinals, e);
+    if (n <= 0)
         return -1;
     struct cuda_backend *b = calloc(1, sizeof *b);
     if (!b)

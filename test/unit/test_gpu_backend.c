@@ -92,7 +92,7 @@ static int bench_try(struct bench *b, float *x, int n, int n_sequences, int chun
                 nodes[i] = (struct node){ids[i], ids[i] - 1, (uint32_t)(at + i)};
             }
             cr_assert_eq(kv_table_add(b->tables[s], nodes, k, NULL, e), k, "%s", e->msg);
-            cr_assert_eq(kv_table_rows(b->tables[s], ids, k, rows + s * k, e), 0, "%s", e->msg);
+            cr_assert_eq(kv_table_rows(b->tables[s], ids, k, rows + (size_t)s * (size_t)k, e), 0, "%s", e->msg);
             memcpy(pass + (size_t)(s * k) * hidden, x + (size_t)(s * each + at) * hidden,
                    (size_t)k * hidden * sizeof *x);
         }
