@@ -20,6 +20,19 @@ static void prepare(void) {
 TestSuite(gpu_backend, .init = prepare, .timeout = 120);
 TestSuite(gpu_plan, .timeout = 20);
 
+static void no_leaks(void) {
+    if (!gpu_rig_real())
+        cr_assert_eq(gpu_rig_leaks(), 0);
+}
+
+static void needs_two_cards(void) {
+    struct err e = {0};
+    int n;
+    cr_assert_eq(gpu_count(&n, &e), 0, "%s", e.msg);
+    if (n < 2)
+        cr_skip_test("SKIP: this machine has %d card", n);
+}
+
 /* ---- a stage and sequences over it ---- */
 
 enum { MAX_SEQUENCES = 4 };
@@ -68,8 +81,7 @@ static void bench_close(struct bench *b) {
     b->backend->ops->stage_free(b->stage);
     b->backend->ops->free(b->backend);
     weights_close(b->weights);
-    if (!gpu_rig_real())
-        cr_assert_eq(gpu_rig_leaks(), 0);
+    no_leaks();
 }
 
 /* x [n][hidden] goes through the stage: row i is the next position of sequence i * n_sequences / n, `chunk` rows of
@@ -218,6 +230,7 @@ Test(gpu_backend, long_branches_take_more_memory) {
 Test(gpu_backend, two_cards_give_the_bits_of_one) {
     enum { N = 40 };
     struct bench one, two;
+    needs_two_cards();
     bench_open(&one, BIASED, "1", NULL, 32, N);
     bench_open(&two, BIASED, "1,0", NULL, 32, N);
     const struct cuda_stage *s = (const struct cuda_stage *)(const void *)two.stage;
@@ -401,7 +414,7 @@ Test(gpu_backend, a_small_card_says_what_would_fit) {
     gpu_free(g, ballast);
     b->ops->free(b);
     weights_close(w);
-    cr_assert_eq(gpu_rig_leaks(), 0);
+    no_leaks();
 }
 
 Test(gpu_backend, a_cleared_cache_is_zero) {
@@ -472,6 +485,7 @@ static int watch(void *ctx, uint64_t done, uint64_t total) {
 }
 
 Test(gpu_backend, loading_tells_how_far_it_is_and_can_be_stopped) {
+    needs_two_cards();
     struct weights *w = layer_open(BIASED);
     const struct part part = {.hi = 4, .head = true};
     struct backend *b;
@@ -500,7 +514,7 @@ Test(gpu_backend, loading_tells_how_far_it_is_and_can_be_stopped) {
     cr_assert_gt(all, 6);
     b->ops->free(b);
     weights_close(w);
-    cr_assert_eq(gpu_rig_leaks(), 0);
+    no_leaks();
 }
 
 /* ---- what makes no sense ---- */
