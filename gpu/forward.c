@@ -143,7 +143,7 @@ static struct recording *recording_of(struct share_kv *kv, int lo, int hi, const
         if (!oldest || r->used < oldest->used || r->in_epoch != s->in_epoch)
             oldest = r;
     }
-    r = !oldest || kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
+    r = kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
     if (r->exec)
         gpu_forget(s->card->gpu, r->exec);
     *r = (struct recording){.lo = lo, .hi = hi, .rows = p->bucket, .max_keys = p->max_keys, .in_epoch = s->in_epoch};
@@ -228,7 +228,7 @@ int share_head(struct share *s, const float *x, int n, float *logits, struct err
     struct gpu *g = s->card->gpu;
     struct staging *st = &s->staging[0];
     size_t hidden = (size_t)c->hidden, vocab = (size_t)c->vocab;
-    if (card_enter(s->card, e) != 0)
+    if (card_enter(s->card, e) != 0 || share_reserve_slots(s, 0, e) != 0) /* what a pass in need may have given up */
         return -1;
     for (int at = 0, rows; at < n; at += rows) {
         rows = n - at < share_head_rows(s) ? n - at : share_head_rows(s);

@@ -175,9 +175,9 @@ int plan_layer_vectors(const struct stage_plan *p, int layer, struct vectors *v,
     return 0;
 }
 
-int plan_head_vectors(const struct stage_plan *p, struct vectors *v, const float **out, struct err *e) {
-    *out = NULL;
-    return p->part.head ? norm(p, "model.norm.weight", p->config->hidden, v, out, e) : 0;
+int plan_head_vectors(const struct stage_plan *p, struct vectors *v, const float **at, struct err *e) {
+    *at = NULL;
+    return p->part.head ? norm(p, "model.norm.weight", p->config->hidden, v, at, e) : 0;
 }
 
 /* ---- several cards ---- */
