@@ -7,20 +7,24 @@
 #include "gpu/backend.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *const device_choices[] = {"auto", "cpu", "cuda", NULL};
 
+static bool card_asked_for(const struct engine_opts *o) {
+    return o->backend == DEVICE_CUDA || (o->backend == DEVICE_AUTO && o->device);
+}
+
 static int check(const struct engine_opts *o, struct err *e) {
-    if (o->backend != DEVICE_CUDA)
+    if (!card_asked_for(o))
         return 0;
     if (o->isa)
-        return err_set(e, ERR_USAGE, "--isa %s is for the CPU: it does not go with --backend cuda",
+        return err_set(e, ERR_USAGE, "--isa %s is for the CPU: it does not go with --backend cuda or --device",
                        engine_isa_name(o->isa));
     if (o->kv)
         return err_set(e, ERR_USAGE,
-                       "--kv f32 is for the CPU: on a card the KV cache holds f16. Take --kv f16, or "
-                       "--backend cpu");
+                       "--kv f32 is for the CPU: on a card the KV cache holds f16. Take --kv f16, or --backend cpu");
     return 0;
 }
 
@@ -28,8 +32,8 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
     *out = NULL;
     if (check(o, e) != 0)
         return -1;
-    if (o->backend == DEVICE_CUDA || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
-        bool asked = o->backend == DEVICE_CUDA || o->device;
+    bool asked = card_asked_for(o);
+    if (asked || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
         struct err why = {0};
         if (backend_cuda_create(out, o->device, &why) == 0) {
             log_line(LOG_INFO, "computing on %s", backend_cuda_describe(*out));
@@ -46,6 +50,10 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
 
 bool device_is_card(const struct backend *b) {
     return strcmp(b->ops->name, "cpu") != 0;
+}
+
+int device_first(const struct engine_opts *o) {
+    return o->device ? (int)strtol(o->device, NULL, 10) : 0; /* backend_cuda_create has accepted it */
 }
 
 const char *device_name(const struct backend *b, const struct engine_opts *o) {

@@ -17,6 +17,8 @@ extern const char *const device_choices[];
  * together; ERR_DEVICE: a card was asked for, and why there is none. */
 int device_open(struct backend **out, const struct engine_opts *o, struct err *e);
 bool device_is_card(const struct backend *b);
+/* The first card that --device names, for who measures one. */
+int device_first(const struct engine_opts *o);
 
 /* "cpu-avx2", "cuda-sm90": as WELCOME names it. o: the options that b was opened with. Valid as long as b. */
 const char *device_name(const struct backend *b, const struct engine_opts *o);

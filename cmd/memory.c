@@ -38,14 +38,14 @@ static int add_layer(struct memory_plan *p, int part, struct weights *w, int lay
 
 /* What a stage on a card takes beside weights and KV, roughly: the backend counts again, to the byte, when it loads. */
 static uint64_t card_scratch(const struct model_config *c, const struct part *part, uint64_t slots, int max_rows) {
-    enum { PASS = 512, FEW = 64, SEGMENTS = 8 };
-    uint64_t rows = (uint64_t)(max_rows < FEW ? FEW : max_rows < PASS ? max_rows : PASS), hidden = (uint64_t)c->hidden;
+    const uint64_t few = 64, pass = 512, segments = 8, hidden = (uint64_t)c->hidden, most = (uint64_t)max_rows;
+    uint64_t rows = most < few ? few : most < pass ? most : pass;
     uint64_t q = (uint64_t)c->n_heads * (uint64_t)c->head_dim, kv = (uint64_t)c->n_kv_heads * (uint64_t)c->head_dim;
     uint64_t ffn = (uint64_t)c->ffn, keys = (uint64_t)c->max_ctx, widest = 2 * ffn > q + 2 * kv ? 2 * ffn : q + 2 * kv;
     keys = slots > 1 && slots < keys ? slots : keys;
-    uint64_t floats = rows * (2 * hidden + 2 * q + 2 * kv + ffn) + FEW * SEGMENTS * widest +
-                      FEW * (uint64_t)c->n_heads * ((uint64_t)c->head_dim + 2) * (keys / GPU_KV_SPLIT + 1);
-    return (floats + (part->head ? (uint64_t)FEW * (uint64_t)c->vocab : 0)) * sizeof(float);
+    uint64_t floats = rows * (2 * hidden + 2 * q + 2 * kv + ffn) + few * segments * widest +
+                      few * (uint64_t)c->n_heads * ((uint64_t)c->head_dim + 2) * (keys / GPU_KV_SPLIT + 1);
+    return (floats + (part->head ? few * (uint64_t)c->vocab : 0)) * sizeof(float);
 }
 
 static int plan_card(struct memory_plan *p, struct weights *w, const struct part parts[3], const enum quant quant[3],

@@ -35,21 +35,19 @@ int card_wait(struct card *c, struct err *e) {
 
 static void name_cards(struct cuda_backend *b) {
     int version = 0;
-    char *at = b->describe, *end = at + sizeof b->describe;
     const struct gpu *first = b->cards[0].gpu;
     first->driver->driver_version(&version);
     snprintf(b->name, sizeof b->name, "cuda-sm%d%d", first->major, first->minor);
     for (int i = 0; i < b->n_cards; i++) {
         const struct gpu *g = b->cards[i].gpu;
-        at += snprintf(at, (size_t)(end - at), "%s%s, %.0f GB", i ? "; " : "", g->name, (double)g->memory / 1e9);
-        if (at >= end) /* cut short */
-            return;
-        bool same = g->major == first->major && g->minor == first->minor;
-        size_t n = strlen(b->name);
-        if (!same)
-            snprintf(b->name + n, sizeof b->name - n, "+sm%d%d", g->major, g->minor);
+        size_t n = strlen(b->describe), m = strlen(b->name);
+        snprintf(b->describe + n, sizeof b->describe - n, "%s%s, %.0f GB", i ? "; " : "", g->name,
+                 (double)g->memory / 1e9);
+        if (g->major != first->major || g->minor != first->minor)
+            snprintf(b->name + m, sizeof b->name - m, "+sm%d%d", g->major, g->minor);
     }
-    snprintf(at, (size_t)(end - at), ", driver %d.%d", version / 1000, version % 1000 / 10);
+    size_t n = strlen(b->describe);
+    snprintf(b->describe + n, sizeof b->describe - n, ", driver %d.%d", version / 1000, version % 1000 / 10);
 }
 
 const char *backend_cuda_name(const struct backend *b) {
@@ -103,8 +101,8 @@ void cuda_backend_free(struct backend *base) {
 
 int backend_cuda_create(struct backend **out, const char *devices, struct err *e) {
     *out = NULL;
-    int ordinals[MAX_CARDS], n = parse_devices(devices ? devices : "0", ordinals, e);
-    if (n < 0)
+    int ordinals[MAX_CARDS] = {0}, n = parse_devices(devices ? devices : "0", ordinals, e);
+    if (n <= 0)
         return -1;
     struct cuda_backend *b = calloc(1, sizeof *b);
     if (!b)

@@ -37,7 +37,7 @@ typedef struct blas_wish *blas_preference;
 struct blas_product {
     struct gpu *g;
     size_t (*version)(void);
-#define BLAS_FIELD(name, field, params) int(*field) params;
+#define BLAS_FIELD(name, field, params) int(*field) params; // NOLINT(bugprone-macro-parentheses)
     BLAS_FUNCTIONS(BLAS_FIELD)
 #undef BLAS_FIELD
     blas_handle handle;

@@ -86,7 +86,7 @@ enum {
 
 struct driver {
     void *library;
-#define DRIVER_FIELD(name, field, params) cu_result(*field) params;
+#define DRIVER_FIELD(name, field, params) cu_result(*field) params; // NOLINT(bugprone-macro-parentheses)
     DRIVER_FUNCTIONS(DRIVER_FIELD)
 #undef DRIVER_FIELD
 };

@@ -228,7 +228,7 @@ int share_head(struct share *s, const float *x, int n, float *logits, struct err
     struct gpu *g = s->card->gpu;
     struct staging *st = &s->staging[0];
     size_t hidden = (size_t)c->hidden, vocab = (size_t)c->vocab;
-    if (card_enter(s->card, e) != 0)
+    if (card_enter(s->card, e) != 0 || share_reserve_slots(s, 0, e) != 0) /* what a pass in need may have given up */
         return -1;
     for (int at = 0, rows; at < n; at += rows) {
         rows = n - at < share_head_rows(s) ? n - at : share_head_rows(s);

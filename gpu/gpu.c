@@ -54,7 +54,7 @@ static int find_card(struct gpu *g, cu_device *device, struct err *e) {
 }
 
 int gpu_open(struct gpu **out, int ordinal, struct err *e) {
-    cu_device device;
+    cu_device device = 0;
     *out = NULL;
     struct gpu *g = calloc(1, sizeof *g);
     if (!g)
@@ -93,7 +93,7 @@ void gpu_close(struct gpu *g) {
         return;
     const struct driver *d = g->driver;
     if (g->context) {
-        cu_device device;
+        cu_device device = 0;
         gpu_enter(g);
         if (g->recording)
             gpu_forget(g, gpu_record_end(g));

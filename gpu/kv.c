@@ -10,6 +10,10 @@ uint32_t kv_key_bucket(uint32_t n_keys) {
     return bucket;
 }
 
+uint32_t kv_max_keys(const struct model_config *c, uint32_t n_slots) {
+    return kv_key_bucket(n_slots < (uint32_t)c->max_ctx ? n_slots : (uint32_t)c->max_ctx);
+}
+
 /* What attention needs for the largest piece and the longest context, and for each smaller one. */
 static size_t attend_scratch(const struct share *s, uint32_t max_keys) {
     const struct model_config *c = s->config;
@@ -44,12 +48,9 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, stru
         return 0;
     if (card_enter(s->card, e) != 0)
         return -1;
-    /* No row sees more keys than there are slots, nor more than the model has positions for. */
-    uint32_t keys = n_slots < (uint32_t)c->max_ctx ? n_slots : (uint32_t)c->max_ctx;
-    kv->max_keys = kv_key_bucket(keys);
     kv->plane = (size_t)n_slots * (size_t)c->n_kv_heads * (size_t)c->head_dim;
     kv->bytes = kv->plane * 2 * (size_t)(s->hi - s->lo) * sizeof(uint16_t);
-    kv->scratch_bytes = attend_scratch(s, kv->max_keys);
+    kv->scratch_bytes = attend_scratch(s, kv_max_keys(c, n_slots));
     if (check_memory(kv, n_slots, e) != 0)
         goto fail;
     kv->recordings = calloc(MAX_RECORDINGS, sizeof *kv->recordings);

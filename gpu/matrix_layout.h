@@ -115,7 +115,8 @@ LAYOUT size_t matrix_dmin_at(int row, int column) {
 LAYOUT size_t matrix_sc_at(enum dtype t, int row, int column) {
     int step = column / MATRIX_STEP, chunk = column / GPU_CHUNK % 2, half = column / 16 % 2, g = row % 8,
         upper = row / 8;
-    size_t super = (size_t)(step / MATRIX_SUPER), at = (size_t)(step % MATRIX_SUPER * 64 + g * 8 + chunk * 4 + upper);
+    size_t super = (size_t)(step / MATRIX_SUPER),
+           at = (size_t)(step % MATRIX_SUPER) * 64 + (size_t)(g * 8 + chunk * 4 + upper);
     return t == DT_Q4_K ? super * 320 + 64 + at : super * 288 + 32 + at + (size_t)half * 2;
 }
 LAYOUT size_t matrix_m_at(int row, int column) {

@@ -49,7 +49,7 @@ struct attention {
 };
 /* q/k norm and RoPE: of q in place, of k on its way into the rows' slots, with v. A head whose v f16 cannot hold is
  * stored as v = 0 and k = NaN. */
-void op_rope_kv(struct gpu *g, const struct gpu_pass *pass, int rows, const struct attention *a);
+void op_rope_kv(struct gpu *g, const struct gpu_pass *pass, int rows, const struct attention *t);
 /* How the rows of a pass become items, for gpu_pass.items; returns their number. rows: trunk offsets and counts filled.
  */
 int op_attend_items(const struct gpu_row *rows, int n, int n_heads, int n_kv_heads, struct gpu_item *items);
@@ -57,7 +57,7 @@ int op_attend_max_items(int n_rows, int n_heads, int n_kv_heads);
 /* Scratch (f32) for passes of up to rows rows over up to max_keys keys. */
 size_t op_attend_scratch(const struct gpu *g, int rows, int n_heads, int n_kv_heads, int head_dim, uint32_t max_keys);
 /* max_keys: the largest pos + 1 of the pass, rounded up to what launches are made for (a power of two of splits). */
-void op_attend(struct gpu *g, const struct gpu_pass *pass, int rows, uint32_t max_keys, const struct attention *a,
+void op_attend(struct gpu *g, const struct gpu_pass *pass, int rows, uint32_t max_keys, const struct attention *t,
                float *scratch);
 
 #endif

@@ -133,7 +133,7 @@ static int bias(const struct stage_plan *p, int layer, int matrix, struct vector
     *out = reserve(v, (size_t)y->w[matrix].rows, &host);
     for (int i = 0; host && i < m->n; i++) {
         const struct matrix_part *t = &y->tensors[m->first + i];
-        float *rows = malloc(t->t.rows * sizeof *rows);
+        float *rows = calloc(t->t.rows, sizeof *rows);
         if (!rows)
             return err_set(e, ERR_MEMORY, "out of memory loading the model");
         snprintf(name, sizeof name, "model.layers.%d.%s.bias", layer, tensors[m->first + i]);
@@ -175,9 +175,9 @@ int plan_layer_vectors(const struct stage_plan *p, int layer, struct vectors *v,
     return 0;
 }
 
-int plan_head_vectors(const struct stage_plan *p, struct vectors *v, const float **out, struct err *e) {
-    *out = NULL;
-    return p->part.head ? norm(p, "model.norm.weight", p->config->hidden, v, out, e) : 0;
+int plan_head_vectors(const struct stage_plan *p, struct vectors *v, const float **at, struct err *e) {
+    *at = NULL;
+    return p->part.head ? norm(p, "model.norm.weight", p->config->hidden, v, at, e) : 0;
 }
 
 /* ---- several cards ---- */

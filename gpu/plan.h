@@ -54,7 +54,7 @@ struct layer_vectors {
 };
 int plan_layer_vectors(const struct stage_plan *p, int layer, struct vectors *v, struct layer_vectors *out,
                        struct err *e);
-int plan_head_vectors(const struct stage_plan *p, struct vectors *v, const float **norm, struct err *e);
+int plan_head_vectors(const struct stage_plan *p, struct vectors *v, const float **at, struct err *e);
 
 /* Deals n layers and the head behind them (0 bytes: none) out to cards, in order and in proportion to the memory that
  * each has left: each goes to the card in whose share of the whole its middle lies. Card i gets n_layers[i]; returns

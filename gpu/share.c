@@ -1,12 +1,10 @@
 /* A share of a stage: its weights and scratch on one card. */
 #include "gpu/share.h"
 
-#include "core/base/wipe.h"
 #include "core/model/readahead.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { ALIGN = 256, LEAST_SLOTS = 4096 };
 

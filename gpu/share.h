@@ -95,7 +95,7 @@ struct recording {
 /* K and V of a share's layers, f16: [layer][K, V][kv head][slot][head_dim]. */
 struct share_kv {
     struct share *share;
-    uint32_t n_slots, max_keys;
+    uint32_t n_slots;
     size_t plane; /* elements of K or V of one layer */
     cu_ptr data;
     size_t bytes;
@@ -131,8 +131,10 @@ int share_head_rows(const struct share *s);
 int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, struct err *e);
 void share_kv_free(struct share_kv *kv); /* wipes */
 void share_kv_clear(struct share_kv *kv);
-/* The bucket of keys for which launches are made. */
+/* The bucket of keys for which launches are made, and the largest: no row sees more keys than there are slots, nor more
+ * than the model has positions for. */
 uint32_t kv_key_bucket(uint32_t n_keys);
+uint32_t kv_max_keys(const struct model_config *c, uint32_t n_slots);
 
 /* ---- forward (forward.c) ---- */
 

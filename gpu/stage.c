@@ -2,11 +2,9 @@
  * What the operations of backend.h promise is checked here. */
 #include "gpu/stage.h"
 
-#include "core/base/wipe.h"
 #include "core/model/readahead.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static struct cuda_stage *stage_of(struct stage *base) {
     return (struct cuda_stage *)(void *)base;
@@ -153,6 +151,7 @@ static int cuda_kv_create(struct stage *base, uint32_t n_slots, enum dtype type,
         return err_set(e, ERR_MEMORY, "out of memory for the KV cache");
     kv->stage = s;
     kv->n_slots = n_slots;
+    kv->max_keys = kv_max_keys(base->config, n_slots);
     for (int i = 0; i < s->n_shares; i++)
         if (share_kv_create(&kv->shares[i], &s->shares[i], n_slots, e) != 0) {
             cuda_kv_free((struct kv *)kv);
@@ -183,8 +182,8 @@ static int check_rows(const struct cuda_kv *kv, const struct batch *b, struct er
         const struct row *r = &b->rows[i];
         if (r->slot >= kv->n_slots)
             return err_set(e, ERR_USAGE, "slot %u of %u", r->slot, kv->n_slots);
-        if (r->pos >= kv->shares[0].max_keys)
-            return err_set(e, ERR_USAGE, "position %u: this KV cache was made for %u", r->pos, kv->shares[0].max_keys);
+        if (r->pos >= kv->max_keys)
+            return err_set(e, ERR_USAGE, "position %u: this KV cache was made for %u", r->pos, kv->max_keys);
     }
     return 0;
 }

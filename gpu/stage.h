@@ -19,7 +19,7 @@ struct cuda_backend {
 
 struct cuda_kv {
     struct cuda_stage *stage;
-    uint32_t n_slots;
+    uint32_t n_slots, max_keys;
     struct share_kv shares[MAX_CARDS];
 };
 

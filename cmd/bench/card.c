@@ -145,7 +145,7 @@ int bench_card(const struct engine_opts *o, const char *rows, bool json, struct 
         goto out;
     qsort(b->rows, (size_t)b->n_rows, sizeof *b->rows, by_value);
     /* Several cards: the first of them is measured alone, passes go through all. */
-    if (gpu_open(&b->g, o->device ? atoi(o->device) : 0, e) != 0 || gpu_clock_create(&b->clock, b->g, e) != 0)
+    if (gpu_open(&b->g, device_first(o), e) != 0 || gpu_clock_create(&b->clock, b->g, e) != 0)
         goto out;
     progress_start(&b->progress, "measuring", "times");
     rc = measure(b, e);

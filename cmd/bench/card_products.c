@@ -53,7 +53,7 @@ static void fill_block(uint8_t *p, size_t bytes, enum dtype t) {
 static int fill_data(struct products *p, size_t bytes, enum dtype t, struct err *e) {
     size_t block = BLOCK_BYTES / (size_t)dtype_info(t)->block_bytes * (size_t)dtype_info(t)->block_bytes;
     block = block < bytes ? block : bytes;
-    p->data = malloc(bytes);
+    p->data = malloc(bytes > 0 ? bytes : 1);
     if (!p->data)
         return err_set(e, ERR_MEMORY, "out of memory for %zu MB of weights", bytes >> 20);
     fill_block(p->data, block, t);

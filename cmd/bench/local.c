@@ -104,7 +104,7 @@ static int measure_memory(const struct engine_opts *o, struct report *r, struct 
     struct gpu_limits there;
     struct gpu *g;
     if (r->card) {
-        if (gpu_open(&g, o->device ? atoi(o->device) : 0, e) != 0)
+        if (gpu_open(&g, device_first(o), e) != 0)
             return -1;
         int rc = gpu_limits_measure(g, LIMITS_COPY, 0, &there, e);
         gpu_close(g);

@@ -10,7 +10,7 @@
 #include "core/draft/suffix.h"
 
 enum {
-    DRAFT_DEPTH = 128,   /* tokens of root and path together */
+    DRAFT_DEPTH = 256,   /* tokens of root and path together */
     DRAFT_CHILDREN = 64, /* of one node */
     DRAFT_TREE = 1024,   /* nodes */
     DRAFT_FRONTIER = 8192,

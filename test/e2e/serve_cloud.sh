@@ -93,7 +93,7 @@ fi
 health() {
     await "$err" event=ready && metrics=$(sed -n 's/.*event=ready .*metrics_port=\([0-9]*\) .*/\1/p' "$err")
     [ "$(curl -s "http://127.0.0.1:$metrics/health")" = '{"status":"ok"}' ] &&
-        curl -s "http://127.0.0.1:$metrics/metrics" | grep -q '^splitinf_build_info{version="[0-9.]*",backend="cpu-'
+        curl -s "http://127.0.0.1:$metrics/metrics" | grep -q '^splitinf_build_info{version="[0-9.]*",backend="'"${SPLITINF_BACKEND:-cpu}-"
 }
 if command -v curl >/dev/null; then
     check "/health and /metrics" health

@@ -40,16 +40,6 @@ void gpu_rig_prepare(int n_devices, size_t memory) {
     }
 }
 
-void gpu_rig_needs_cards(int n) {
-    struct err e = {0};
-    int there;
-    if (!prepared)
-        gpu_rig_prepare(0, 0);
-    cr_assert_eq(gpu_count(&there, &e), 0, "%s", e.msg);
-    if (there < n)
-        cr_skip_test("%d cards are needed, and there are %d", n, there);
-}
-
 struct gpu *gpu_rig_open(void) {
     struct err e = {0};
     struct gpu *g;

@@ -11,8 +11,6 @@ void gpu_rig_prepare(int n_devices, size_t memory);
 bool gpu_rig_real(void);
 void gpu_rig_needs_real_card(const char *why);
 void gpu_rig_needs_emulated_card(void);
-/* Skips the test on a machine whose cards are fewer. */
-void gpu_rig_needs_cards(int n);
 
 /* Opens card 0 (prepares as above with 0, 0 when nobody has); fails the test when it cannot. */
 struct gpu *gpu_rig_open(void);

@@ -20,6 +20,19 @@ static void prepare(void) {
 TestSuite(gpu_backend, .init = prepare, .timeout = 120);
 TestSuite(gpu_plan, .timeout = 20);
 
+static void no_leaks(void) {
+    if (!gpu_rig_real())
+        cr_assert_eq(gpu_rig_leaks(), 0);
+}
+
+static void needs_two_cards(void) {
+    struct err e = {0};
+    int n;
+    cr_assert_eq(gpu_count(&n, &e), 0, "%s", e.msg);
+    if (n < 2)
+        cr_skip_test("SKIP: this machine has %d card", n);
+}
+
 /* ---- a stage and sequences over it ---- */
 
 enum { MAX_SEQUENCES = 4 };
@@ -68,8 +81,7 @@ static void bench_close(struct bench *b) {
     b->backend->ops->stage_free(b->stage);
     b->backend->ops->free(b->backend);
     weights_close(b->weights);
-    if (!gpu_rig_real())
-        cr_assert_eq(gpu_rig_leaks(), 0);
+    no_leaks();
 }
 
 /* x [n][hidden] goes through the stage: row i is the next position of sequence i * n_sequences / n, `chunk` rows of
@@ -92,7 +104,7 @@ static int bench_try(struct bench *b, float *x, int n, int n_sequences, int chun
                 nodes[i] = (struct node){ids[i], ids[i] - 1, (uint32_t)(at + i)};
             }
             cr_assert_eq(kv_table_add(b->tables[s], nodes, k, NULL, e), k, "%s", e->msg);
-            cr_assert_eq(kv_table_rows(b->tables[s], ids, k, rows + s * k, e), 0, "%s", e->msg);
+            cr_assert_eq(kv_table_rows(b->tables[s], ids, k, rows + (size_t)s * (size_t)k, e), 0, "%s", e->msg);
             memcpy(pass + (size_t)(s * k) * hidden, x + (size_t)(s * each + at) * hidden,
                    (size_t)k * hidden * sizeof *x);
         }
@@ -168,10 +180,57 @@ Test(gpu_backend, other_sessions_leave_the_bits_alone) {
     bench_close(&b);
 }
 
+/* Branches as long as no cache makes room for beforehand; where there is no memory for their tables, the pass fails and
+ * nothing else. */
+Test(gpu_backend, long_branches_take_more_memory) {
+    enum { BEFORE = 128, ROWS = 64 };
+    struct bench b;
+    const struct part part = {.hi = 1, .head = true};
+    bench_open(&b, TINY, NULL, &part, ROWS, BEFORE + ROWS);
+    const size_t hidden = (size_t)b.config->hidden, n = ROWS * hidden;
+    const struct share *s = &((const struct cuda_stage *)(const void *)b.stage)->shares[0];
+    const size_t at_first = s->in_bytes;
+    struct row rows[ROWS];
+    uint32_t trunk[BEFORE], tails[ROWS][BEFORE + 1];
+    float *x = malloc(n * sizeof *x), *want = malloc(n * sizeof *x), *logits = malloc((size_t)b.config->vocab * 4);
+    struct err e = {0};
+    cr_assert(x && want && logits);
+    free(bench_run(&b, BEFORE, 1, ROWS, 1)); /* fills slots 0, 1, 2, ... */
+    for (int way = 0; way < 3; way++) {
+        for (uint32_t i = 0; i < ROWS; i++) {
+            for (uint32_t k = 0; k < BEFORE; k++)
+                trunk[k] = tails[i][k] = k;
+            tails[i][BEFORE] = BEFORE + i;
+            rows[i] = (struct row){.pos = BEFORE, .slot = BEFORE + i, .trunk = trunk};
+            rows[i].n_trunk = way == 0 ? BEFORE : 0; /* one trunk, or branches from the root on */
+            rows[i].n_tail = way == 0 ? 1 : BEFORE + 1;
+            rows[i].tail = way == 0 ? &tails[i][BEFORE] : tails[i];
+        }
+        const struct batch batch = {rows, ROWS};
+        layer_noise(x, n, 8);
+        if (way == 1 && !gpu_rig_real()) {
+            gpu_rig_fail_in(1);
+            cr_assert_eq(b.backend->ops->layers(b.stage, b.kv, &batch, 0, 1, x, &e), -1);
+            expect_err(&e, ERR_MEMORY, "what passes bring along", NULL);
+            e = (struct err){0};
+            cr_assert_eq(b.backend->ops->head(b.stage, x, 1, logits, &e), 0, "%s", e.msg);
+        }
+        cr_assert_eq(b.backend->ops->layers(b.stage, b.kv, &batch, 0, 1, x, &e), 0, "%s", e.msg);
+        if (way == 0)
+            memcpy(want, x, n * sizeof *x);
+        cr_expect_arr_eq(x, want, n * sizeof *x, "way %d", way);
+        cr_expect(way == 0 ? s->in_bytes == at_first : s->in_bytes > at_first);
+    }
+    free(x);
+    free(want);
+    free(logits);
+    bench_close(&b);
+}
+
 Test(gpu_backend, two_cards_give_the_bits_of_one) {
     enum { N = 40 };
     struct bench one, two;
-    gpu_rig_needs_cards(2);
+    needs_two_cards();
     bench_open(&one, BIASED, "1", NULL, 32, N);
     bench_open(&two, BIASED, "1,0", NULL, 32, N);
     const struct cuda_stage *s = (const struct cuda_stage *)(const void *)two.stage;
@@ -355,7 +414,7 @@ Test(gpu_backend, a_small_card_says_what_would_fit) {
     gpu_free(g, ballast);
     b->ops->free(b);
     weights_close(w);
-    cr_assert_eq(gpu_rig_leaks(), 0);
+    no_leaks();
 }
 
 Test(gpu_backend, a_cleared_cache_is_zero) {
@@ -426,7 +485,7 @@ static int watch(void *ctx, uint64_t done, uint64_t total) {
 }
 
 Test(gpu_backend, loading_tells_how_far_it_is_and_can_be_stopped) {
-    gpu_rig_needs_cards(2);
+    needs_two_cards();
     struct weights *w = layer_open(BIASED);
     const struct part part = {.hi = 4, .head = true};
     struct backend *b;
@@ -455,8 +514,7 @@ Test(gpu_backend, loading_tells_how_far_it_is_and_can_be_stopped) {
     cr_assert_gt(all, 6);
     b->ops->free(b);
     weights_close(w);
-    if (!gpu_rig_real())
-        cr_assert_eq(gpu_rig_leaks(), 0);
+    no_leaks();
 }
 
 /* ---- what makes no sense ---- */
@@ -512,6 +570,8 @@ Test(gpu_backend, operations_refuse_what_makes_no_sense) {
     REFUSED(ops->head(s, x, 5, logits, &e), "5 rows");
     e = (struct err){0};
     cr_assert_eq(ops->kv_create(s, 16, DT_F16, &kv, &e), 0, "%s", e.msg);
+    batch = (struct batch){rows, 4};
+    cr_assert_eq(ops->layers(s, kv, &batch, 0, 0, x, &e), 0, "%s", e.msg);
     cr_assert_eq(ops->embed(s, tokens, 1, x, &e), 0, "%s", e.msg);
     cr_assert_eq(ops->head(s, x, 4, logits, &e), 0, "%s", e.msg);
     ops->kv_free(kv);

@@ -80,7 +80,8 @@ Test(gpu_device, options_choose_the_backend) {
         {DEVICE_AUTO, 1, 0, NULL, 0},  {DEVICE_AUTO, 0, 1, NULL, 0},  {DEVICE_AUTO, 0, 0, "1", 1},
         {DEVICE_CPU, 0, 0, "1", 0},    {DEVICE_CUDA, 0, 0, "1,0", 1}, {DEVICE_CUDA, 1, 0, NULL, -1},
         {DEVICE_CUDA, 0, 1, NULL, -1}, {DEVICE_CUDA, 0, 0, "7", -1},  {DEVICE_AUTO, 0, 0, "7", -1},
-        {DEVICE_AUTO, 0, 0, "x", -1},  {DEVICE_CUDA, 0, 0, "0,", -1},
+        {DEVICE_AUTO, 0, 0, "x", -1},  {DEVICE_CUDA, 0, 0, "0,", -1}, {DEVICE_AUTO, 1, 0, "0", -1},
+        {DEVICE_AUTO, 0, 1, "0", -1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int rc = open_with(&b, cases[i].backend, cases[i].device, cases[i].isa, cases[i].kv, &e);
