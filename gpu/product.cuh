@@ -39,13 +39,6 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
     SHARED float sums[GPU_SEGMENTS][TILES][NT][8 * SUM_PITCH];
     int lane = thread_x() % 32, warp = thread_x() / 32, g = lane / 4, t = lane % 4;
     int first_tile = block_x() * TILES, n_rows = at_most(a.pass->n_rows, NT * 8);
-    if (n_rows < 1)
-        return;
-
-    uint32_t x_at[NT]; /* this lane's rows in the planes; rows behind the last repeat it: harmless, and free */
-    UNROLL
-    for (int n = 0; n < NT; n++)
-        x_at[n] = (uint32_t)(at_most(n * 8 + g, n_rows - 1) * a.x.ld);
     weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
 
     weights<T> ring[DEPTH][TILES];
@@ -59,6 +52,12 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
             load_scales<T, TILES>(ring_scales[d], tiles, from + d, lane);
         }
     }
+    if (n_rows < 1) /* not asked before: the first weights need not wait for the answer */
+        return;
+    uint32_t x_at[NT]; /* this lane's rows in the planes; rows behind the last repeat it: harmless, and free */
+    UNROLL
+    for (int n = 0; n < NT; n++)
+        x_at[n] = (uint32_t)(at_most(n * 8 + g, n_rows - 1) * a.x.ld);
     for (int first = from; first < to; first += DEPTH) {
         UNROLL
         for (int d = 0; d < DEPTH; d++) {
