@@ -2,6 +2,7 @@
 #include "cmd/bench/card.h"
 
 #include "cmd/interrupt.h"
+#include "cmd/memory.h"
 #include "core/base/clock.h"
 #include "core/model/kv.h"
 
@@ -21,6 +22,7 @@ struct passes {
     struct row *rows;
     float *x;
     int max_rows;
+    double weights; /* bytes; work space, which stage_bytes counts too, is not what a pass reads */
 };
 
 /* n nodes: a chain behind the head of the table, or its children. */
@@ -70,7 +72,7 @@ static int record(struct passes *p, const char *model, int n, uint32_t context, 
     double keys = context ? context + 1 : (n + 1) / 2.0; /* a row has in the mean */
     if (r) {
         *r = (struct card_result){.model = model, .rows = n, .ms = ms, .layers = layers};
-        r->bytes = (double)p->stage->ops->stage_bytes(p->stage) + layers * (context + (double)n) * 2 * kv * 2;
+        r->bytes = p->weights + layers * (context + (double)n) * 2 * kv * 2;
         r->flop = layers * n * (2 * weights + 4 * q * keys);
         if (context)
             snprintf(r->what, sizeof r->what, "pass, %d layers, at %u", layers, context);
@@ -123,6 +125,12 @@ int card_passes(struct card_bench *b, const char *model, struct weights *w, stru
         err_set(e, ERR_MEMORY, "out of memory");
         goto out;
     }
+    const struct part parts[3] = {{0}, part, {0}};
+    const enum quant quant[3] = {lo.quant, lo.quant, lo.quant};
+    struct memory_plan plan;
+    if (memory_plan(&plan, w, parts, quant, DT_F16, slots, p.max_rows, true, e) != 0)
+        goto out;
+    p.weights = (double)plan.weights;
     if (ops->stage_load(b->backend, w, &part, &lo, &p.stage, e) == 0 &&
         ops->kv_create(p.stage, slots, DT_F16, &p.kv, e) == 0 && slot_pool_create(&p.pool, slots, e) == 0 &&
         kv_table_create(&p.table, p.pool, slots, (uint32_t)n, e) == 0)
