@@ -235,10 +235,10 @@ static enum tls_status fill(struct channel *c, struct err *e) {
 
 static void receive(struct channel *c) {
     double t0 = clock_ms();
-    bool awaited = c->n_waiting > 0;
+    bool awaited = c->n_waiting > 0, all = false;
     size_t n = 0;
     take_frames(c);
-    while (!c->dead && n < AT_ONCE && !(c->news && c->n_waiting > 0)) {
+    while (!c->dead && !all && n < AT_ONCE && !(c->news && c->n_waiting > 0)) {
         struct err e = {0};
         enum tls_status s = fill(c, &e);
         n += c->stage_n;
@@ -246,13 +246,12 @@ static void receive(struct channel *c) {
             die(c, e.kind, e.msg);
         else if (s == TLS_CLOSED)
             die(c, ERR_IO, "the cloud closed it");
-        else if (s != TLS_DONE)
-            break;
+        all = s != TLS_DONE;
         take_frames(c);
     }
     if (awaited)
         c->read_ms += clock_ms() - t0;
-    if (c->write_error.kind != ERR_NONE && n < AT_ONCE)
+    if (c->write_error.kind != ERR_NONE && all)
         die(c, c->write_error.kind, c->write_error.msg);
 }
 
