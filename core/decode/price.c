@@ -76,6 +76,8 @@ static void block_over(struct price *p) {
     bool lost = p->block_ms > most * p->plain_ms * p->block_n;
     p->block_ms = 0;
     p->block_n = 0;
+    p->unlucky = lost && p->lucky;
+    p->lucky = false;
     if (!lost) {
         p->off_next = OFF_FIRST;
         return;
@@ -92,7 +94,7 @@ static bool settled(const struct price *p) {
 void price_token(struct price *p, double ms) {
     p->plain_age++;
     if (p->off_left > 0) {
-        p->off_left--;
+        p->unlucky = --p->off_left > 0 && p->unlucky;
         return;
     }
     if (!settled(p))
@@ -110,11 +112,11 @@ void price_token(struct price *p, double ms) {
 
 void price_missed(struct price *p, double given) {
     p->luck = p->luck * LUCK_KEEP + given;
-    if (p->off_left == 0 || p->luck < LUCK)
+    if (p->off_left == 0 || p->unlucky || p->luck < LUCK)
         return;
     p->luck = 0;
+    p->lucky = true;
     p->off_left = 0;
-    p->off_next = OFF_FIRST;
 }
 
 bool price_on(const struct price *p) {

@@ -31,6 +31,7 @@ struct price {
     int off_left;          /* tokens until it is tried again; 0: it is on */
     int off_next;          /* and how long it will be off the next time */
     double luck;           /* meanwhile: what the drafter gave to the last few tokens that came */
+    bool lucky, unlucky;   /* that has put it on again; and it lost nevertheless: luck says nothing for a while */
     int seen;              /* plain tokens at the start */
     int widest;            /* rows of the largest window measured */
     bool tried;            /* the first block was not held against anything yet: it warms up */
@@ -45,7 +46,8 @@ void price_token(struct price *p, double ms);
 /* A token without guesses took ms, drafting not counted. */
 void price_plain(struct price *p, double ms);
 
-/* Speculation is off, and the drafter gave p to the token that came. When it goes on like that, it is on again. */
+/* Speculation is off, and the drafter gave so much to the token that came. When it goes on like that, it is on again;
+ * if it loses then too, it stays off for its time. */
 void price_missed(struct price *p, double given);
 /* Is the next token to be decoded with speculation? plain: send it with no tree although speculation is on, to measure
  * what that costs. */

@@ -138,3 +138,28 @@ Test(price, is_on_again_when_guesses_come_true) {
         price_missed(&p, 0.9);
     cr_assert(price_on(&p));
 }
+
+/* However well guesses come true: what loses all the same is not tried again and again. */
+Test(price, luck_that_loses_is_not_trusted) {
+    struct price p = {0};
+    seed = 9;
+    watch(&p, &wan, 30);
+    int on = 0;
+    for (int i = 0; i < 10000; i++) {
+        on += price_on(&p);
+        price_token(&p, price_on(&p) ? 1.1 * p.plain_ms : p.plain_ms);
+        price_missed(&p, 0.9);
+    }
+    cr_assert(on > 20 && on < 800, "%d of 10000 tokens", on);
+    for (int i = 0; i < 10000 && !price_on(&p); i++)
+        price_token(&p, p.plain_ms);
+    for (int i = 0; i < 100; i++)
+        price_token(&p, 0.5 * p.plain_ms); /* now it gains, */
+    cr_assert(price_on(&p));
+    for (int i = 0; i < 30 && price_on(&p); i++)
+        price_token(&p, 2 * p.plain_ms);
+    cr_assert_not(price_on(&p));
+    for (int i = 0; i < 6; i++)
+        price_missed(&p, 0.9); /* and luck is believed again */
+    cr_assert(price_on(&p));
+}
