@@ -196,7 +196,8 @@ static int on_next(void *ctx, const uint32_t *path, int n, enum draft_compute ho
     int k = 0;
     if (!g->model || g->failed || cap < 1 || n > SMALL_DEPTH)
         return 0;
-    g->free = how == DRAFT_FREE;
+    /* Behind another tokenizer a word takes as many passes as it takes, and may not end: that is never free. */
+    g->free = how == DRAFT_FREE && !g->text;
     if (g->text)
         return next_by_text(g, path, n, compute, out);
     const struct small_answer *a = small_model_known(g->model, path, n);
