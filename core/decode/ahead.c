@@ -37,6 +37,15 @@ void ahead_done(struct speculation *p, double t0) {
     average(&p->ahead.round_ms, p->ahead.over_ms - t0);
 }
 
+/* A pass of the small model took ms. Twice in a row is no accident, however far the average has faded since. */
+static void pass_took(struct speculation *p, double ms) {
+    double least = ms < p->ahead.last_ms ? ms : p->ahead.last_ms;
+    average(&p->ahead.pass_ms, ms);
+    if (p->ahead.pass_ms < least)
+        p->ahead.pass_ms = least;
+    p->ahead.last_ms = ms;
+}
+
 /* Passes that are over in time. */
 static int passes_in(const struct speculation *p, double left) {
     double ms = MARGIN * p->ahead.pass_ms;
@@ -59,7 +68,7 @@ static int draft_on(struct session *s, int cap, double least, int passes, struct
     if (p->n > old)
         rc = speculation_send(s, false, old, &rows, &at_ms, e) != 0 ? -1 : 1;
     if (made > 0) {
-        average(&p->ahead.pass_ms, (t1 - t0) / made);
+        pass_took(p, (t1 - t0) / made);
         p->ahead.over_ms = clock_ms();
         return rc < 0 ? -1 : 1;
     }
@@ -67,7 +76,8 @@ static int draft_on(struct session *s, int cap, double least, int passes, struct
     return rc;
 }
 
-/* One round. 1: another one may bring more; 0: it will not, or there is no time for it. */
+/* One round. 1: another one may bring more; 0: it will not, or there is no time for it. *bare: the tree has likely
+ * nodes only, and is still to be filled up with the others. */
 static int go_on(struct session *s, int round, bool *bare, struct err *e) {
     struct speculation *p = s->spec;
     double left = p->head.sent_ms + price_trip(&p->price) - clock_ms() - MARGIN * p->ahead.round_ms;

@@ -19,7 +19,7 @@ bool ahead_wanted(const struct speculation *p);
 bool ahead_model(const struct speculation *p);
 /* A guess came true: is it time to draft below it, before anything else? */
 bool ahead_due(const struct speculation *p);
-/* That was done, from t0 on, and what came of it is sent. */
+/* A round that was begun at t0 is over. */
 void ahead_done(struct speculation *p, double t0);
 /* Waits until the head is here, whose tree is new. *compute_ms: of the pass that brought it. */
 int ahead_await(struct session *s, bool miss, double *compute_ms, struct err *e);

@@ -33,6 +33,7 @@ struct speculation {
     struct price price;
     struct {
         double pass_ms;      /* of the drafter's small model while this side waits; 0: it made none */
+        double last_ms;      /* of the last one that was measured */
         double round_ms;     /* of drafting and sending without such a pass */
         double over_ms;      /* when that was done last */
     } ahead;                 /* (ahead.h) */
