@@ -143,7 +143,7 @@ static struct recording *recording_of(struct share_kv *kv, int lo, int hi, const
         if (!oldest || r->used < oldest->used || r->in_epoch != s->in_epoch)
             oldest = r;
     }
-    r = kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
+    r = !oldest || kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
     if (r->exec)
         gpu_forget(s->card->gpu, r->exec);
     *r = (struct recording){.lo = lo, .hi = hi, .rows = p->bucket, .max_keys = p->max_keys, .in_epoch = s->in_epoch};

@@ -52,9 +52,12 @@ const char *gpu_built_for(void) {
 
 /* 13000 of "... by nvcc 13.0", as drivers count. */
 static int nvcc_version(void) {
-    int major, minor;
     const char *at = strstr(gpu_built_for(), "nvcc ");
-    return at && sscanf(at, "nvcc %d.%d", &major, &minor) == 2 ? major * 1000 + minor * 10 : 0;
+    char *end;
+    if (!at)
+        return 0;
+    long major = strtol(at + strlen("nvcc "), &end, 10), minor = *end == '.' ? strtol(end + 1, NULL, 10) : 0;
+    return (int)(major * 1000 + minor * 10);
 }
 
 static int load_image(struct gpu *g, const char *name, const void *fatbin, struct err *e) {

@@ -83,7 +83,7 @@ void share_kv_free(struct share_kv *kv) {
         return;
     struct gpu *g = kv->share->card->gpu;
     gpu_enter(g);
-    for (int i = 0; i < kv->n_recordings; i++)
+    for (int i = 0; kv->recordings && i < kv->n_recordings; i++)
         if (kv->recordings[i].exec)
             gpu_forget(g, kv->recordings[i].exec);
     free(kv->recordings);

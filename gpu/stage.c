@@ -55,7 +55,7 @@ static int deal(const struct cuda_backend *b, const struct stage_plan *p, int n_
 
 static int load_shares(struct cuda_stage *s, struct stage_plan *p, struct loading *l, struct err *e) {
     struct cuda_backend *b = s->backend;
-    int n_layers[MAX_CARDS], lo = p->part.lo, head = deal(b, p, n_layers, e);
+    int n_layers[MAX_CARDS] = {0}, lo = p->part.lo, head = deal(b, p, n_layers, e);
     if (head < 0)
         return -1;
     for (int i = 0; i < b->n_cards; i++) {

@@ -66,9 +66,9 @@ struct law_point law_point_at(const struct law_point *p, int n, bool adapts, dou
         if (p[i].rtt_ms >= rtt_ms && (!above || p[i].rtt_ms < above->rtt_ms))
             above = &p[i];
     }
-    if (adapts && n > 0) {
-        below = below ? below : above;
-        above = above ? above : below;
+    below = below ? below : above;
+    above = above ? above : below;
+    if (adapts && below && above) {
         bool same = !(above->rtt_ms > below->rtt_ms);
         at = blend(below, above, same ? 0 : log2(rtt_ms / below->rtt_ms) / log2(above->rtt_ms / below->rtt_ms));
     }
