@@ -33,9 +33,9 @@ struct channel {
     struct channel_opts o;
     pthread_t thread;
     bool started, quit;
+    bool news; /* a frame for the caller came in this turn of the thread */
     pthread_mutex_t lock;
     pthread_cond_t changed, taken;
-    bool news;        /* a frame for the caller came in this turn of the thread */
     int n_waiting;    /* calls of channel_wait; */
     unsigned n_woken; /* of them came back so far */
 
