@@ -283,10 +283,13 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
         put_padding(a, first_row + warp_row, at_most(first_row + warp_row + 8 * NT, n_rows), lane, 32);
 }
 
+/* Two blocks to a multiprocessor, where a lane's 128 registers are enough; f16's second terms need more of them. */
+#define NARROW_BLOCKS(T, tiles, n) ((T) == DT_F16 && (tiles) * (n) == 32 ? 1 : 2)
+
 /* The kernels of one type, as kernel_list.h names them. */
 #define PRODUCT_NARROW(name, T, tiles, n)                                                                              \
-    KERNEL_INSTANCE_BLOCKS(256, 2, product_##name##_narrow_##tiles##x##n, struct product_args,                         \
-                           product_narrow<T, tiles, n / 8>)
+    KERNEL_INSTANCE_BLOCKS(256, NARROW_BLOCKS(T, tiles, n), product_##name##_narrow_##tiles##x##n,                     \
+                           struct product_args, product_narrow<T, tiles, n / 8>)
 #define PRODUCT_WIDE(name, T, form, n)                                                                                 \
     KERNEL_INSTANCE(product_threads(T, n), product_##name##_##form##_##n, struct product_args, product_wide<T, n, form>)
 #define PRODUCT_KERNELS(name, T)                                                                                       \

@@ -33,7 +33,7 @@ refused() { # TEXT OPTION...
 }
 check "f32 keys and values are for the CPU" refused "--kv f16" --backend cuda --kv f32
 check "--isa is for the CPU" refused "--isa portable" --backend cuda --isa portable
-check "with --device as well" refused "--isa portable" --device 0 --isa portable
+check "with --device as well" refused "--isa portable" --backend auto --device 0 --isa portable
 cpu_wins() { without --backend cpu --device 0 && cmp "$out" "$SCRATCH/cpu"; }
 check "with --backend cpu, --device means nothing" cpu_wins
 
