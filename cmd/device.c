@@ -35,7 +35,8 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
     bool asked = card_asked_for(o);
     if (asked || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
         struct err why = {0};
-        if (backend_cuda_create(out, o->device, &why) == 0) {
+        struct cuda_opts cuda = {.devices = o->device};
+        if (backend_cuda_create(out, &cuda, &why) == 0) {
             log_line(LOG_INFO, "computing on %s", backend_cuda_describe(*out));
             return 0;
         }

@@ -99,9 +99,9 @@ void cuda_backend_free(struct backend *base) {
     free(b);
 }
 
-int backend_cuda_create(struct backend **out, const char *devices, struct err *e) {
+int backend_cuda_create(struct backend **out, const struct cuda_opts *o, struct err *e) {
     *out = NULL;
-    int ordinals[MAX_CARDS] = {0}, n = parse_devices(devices ? devices : "0", ordinals, e);
+    int ordinals[MAX_CARDS] = {0}, n = parse_devices(o && o->devices ? o->devices : "0", ordinals, e);
     if (n <= 0)
         return -1;
     struct cuda_backend *b = calloc(1, sizeof *b);

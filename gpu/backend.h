@@ -8,8 +8,12 @@
 
 #include "core/model/backend.h"
 
-/* devices: "0", "1,0"; NULL: card 0. ERR_DEVICE with a reason that can be shown when there is none. */
-int backend_cuda_create(struct backend **out, const char *devices, struct err *e);
+struct cuda_opts {
+    const char *devices; /* "0", "1,0"; NULL: card 0 */
+};
+
+/* o: NULL for the defaults. ERR_DEVICE with a reason that can be shown when there is no such card. */
+int backend_cuda_create(struct backend **out, const struct cuda_opts *o, struct err *e);
 
 /* "cuda-sm90", as WELCOME names it; "NVIDIA H200, 141 GB, driver 13.0" for people. Valid as long as the backend. */
 const char *backend_cuda_name(const struct backend *b);

@@ -56,7 +56,7 @@ static void bench_open(struct bench *b, const char *model, const char *cards, co
     b->config = weights_config(b->weights);
     const struct part all = {.hi = b->config->n_layers, .embed = true, .head = true};
     const struct load_opts o = {.max_rows = max_rows};
-    cr_assert_eq(backend_cuda_create(&b->backend, cards, &e), 0, "%s", e.msg);
+    cr_assert_eq(backend_cuda_create(&b->backend, &(struct cuda_opts){.devices = cards}, &e), 0, "%s", e.msg);
     cr_assert_eq(b->backend->ops->stage_load(b->backend, b->weights, part ? part : &all, &o, &b->stage, &e), 0, "%s",
                  e.msg);
     cr_assert_eq(b->backend->ops->kv_create(b->stage, slots, DT_F16, &b->kv, &e), 0, "%s", e.msg);
@@ -312,7 +312,7 @@ static int use_cards(struct weights *w, const char *cards, int *passes, struct e
     struct kv *kv = NULL;
     float *x = malloc(hidden * sizeof *x), *logits = malloc((size_t)weights_config(w)->vocab * sizeof *logits);
     cr_assert(x && logits);
-    int rc = backend_cuda_create(&b, cards, e);
+    int rc = backend_cuda_create(&b, &(struct cuda_opts){.devices = cards}, e);
     if (rc == 0)
         rc = b->ops->stage_load(b, w, &part, &o, &s, e);
     if (rc == 0)
@@ -490,7 +490,7 @@ Test(gpu_backend, loading_tells_how_far_it_is_and_can_be_stopped) {
     const struct part part = {.hi = 4, .head = true};
     struct backend *b;
     struct err e = {0};
-    cr_assert_eq(backend_cuda_create(&b, "0,1", &e), 0, "%s", e.msg);
+    cr_assert_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = "0,1"}, &e), 0, "%s", e.msg);
     int all = 0;
     for (int stop_at = 0; stop_at == 0 || stop_at < all; stop_at += 6) {
         struct watch at = {.stop_at = stop_at};
@@ -595,13 +595,14 @@ Test(gpu_backend, cards_are_named) {
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         e = (struct err){0};
-        cr_expect_eq(backend_cuda_create(&b, wrong[i].devices, &e), -1, "'%s'", wrong[i].devices);
+        cr_expect_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = wrong[i].devices}, &e), -1, "'%s'",
+                     wrong[i].devices);
         cr_expect_null(b);
         expect_err(&e, wrong[i].kind, wrong[i].why, NULL);
     }
     gpu_rig_needs_emulated_card();
     e = (struct err){0};
-    cr_assert_eq(backend_cuda_create(&b, "1,0", &e), 0, "%s", e.msg);
+    cr_assert_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = "1,0"}, &e), 0, "%s", e.msg);
     cr_expect_str_eq(backend_cuda_name(b), "cuda-sm86");
     cr_expect_str_eq(backend_cuda_describe(b), "Emulated card 1, 1 GB; Emulated card 0, 1 GB, driver 13.0");
     cr_expect_eq(backend_cuda_memory_left(b), (uint64_t)2 << 30);
