@@ -199,7 +199,7 @@ static void run(CUctx_st *c, const launch &l) {
         return;
     memory_enter(c->ordinal);
     if (l.breaks)
-        c->broken = ILLEGAL_ADDRESS;
+        c->broken = break_as;
     else
         run_kernel(*l.kernel, l.grid, l.threads, l.shared, l.arg.get());
 }
