@@ -113,9 +113,19 @@ bool emu::breaks_now() {
     return break_in > 0 && --break_in == 0;
 }
 
+void emu::make_current(CUctx_st *c) {
+    pthread_setspecific(current_key, c);
+}
+
+CUctx_st *emu::context_of(int device) {
+    return started && device >= 0 && device < n_devices ? &contexts[device] : nullptr;
+}
+
 void emu::drain_context(const CUctx_st *c) {
     std::vector<const object *> objects(alive.begin(), alive.end());
     for (const object *o : objects) {
+        if (!alive.count(o)) /* another thread's, while this one waited */
+            continue;
         CUstream_st *s = dynamic_cast<CUstream_st *>(const_cast<object *>(o));
         if (s && s->context == c)
             drain(s);
@@ -266,7 +276,7 @@ API cu_result cuDevicePrimaryCtxRelease_v2(cu_device d) {
         return wrong(INVALID_CONTEXT, "release of a context that is not held");
     if (--c->n_retained > 0)
         return 0;
-    int n = memory_count(d) + memory_count(HOST + d);
+    int n = memory_count(d) + memory_count(HOST + d) + gathers_left(c);
     memory_clear(d);
     memory_clear(HOST + d);
     std::vector<const object *> objects(alive.begin(), alive.end());
@@ -287,7 +297,7 @@ API cu_result cuCtxSetCurrent(cu_context c) {
     guard lock(driver_lock);
     if (c && c->n_retained == 0)
         return wrong(INVALID_CONTEXT, "a context that nobody holds is made current");
-    pthread_setspecific(current_key, c);
+    make_current(c);
     return 0;
 }
 
