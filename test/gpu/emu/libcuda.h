@@ -25,14 +25,19 @@ extern "C" {
 enum {
     INVALID_VALUE = 1,
     NOT_INITIALIZED = 3,
+    DEVICE_UNAVAILABLE = 46,
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
+    ECC_UNCORRECTABLE = 214,
+    UNSUPPORTED_PTX = 222,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
     LAUNCH_FAILED = 719,
+    DRIVER_MISMATCH = 803,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
+    UNKNOWN = 999,
 };
 enum { SHARED_DEFAULT = 48 * 1024, SHARED_OPTIN = 99 * 1024 }; /* as on cards of 8.6, 8.9 and 12.0, which have least */
 
@@ -98,6 +103,7 @@ struct CUevent_st : object {
 namespace emu {
 
 extern std::mutex driver_lock;
+extern cu_result break_as; /* what a broken card answers */
 
 CUctx_st *current();
 /* Says what was wrong with a call to whoever reads the test's output; returns r. */

@@ -213,7 +213,10 @@ static void run(CUctx_st *c, const launch &l) {
     if (c->broken != 0)
         return;
     memory_enter(c->ordinal);
-    run_kernel(*l.kernel, l.grid, l.threads, l.shared, l.arg.get());
+    if (l.breaks)
+        c->broken = break_as;
+    else
+        run_kernel(*l.kernel, l.grid, l.threads, l.shared, l.arg.get());
 }
 
 API cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
