@@ -94,8 +94,15 @@ static int load_image(struct gpu *g, const char *name, const void *fatbin, struc
 static int find(struct gpu *g, int kernel, struct err *e) {
     struct gpu_kernels *k = g->kernels;
     for (int i = 0; i < k->n_modules; i++)
-        if (g->driver->module_function(&k->functions[kernel], k->modules[i], names[kernel]) == 0)
+        if (g->driver->module_function(&k->functions[kernel], k->modules[i], names[kernel]) == 0) {
+            /* Code that came by way of older PTX does not wait, on whatever card: only the driver knows which it took.
+             */
+            int ptx = 0;
+            k->awaits[kernel] = g->overlaps &&
+                                g->driver->function_get(&ptx, CU_FUNC_PTX_VERSION, k->functions[kernel]) == 0 &&
+                                ptx >= 90;
             return 0;
+        }
     return err_set(e, ERR_DEVICE, "there is no GPU kernel %s: the build was not complete", names[kernel]);
 }
 
