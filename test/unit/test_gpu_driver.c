@@ -182,8 +182,8 @@ Test(gpu_driver, older_than_the_kernels) {
     setenv("EMU_DRIVER", "13000", 1);
     (void)gpu_tell_unloadable(g, CU_NO_BINARY_FOR_GPU, "norm", built_for, &same);
     cr_assert(
-        strstr(same.msg, "Emulated card 0 has compute capability 8.6, and the kernels here were built for sm_80") &&
-            strstr(same.msg, "GPU_ARCHS=86"),
+        strstr(same.msg, "Emulated card 0 has compute capability 9.0, and the kernels here were built for sm_80") &&
+            strstr(same.msg, "GPU_ARCHS=90"),
         "%s", same.msg);
     setenv("EMU_DRIVER", "12020", 1);
     g->major = 7; /* whatever the driver, there is no code for it */
