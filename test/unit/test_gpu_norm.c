@@ -41,8 +41,8 @@ static void run_norm(struct gpu *g, int n, int rows, const float *x, const float
            lo = gpu_rig_put(g, out->lo, plane * 2), pass = put_pass(g, n, NULL, 0);
     gpu_rig_write(g, dx, x, sizeof *x * (size_t)n * (size_t)cols);
     const struct planes to = {GPU_AT(uint16_t, hi), GPU_AT(uint16_t, lo), out->ld};
-    op_rmsnorm(g, GPU_AT(const struct gpu_pass, pass), rows, GPU_AT(const float, dx), GPU_AT(const float, dw), cols,
-               eps, to);
+    op_rmsnorm(g, GPU_AT(const struct gpu_pass, pass), rows, GPU_AT(const float, dx), cols, GPU_AT(const float, dw),
+               cols, eps, to);
     gpu_rig_wait(g);
     gpu_rig_read(g, out->hi, hi, plane * 2);
     gpu_rig_read(g, out->lo, lo, plane * 2);
