@@ -340,12 +340,11 @@ static int run_pieces(void *ctx, int rank, struct err *e) {
     return 0;
 }
 
-/* Where one card of a team has failed, what the others have is of no use either. */
-static int give_up(const struct share *shares, const struct err *e) {
+/* Where one card of a team has failed, what the others have is of no use either: all of them tell why. */
+static int give_up(const struct share *shares, const struct err *why, struct err *e) {
     for (int rank = 0; rank < ranks(shares); rank++)
-        if (shares[rank].card->broken.kind == ERR_NONE)
-            shares[rank].card->broken = *e;
-    return -1;
+        shares[rank].card->broken = *why;
+    return err_set(e, why->kind, "%s", why->msg);
 }
 
 int share_layers(struct share *shares, struct share_kv *kvs, const struct batch *b, int lo, int hi, float *x,
@@ -368,8 +367,7 @@ int share_layers(struct share *shares, struct share_kv *kvs, const struct batch 
         level_recordings(&p);
     if (why.kind == ERR_NONE && team_run(team, run_pieces, &p, &why) == 0)
         return 0;
-    err_set(e, why.kind, "%s", why.msg);
-    return give_up(shares, &why);
+    return give_up(shares, &why, e);
 }
 
 /* ---- the head ---- */
@@ -417,6 +415,5 @@ int share_head(struct share *shares, const float *x, int n, float *logits, struc
             return -1;
     if (team_run(shares->card->team, run_head, &p, &why) == 0)
         return 0;
-    err_set(e, why.kind, "%s", why.msg);
-    return give_up(shares, &why);
+    return give_up(shares, &why, e);
 }
