@@ -22,6 +22,8 @@ DEVICE u16x8 load_columns(const struct join_args &a, const uint16_t *row, int at
 }
 
 KERNEL(JOIN_THREADS, join, struct join_args a) {
+    release_successor();
+    await_predecessor();
     int row = block_x(), at = (block_y() * JOIN_THREADS + thread_x()) * JOIN_COLUMNS;
     if (row >= a.pass->n_rows || at >= a.out.ld)
         return;

@@ -51,6 +51,8 @@ DEVICE void store_four(const struct norm_args &a, int row, int at, f32x4 x, floa
 DEVICE void norm(const struct norm_args &a) {
     constexpr int STRIDE = NORM_THREADS * 4, KEPT = 4;
     SHARED float sums[NORM_THREADS / 32];
+    release_successor();
+    await_predecessor();
     int row = block_x(), mine = thread_x() * 4, n_rows = a.pass->n_rows;
     f32x4 kept[KEPT];
     UNROLL

@@ -6,6 +6,7 @@
 #ifndef GPU_STAGE_H
 #define GPU_STAGE_H
 
+#include "core/model/embed.h"
 #include "gpu/backend.h"
 #include "gpu/share.h"
 
@@ -30,8 +31,7 @@ struct cuda_stage {
     int max_rows;
     int n_shares;
     struct share shares[MAX_CARDS]; /* those of a team behind one another */
-    struct tensor embed;            /* rows are decoded on the host, where they lie */
-    void *embed_row;
+    struct embedding embed;
     size_t bytes;
 };
 
