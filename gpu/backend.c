@@ -159,24 +159,15 @@ void cuda_backend_free(struct backend *base) {
 /* The cards of a team are open. */
 static int join(struct card *cards, const char *devices, struct err *e) {
     struct gpu *gpus[MAX_CARDS];
-    struct err why = {0};
     struct team *team;
     int n = cards->seat.n;
     for (int i = 0; i < n; i++)
         gpus[i] = cards[i].gpu;
-    if (team_create(&team, gpus, n, &why) == 0) {
-        for (int i = 0; i < n; i++)
-            cards[i].team = team;
-        return 0;
-    }
-    if (n == 1 || why.kind != ERR_DEVICE)
-        return err_set(e, why.kind, "%s", why.msg);
-    char apart[MAX_CARDS * 5 + 1] = "";
+    if (team_create(&team, gpus, n, e) != 0)
+        return n > 1 ? err_wrap(e, "--device %s", devices) : -1;
     for (int i = 0; i < n; i++)
-        append(apart, sizeof apart, "%s%d", i ? "," : "", gpus[i]->ordinal);
-    return err_set(e, ERR_DEVICE,
-                   "--device %s: %.300s; --device %s spreads the layers over these cards and needs nothing of that",
-                   devices, why.msg, apart);
+        cards[i].team = team;
+    return 0;
 }
 
 int backend_cuda_create(struct backend **out, const struct cuda_opts *o, struct err *e) {

@@ -464,7 +464,7 @@ Test(gpu_joined, what_cannot_be_joined_says_what_can) {
     const struct load_opts o = {.max_rows = 4};
     e = (struct err){0};
     cr_assert_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = "2,0+1"}, &e), 0, "%s", e.msg);
-    cr_expect_str_eq(backend_cuda_name(b), "cuda-sm86");
+    cr_expect_str_eq(backend_cuda_name(b), "cuda-sm90+sm86");
     cr_expect_str_eq(backend_cuda_describe(b),
                      "Emulated card 2, 1 GB; Emulated card 0, 1 GB + Emulated card 1, 1 GB, joined, driver 13.0");
     b->ops->free(b);
@@ -482,7 +482,7 @@ Test(gpu_joined, without_nccl_the_error_names_the_other_way) {
     struct err e = {0};
     setenv("SPLITINF_LIBNCCL", "/nowhere/libnccl.so.2", 1);
     cr_expect_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = "1+0"}, &e), -1);
-    expect_err(&e, ERR_DEVICE, "--device 1+0", "NCCL", "--device 1,0", NULL);
+    expect_err(&e, ERR_DEVICE, "--device 1+0", "NCCL", "--device 0,1", NULL);
     e = (struct err){0};
     cr_assert_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = "1,0"}, &e), 0, "%s", e.msg);
     b->ops->free(b);
