@@ -36,9 +36,10 @@
     PRODUCT_FORMS(X, q6_K)                                                                                             \
     X(product_combine)
 
-/* gpu/norm.cu, gpu/rope.cu, gpu/attend.cu */
+/* gpu/norm.cu, gpu/join.cu, gpu/rope.cu, gpu/attend.cu */
 #define KERNELS_OF_ATTENTION(X)                                                                                        \
     X(rmsnorm)                                                                                                         \
+    X(join)                                                                                                            \
     X(rope_kv)                                                                                                         \
     X(attend_32)                                                                                                       \
     X(attend_64)                                                                                                       \
