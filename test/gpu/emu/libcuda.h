@@ -60,6 +60,10 @@ struct CUfunc_st : object {
     int shared_max = SHARED_DEFAULT;
 };
 
+namespace emu {
+struct gather; /* between cards (nccl.cpp) */
+}
+
 struct launch {
     emu::kernel *kernel;
     emu::dim grid;
@@ -67,6 +71,9 @@ struct launch {
     size_t shared;
     std::shared_ptr<void> arg;
     bool breaks; /* the card fails while it runs */
+    bool overlaps = false;
+    std::vector<emu::begun_block *> begun = {}; /* before its turn; of the one on its way alone */
+    std::shared_ptr<emu::gather> between = {};  /* no kernel then */
 };
 struct CUgraph_st : object {
     std::vector<launch> launches;
@@ -78,6 +85,8 @@ struct CUgraphExec_st : object {
 struct CUstream_st : object {
     std::deque<std::function<void()>> queue;
     uint64_t n_queued = 0, n_done = 0;
+    bool running = false; /* a thread is at the first of the queue; in a gather it gives the lock to others meanwhile */
+    std::shared_ptr<std::vector<launch>> last; /* the last of the queue, as long as that is launches */
     bool capturing = false, spoiled = false;
     std::vector<launch> captured;
 };
@@ -122,15 +131,32 @@ bool is_alive(const object *o);
 /* Forgets and deletes it; works in a broken context too, and says so. */
 cu_result destroy(object *o, const char *call);
 
+/* Whether launches on a card may overlap. */
+bool overlaps_on(int ordinal);
+
 /* Whether the next launch or allocation is the one that fails. */
 bool fails_now();
 bool breaks_now();
 
 void enqueue(CUstream_st *s, std::function<void()> work);
-/* Runs what was queued up to that place, or all. */
+/* Runs what was queued up to that place, or all. Where cards wait for each other the lock is given away meanwhile. */
 void drain(CUstream_st *s, uint64_t upto);
 void drain(CUstream_st *s);
 void drain_context(const CUctx_st *c);
+
+/* Gives the lock away until something has changed. Ends the process, saying in what, when nothing helps for a minute.
+ */
+void wait_for_change(std::chrono::steady_clock::time_point since, const char *what);
+void changed();
+
+/* NULL: there is no such card. */
+CUctx_st *context_of(int device);
+void make_current(CUctx_st *c);
+/* Gathers (nccl.cpp): one was put at the end of s, or a recording with one; its turn has come. */
+void gather_queued(const std::shared_ptr<gather> &g, CUstream_st *s);
+void gather_run(const std::shared_ptr<gather> &g);
+/* Parts of cliques that a card still has. */
+int gathers_left(const CUctx_st *c);
 
 } // namespace emu
 
