@@ -117,7 +117,7 @@ beside_cpu() {
             --audit 3 $tokens $rest >"$scratch/verify" </dev/null || { bad=$((bad + 1)); verdict=" TOO FAR"; echo "$model $rest is far off"; }
         cat "$scratch/verify"
         far=$(sed -n 's/.*"largest_distance":\([0-9.e-]*\).*/\1/p' "$scratch/verify")
-        printf '  %-46s %s%s\n' "$model $rest" "${far:-none}" "$verdict" >>"$out/distances.txt"
+        printf '  %-46s %.1e%s\n' "$model $rest" "${far:-nan}" "$verdict" >>"$out/distances.txt"
         worst=$(awk -v a="$far" -v w="$worst" 'BEGIN { if (a + 0 > w) w = a; printf "%.1e", w }')
         cloud_end
     done <"$scratch/models"
