@@ -5,6 +5,7 @@
 #include "core/base/log.h"
 #include "core/cpu/cpu.h"
 #include "gpu/backend.h"
+#include "gpu/gpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +45,9 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
             err_set(e, why.kind, "%s", why.msg);
             return why.kind == ERR_USAGE ? -1 : err_wrap(e, "--backend cuda");
         }
-        log_line(LOG_INFO, "computing on the CPU, for there is no card to be used: %s", why.msg);
+        /* A machine with NVIDIA's driver is one whose card was to be used. */
+        log_line(gpu_built() && driver_there() ? LOG_WARN : LOG_INFO,
+                 "computing on the CPU, for there is no card to be used: %s", why.msg);
     }
     return backend_cpu_create(out, o->threads, engine_isa_name(o->isa), e);
 }

@@ -90,6 +90,11 @@ const struct driver *driver_open(struct err *e) {
     return &opened;
 }
 
+bool driver_there(void) {
+    pthread_once(&once, open_once);
+    return opened.library != NULL;
+}
+
 /* What a person can do about results that are a machine's and not the program's; NULL: nothing is known. */
 static const char *advice(cu_result r) {
     static const struct {

@@ -8,6 +8,7 @@
 
 #include "core/base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -116,6 +117,9 @@ struct driver {
 /* Opens the library and initialises it, once per process; later calls return the same. NULL with ERR_DEVICE: no driver
  * here, one that is too old (the function that it lacks is named), or one without a card. Thread-safe. */
 const struct driver *driver_open(struct err *e);
+
+/* Whether there is such a library, in whatever state. */
+bool driver_there(void);
 
 /* Room for what driver_error says. */
 enum { DRIVER_WHY = 340 };

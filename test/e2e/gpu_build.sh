@@ -48,6 +48,14 @@ archs=$(sed -n 's/.*cuda (kernels for \(sm_[^a]*\) and PTX of .*, by nvcc [0-9.]
 built() { [ -n "$archs" ] || { cat "$out" >&2; return 1; }; }
 check "the program says for which cards it has kernels" built
 
+# A machine that has the driver was rented for its card: that the CPU computes there is said without being asked.
+# shellcheck disable=SC2086 # words
+broken() {
+    EMU_INIT=803 SPLITINF_LIBCUDA=$BUILD/libcuda-emu.so "$SPLITINF" chat $tiny --backend auto >"$out" 2>"$err" && cmp "$out" "$SCRATCH/cpu" &&
+        has "$err" "computing on the CPU" "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH" "reboot"
+}
+if [ -e "$BUILD/libcuda-emu.so" ]; then check "a driver that does not work is told where --backend auto turns to the CPU" broken; fi
+
 # Every kernel that the C side knows was compiled for each of them: "KERNEL ARCH SPILLED" of what ptxas told.
 cat $images/*.log | awk -v q="'" '/Compiling entry function/ { split($0, f, q); kernel = f[2]; arch = f[4] }
     /bytes spill stores/ { for (i = 1; i < NF; i++) if ($(i + 2) == "spill" && $(i + 3) ~ /^stores/) print kernel, arch, $i }' |
