@@ -25,14 +25,19 @@ extern "C" {
 enum {
     INVALID_VALUE = 1,
     NOT_INITIALIZED = 3,
+    DEVICE_UNAVAILABLE = 46,
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
+    ECC_UNCORRECTABLE = 214,
+    UNSUPPORTED_PTX = 222,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
     LAUNCH_FAILED = 719,
+    DRIVER_MISMATCH = 803,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
+    UNKNOWN = 999,
 };
 enum { SHARED_DEFAULT = 48 * 1024, SHARED_OPTIN = 99 * 1024 }; /* as on cards of 8.6, 8.9 and 12.0, which have least */
 
@@ -65,8 +70,10 @@ struct launch {
     int threads;
     size_t shared;
     std::shared_ptr<void> arg;
-    bool breaks;                               /* the card fails while it runs */
-    std::shared_ptr<emu::gather> between = {}; /* no kernel then */
+    bool breaks; /* the card fails while it runs */
+    bool overlaps = false;
+    std::vector<emu::begun_block *> begun = {}; /* before its turn; of the one on its way alone */
+    std::shared_ptr<emu::gather> between = {};  /* no kernel then */
 };
 struct CUgraph_st : object {
     std::vector<launch> launches;
@@ -79,6 +86,7 @@ struct CUstream_st : object {
     std::deque<std::function<void()>> queue;
     uint64_t n_queued = 0, n_done = 0;
     bool running = false; /* a thread is at the first of the queue; in a gather it gives the lock to others meanwhile */
+    std::shared_ptr<std::vector<launch>> last; /* the last of the queue, as long as that is launches */
     bool capturing = false, spoiled = false;
     std::vector<launch> captured;
 };
@@ -98,6 +106,7 @@ struct CUevent_st : object {
 namespace emu {
 
 extern std::mutex driver_lock;
+extern cu_result break_as; /* what a broken card answers */
 
 CUctx_st *current();
 /* Says what was wrong with a call to whoever reads the test's output; returns r. */
@@ -121,6 +130,9 @@ template <class T> T *make() {
 bool is_alive(const object *o);
 /* Forgets and deletes it; works in a broken context too, and says so. */
 cu_result destroy(object *o, const char *call);
+
+/* Whether launches on a card may overlap. */
+bool overlaps_on(int ordinal);
 
 /* Whether the next launch or allocation is the one that fails. */
 bool fails_now();
