@@ -63,7 +63,7 @@ struct launch {
     std::shared_ptr<void> arg;
     bool breaks; /* the card fails while it runs */
     bool overlaps = false;
-    std::vector<emu::begun_block *> begun = {}; /* before its turn; of the one on its way alone */
+    emu::begun_block *begun = nullptr; /* before its turn; of the one on its way alone */
 };
 struct CUgraph_st : object {
     std::vector<launch> launches;
