@@ -20,7 +20,7 @@ static size_t attend_scratch(const struct share *s, uint32_t max_keys) {
     size_t most = 0;
     for (int rows = 1; rows <= s->piece_rows; rows = share_bucket(rows + 1))
         for (uint32_t keys = GPU_KV_SPLIT; keys <= max_keys; keys *= 2) {
-            size_t n = op_attend_scratch(s->card->gpu, rows, c->n_heads, c->n_kv_heads, c->head_dim, keys);
+            size_t n = op_attend_scratch(s->card->gpu, rows, s->n_heads, s->n_kv_heads, c->head_dim, keys);
             most = n > most ? n : most;
         }
     return most * sizeof(float);
@@ -48,7 +48,7 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, stru
         return 0;
     if (card_enter(s->card, e) != 0)
         return -1;
-    kv->plane = (size_t)n_slots * (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    kv->plane = (size_t)n_slots * (size_t)s->n_kv_heads * (size_t)c->head_dim;
     kv->bytes = kv->plane * 2 * (size_t)(s->hi - s->lo) * sizeof(uint16_t);
     kv->scratch_bytes = attend_scratch(s, kv_max_keys(c, n_slots));
     if (check_memory(kv, n_slots, e) != 0)
@@ -67,6 +67,35 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, stru
 fail:
     share_kv_free(kv);
     return -1;
+}
+
+static bool same(const struct launches *a, const struct launches *b) {
+    return a->lo == b->lo && a->hi == b->hi && a->rows == b->rows && a->max_keys == b->max_keys && a->epoch == b->epoch;
+}
+
+struct recording *share_kv_find(struct share_kv *kv, const struct launches *of) {
+    for (int i = 0; i < kv->n_recordings; i++)
+        if (same(&kv->recordings[i].of, of))
+            return &kv->recordings[i];
+    return NULL;
+}
+
+struct recording *share_kv_place(struct share_kv *kv, const struct launches *of) {
+    struct recording *r = share_kv_find(kv, of), *oldest = kv->recordings;
+    if (r)
+        return r;
+    for (int i = 0; i < kv->n_recordings; i++) {
+        r = &kv->recordings[i];
+        if (r->used < oldest->used || r->of.epoch != of->epoch)
+            oldest = r;
+    }
+    r = kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
+    if (r->exec) {
+        gpu_enter(kv->share->card->gpu);
+        gpu_forget(kv->share->card->gpu, r->exec);
+    }
+    *r = (struct recording){.of = *of};
+    return r;
 }
 
 void share_kv_clear(struct share_kv *kv) {

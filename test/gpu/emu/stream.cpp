@@ -13,11 +13,21 @@ void emu::enqueue(CUstream_st *s, std::function<void()> work) {
 }
 
 void emu::drain(CUstream_st *s, uint64_t upto) {
-    while (s->n_done < upto) {
+    auto since = std::chrono::steady_clock::now();
+    while (is_alive(s) && s->n_done < upto) {
+        if (s->running) {
+            wait_for_change(since, "what another thread waits for");
+            continue;
+        }
         std::function<void()> work = std::move(s->queue.front());
         s->queue.pop_front();
-        s->n_done++;
+        s->running = true;
         work();
+        if (!is_alive(s))
+            return;
+        s->running = false;
+        s->n_done++;
+        changed();
     }
 }
 
@@ -123,8 +133,9 @@ API cu_result cuStreamSynchronize(cu_stream s) {
     cu_result r = check_running(s, "cuStreamSynchronize");
     if (r != 0)
         return r;
+    const CUctx_st *c = s->context;
     drain(s);
-    return s->context->broken;
+    return c->broken;
 }
 
 static void wait_for(const std::shared_ptr<record> &what) {
@@ -200,13 +211,14 @@ static work work_of(const launch &l) {
 }
 
 static void run(CUctx_st *c, launch &l) {
+    if (l.breaks && c->broken == 0)
+        c->broken = break_as;
+    if (l.between)
+        return gather_run(l.between);
     if (c->broken != 0)
         return;
     memory_enter(c->ordinal);
-    if (l.breaks)
-        c->broken = ILLEGAL_ADDRESS;
-    else
-        run_kernel(work_of(l), l.begun);
+    run_kernel(work_of(l), l.begun);
 }
 
 /* Launches, one after the other, that overlap where they may. Kernels release their successors at once, so a launch may
@@ -255,7 +267,7 @@ static cu_result launch_kernel(cu_function f, unsigned gx, unsigned gy, unsigned
                 overlaps};
     if (s->capturing) {
         s->captured.push_back(l);
-    } else if (overlaps && s->last && s->n_done < s->n_queued) {
+    } else if (overlaps && s->last && !s->running && s->n_done < s->n_queued) {
         s->last->push_back(l);
     } else {
         std::shared_ptr<std::vector<launch>> launches(new std::vector<launch>{l});
@@ -328,10 +340,21 @@ API cu_result cuGraphLaunch(cu_graph_exec x, cu_stream s) {
         r = LAUNCH_FAILED;
     if (r != 0)
         return r;
-    std::vector<launch> launches = x->launches; /* x may be destroyed before it has run */
-    if (breaks_now() && !launches.empty())
-        launches.back().breaks = true;
-    enqueue(s, [=]() mutable { run_all(s->context, launches); });
+    /* A gather by itself, so that another stream that waits for it need not wait for the whole. x may be destroyed
+     * before it has run. */
+    bool breaks = breaks_now();
+    std::vector<launch> some;
+    for (size_t i = 0; i < x->launches.size(); i++) {
+        launch l = x->launches[i];
+        l.breaks = breaks && i + 1 == x->launches.size();
+        if (l.between)
+            gather_queued(l.between, s);
+        some.push_back(l);
+        if (l.between || i + 1 == x->launches.size() || x->launches[i + 1].between) {
+            enqueue(s, [=]() mutable { run_all(s->context, some); });
+            some.clear();
+        }
+    }
     return 0;
 }
 

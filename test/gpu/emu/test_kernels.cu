@@ -146,6 +146,8 @@ KERNEL(128, test_fma, struct test_args a) {
 }
 
 KERNEL(64, test_load_once, struct test_args a) {
+    release_successor();
+    await_predecessor();
     u32x4 v = load_once(a.in_u + a.n * thread_x());
     a.out_u[thread_x()] = v.v[0] + v.v[3];
 }
