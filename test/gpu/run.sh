@@ -119,6 +119,7 @@ step beside-cpu beside_cpu
 step faults faults
 step torch versus_torch # kernels puts its figures beside its own
 step kernels kernels
+step overlap overlap
 step split-80ms split_80ms
 step sessions sessions
 report >"$out/report.md"
