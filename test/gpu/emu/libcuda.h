@@ -72,8 +72,8 @@ struct launch {
     std::shared_ptr<void> arg;
     bool breaks; /* the card fails while it runs */
     bool overlaps = false;
-    std::vector<emu::begun_block *> begun = {}; /* before its turn; of the one on its way alone */
-    std::shared_ptr<emu::gather> between = {};  /* no kernel then */
+    emu::begun_block *begun = nullptr;         /* before its turn; of the one on its way alone */
+    std::shared_ptr<emu::gather> between = {}; /* no kernel then */
 };
 struct CUgraph_st : object {
     std::vector<launch> launches;
