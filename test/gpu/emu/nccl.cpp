@@ -19,6 +19,7 @@ extern "C" {
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <thread>
 
 using namespace emu;
 typedef std::lock_guard<std::mutex> guard;
@@ -68,15 +69,20 @@ struct emu::gather {
 static std::condition_variable condition;
 static uint64_t n_changes;
 static std::vector<ncclComm *> &comms = *new std::vector<ncclComm *>; /* all there ever were */
-static int fail_in, silent_in, garble_in;                             /* 0: never */
+static int fail_in, stick_in, silent_in, garble_in;                   /* 0: never */
 static nccl_result late_error;
 static char last_error[200];
 
-/* For tests: the nth call of ncclCommInitAll or ncclAllGather fails; the nth gather never takes place, or brings wrong
+/* For tests: the nth call of ncclCommInitAll or ncclAllGather fails; the nth call of ncclAllGather returns only when it
+ * is aborted, as while NCCL connects cards; the nth gather never takes place, or brings wrong
  * bytes; ncclCommGetAsyncError answers r. */
 API void emu_nccl_fail(int in) {
     guard lock(driver_lock);
     fail_in = in;
+}
+API void emu_nccl_stick(int in) {
+    guard lock(driver_lock);
+    stick_in = in;
 }
 API void emu_nccl_silence(int in) {
     guard lock(driver_lock);
@@ -225,6 +231,18 @@ void emu::gather_run(const std::shared_ptr<gather> &g) {
     }
 }
 
+static nccl_result stick(const ncclComm *c) {
+    while (!c->aborted)
+        wait_for_change("an abort of a gather that is to stick");
+    std::unique_lock<std::mutex> held(driver_lock, std::adopt_lock);
+    held.unlock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20)); /* others may do what they must not */
+    held.lock();
+    held.release();
+    check_there(c, "ncclAllGather, still under way,");
+    return REMOTE_ERROR;
+}
+
 API nccl_result ncclAllGather(const void *from, void *to, size_t count, nccl_type type, nccl_comm c, cu_stream s) {
     guard lock(driver_lock);
     check_there(c, "ncclAllGather");
@@ -244,6 +262,8 @@ API nccl_result ncclAllGather(const void *from, void *to, size_t count, nccl_typ
                        c->card->ordinal);
     if (now(&fail_in))
         return refused(UNHANDLED_CUDA_ERROR, "this call was to fail");
+    if (now(&stick_in))
+        return stick(c);
     if (s->capturing) {
         launch l = {nullptr, {0, 0, 0}, 0, 0, nullptr, false};
         l.between = g;
