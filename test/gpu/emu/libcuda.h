@@ -144,9 +144,8 @@ void drain(CUstream_st *s, uint64_t upto);
 void drain(CUstream_st *s);
 void drain_context(const CUctx_st *c);
 
-/* Gives the lock away until something has changed. Ends the process, saying in what, when nothing helps for a minute.
- */
-void wait_for_change(std::chrono::steady_clock::time_point since, const char *what);
+/* Gives the lock away until something has changed; ends the process, saying in what wait, when that takes a minute. */
+void wait_for_change(const char *what);
 void changed();
 
 /* NULL: there is no such card. */

@@ -13,10 +13,9 @@ void emu::enqueue(CUstream_st *s, std::function<void()> work) {
 }
 
 void emu::drain(CUstream_st *s, uint64_t upto) {
-    auto since = std::chrono::steady_clock::now();
     while (is_alive(s) && s->n_done < upto) {
         if (s->running) {
-            wait_for_change(since, "what another thread waits for");
+            wait_for_change("what another thread waits for");
             continue;
         }
         std::function<void()> work = std::move(s->queue.front());
