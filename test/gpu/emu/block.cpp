@@ -62,7 +62,7 @@ struct crew {
     int n_warps, n_waiting, n_done; /* warps that wait in sync_block, that have ended */
     where barrier;
 };
-static std::vector<crew *> &idle_crews = *new std::vector<crew *>(); /* never destroyed, for leak checks to find them */
+static std::vector<crew *> &idle_crews = *new std::vector<crew *>; /* as long as the process: no leak at its end */
 static crew *own;
 static lane *self;
 static fiber outside; /* whoever launched */
