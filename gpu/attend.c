@@ -46,8 +46,8 @@ void op_join(struct gpu *g, const struct gpu_pass *pass, int rows, const uint16_
                                 .ld = op_join_ld(each),
                                 .plane = (size_t)rows * (size_t)op_join_ld(each),
                                 .out = out};
-    gpu_launch(g, KERNEL_join, (unsigned)rows, ceil_div((size_t)out.ld, JOIN_COLUMNS * JOIN_THREADS), 1, JOIN_THREADS,
-               0, &a);
+    gpu_launch(g, KERNEL_join, (unsigned)rows, ceil_div((size_t)out.ld, (size_t)JOIN_COLUMNS * JOIN_THREADS), 1,
+               JOIN_THREADS, 0, &a);
 }
 
 /* ---- RoPE ---- */

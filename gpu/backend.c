@@ -173,7 +173,7 @@ static int join(struct card *cards, const char *devices, struct err *e) {
 int backend_cuda_create(struct backend **out, const struct cuda_opts *o, struct err *e) {
     *out = NULL;
     const char *devices = o && o->devices ? o->devices : "0";
-    struct device list[MAX_CARDS];
+    struct device list[MAX_CARDS] = {0};
     int n = parse_devices(devices, list, e);
     if (n <= 0)
         return -1;

@@ -1,7 +1,6 @@
 /* Keys and values of a share's layers, and what belongs to them: attention's scratch, and launches that name them. */
 #include "gpu/share.h"
 
-#include <stdlib.h>
 
 uint32_t kv_key_bucket(uint32_t n_keys) {
     uint32_t bucket = GPU_KV_SPLIT;
@@ -43,7 +42,7 @@ static int check_memory(const struct share_kv *kv, uint32_t n_slots, struct err 
 
 int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, struct err *e) {
     const struct model_config *c = s->config;
-    *kv = (struct share_kv){.share = s, .n_slots = n_slots, .most_recordings = MAX_RECORDINGS};
+    *kv = (struct share_kv){.share = s, .n_slots = n_slots};
     if (s->lo == s->hi)
         return 0;
     if (card_enter(s->card, e) != 0)
@@ -53,11 +52,8 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, stru
     kv->scratch_bytes = attend_scratch(s, kv_max_keys(c, n_slots));
     if (check_memory(kv, n_slots, e) != 0)
         goto fail;
-    kv->recordings = calloc(MAX_RECORDINGS, sizeof *kv->recordings);
-    if (!kv->recordings) {
-        err_set(e, ERR_MEMORY, "out of memory for the KV cache");
+    if (recordings_create(&kv->recordings, s->card->gpu, e) != 0)
         goto fail;
-    }
     /* Slot tables as long as the cache, and branches beside them. */
     if (share_reserve_slots(s, (size_t)n_slots + (size_t)s->piece_rows * GPU_KV_BLOCK, e) != 0 ||
         (kv->bytes && gpu_alloc(s->card->gpu, &kv->data, kv->bytes, "the KV cache", e) != 0) ||
@@ -67,35 +63,6 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, stru
 fail:
     share_kv_free(kv);
     return -1;
-}
-
-static bool same(const struct launches *a, const struct launches *b) {
-    return a->lo == b->lo && a->hi == b->hi && a->rows == b->rows && a->max_keys == b->max_keys && a->epoch == b->epoch;
-}
-
-struct recording *share_kv_find(struct share_kv *kv, const struct launches *of) {
-    for (int i = 0; i < kv->n_recordings; i++)
-        if (same(&kv->recordings[i].of, of))
-            return &kv->recordings[i];
-    return NULL;
-}
-
-struct recording *share_kv_place(struct share_kv *kv, const struct launches *of) {
-    struct recording *r = share_kv_find(kv, of), *oldest = kv->recordings;
-    if (r)
-        return r;
-    for (int i = 0; i < kv->n_recordings; i++) {
-        r = &kv->recordings[i];
-        if (r->used < oldest->used || r->of.epoch != of->epoch)
-            oldest = r;
-    }
-    r = kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
-    if (r->exec) {
-        gpu_enter(kv->share->card->gpu);
-        gpu_forget(kv->share->card->gpu, r->exec);
-    }
-    *r = (struct recording){.of = *of};
-    return r;
 }
 
 void share_kv_clear(struct share_kv *kv) {
@@ -112,10 +79,7 @@ void share_kv_free(struct share_kv *kv) {
         return;
     struct gpu *g = kv->share->card->gpu;
     gpu_enter(g);
-    for (int i = 0; kv->recordings && i < kv->n_recordings; i++)
-        if (kv->recordings[i].exec)
-            gpu_forget(g, kv->recordings[i].exec);
-    free(kv->recordings);
+    recordings_free(&kv->recordings);
     if (kv->data)
         gpu_wipe(g, kv->data, kv->bytes);
     gpu_free(g, kv->data);

@@ -43,10 +43,6 @@ struct layout share_layout(const struct share *s, int bucket) {
     return y;
 }
 
-static int greater(int a, int b) {
-    return a > b ? a : b;
-}
-
 static struct planes planes_at(cu_ptr base, size_t *at, size_t rows, size_t cols) {
     size_t ld = round64(cols), bytes = aligned(rows * ld * sizeof(uint16_t));
     struct planes p = {
@@ -80,7 +76,8 @@ static size_t lay_scratch(struct share *s, const struct stage_plan *p, cu_ptr ba
         }
         s->qkv = floats_at(base, &at, rows * wide);
         if (s->card->seat.n > 1) {
-            size_t block = op_join_block((int)rows, greater(s->n_heads * c->head_dim, s->ffn.each));
+            int heads = s->n_heads * c->head_dim;
+            size_t block = op_join_block((int)rows, heads > s->ffn.each ? heads : s->ffn.each);
             s->gathered = (uint16_t *)(uintptr_t)(base + at);
             at += aligned((size_t)s->card->seat.n * block);
         }

@@ -84,6 +84,7 @@ void gpu_rig_break_in(int n) {
 
 void gpu_rig_gathers(enum gpu_rig_gathers what, int n) {
     static const char *const functions[] = {[GATHERS_FAIL] = "emu_nccl_fail",
+                                            [GATHERS_STICK] = "emu_nccl_stick",
                                             [GATHERS_HANG] = "emu_nccl_silence",
                                             [GATHERS_GARBLE] = "emu_nccl_garble",
                                             [GATHERS_LATE_ERROR] = "emu_nccl_late_error"};

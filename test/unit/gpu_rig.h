@@ -21,9 +21,10 @@ void gpu_rig_close(struct gpu *g);
 void gpu_rig_fail_in(int n);
 /* The nth launch from now on breaks its card: waits and all later calls fail, until the card is closed. */
 void gpu_rig_break_in(int n);
-/* The nth call of NCCL from now on fails that connects or gathers; the nth gather never takes place, or brings wrong
- * bytes; NCCL has found an error on its own, result n. Emulated cards only. */
-enum gpu_rig_gathers { GATHERS_FAIL, GATHERS_HANG, GATHERS_GARBLE, GATHERS_LATE_ERROR };
+/* The nth call of NCCL from now on fails that connects or gathers; the nth that gathers returns only when it is
+ * aborted; the nth gather never takes place, or brings wrong bytes; NCCL has found an error on its own, result n.
+ * Emulated cards only. */
+enum gpu_rig_gathers { GATHERS_FAIL, GATHERS_STICK, GATHERS_HANG, GATHERS_GARBLE, GATHERS_LATE_ERROR };
 void gpu_rig_gathers(enum gpu_rig_gathers what, int n);
 /* What emulated cards have counted as never freed. */
 int gpu_rig_leaks(void);

@@ -392,6 +392,64 @@ Test(gpu_team, a_failure_frees_those_who_replay) {
     breaks(3, true);
 }
 
+static int rank_1_fails_meanwhile(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    if (rank == 1) {
+        wait_until(&x->arrived, 1);
+        dawdle(&x->parts[1].seed, 3000);
+        return rank_1_fails(ctx, rank, e);
+    }
+    atomic_fetch_add(&x->arrived, 1);
+    team_gather(x->t, 0, x->parts[0].buf, 1000);
+    return gpu_wait(cards[0], e);
+}
+
+Test(gpu_team, a_call_that_waits_inside_nccl_returns_before_its_clique_is_freed) {
+    gpu_rig_needs_emulated_card();
+    open_cards(2);
+    for (int i = 0; i < 4; i++) {
+        struct team *t = join();
+        struct exchange *x = exchange(t);
+        x->arrived = 0;
+        gpu_rig_gathers(GATHERS_STICK, 1);
+        fails(t, rank_1_fails_meanwhile, x, "rank 1 of 2 has failed");
+        gpu_rig_gathers(GATHERS_STICK, 0);
+        end(x);
+        team_free(t);
+    }
+    close_cards();
+}
+
+/* Rank 0 has been freed and does not know why: what it then enqueues must not reach NCCL, which has no clique any more
+ * (the emulated one ends the process). */
+static int goes_on(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    if (rank == 1)
+        return rank_1_fails_late(ctx, rank, e);
+    team_gather(x->t, 0, x->parts[0].buf, 1000);
+    atomic_fetch_add(&x->arrived, 1);
+    (void)gpu_wait(cards[0], NULL);
+    for (int i = 0; i < 3; i++) {
+        dawdle(&x->parts[0].seed, 3000);
+        team_gather(x->t, 0, x->parts[0].buf, 1000);
+        x->round = gpu_wait(cards[0], e);
+    }
+    return 0; /* as if all were well */
+}
+
+Test(gpu_team, a_card_that_goes_on_after_another_has_failed_gathers_nothing) {
+    open_cards(2);
+    struct team *t = join();
+    struct exchange *x = exchange(t);
+    x->arrived = 0;
+    fails(t, goes_on, x, "rank 1 of 2 has failed");
+    cr_assert_eq(x->round, -1, "the last gather was refused");
+    x->round = 0;
+    end(x);
+    team_free(t);
+    close_cards();
+}
+
 /* A rank fails anywhere: nobody hangs, the failure is told, and what was not broken goes on. */
 struct mishap {
     struct exchange *x;

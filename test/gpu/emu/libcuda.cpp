@@ -107,6 +107,7 @@ cu_result emu::destroy(object *o, const char *call) {
     r = o->context->broken;
     alive.erase(o);
     delete o;
+    changed();
     return r;
 }
 

@@ -6,7 +6,7 @@
  * card has gathered after an abort is garbage that no call tells of. Using a communicator after that ends the process.
  *
  *   EMU_NCCL_VERSION=N   what ncclGetVersion says (22809)
- *   EMU_PATIENCE=N       seconds after which a wait that nothing ends ends the process (60) */
+ *   EMU_PATIENCE=N       seconds without any change after which a wait ends the process (60) */
 #include "test/gpu/emu/libcuda.h"
 
 extern "C" {
@@ -19,6 +19,7 @@ extern "C" {
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <thread>
 
 using namespace emu;
 typedef std::lock_guard<std::mutex> guard;
@@ -66,16 +67,22 @@ struct emu::gather {
 };
 
 static std::condition_variable condition;
+static uint64_t n_changes;
 static std::vector<ncclComm *> &comms = *new std::vector<ncclComm *>; /* all there ever were */
-static int fail_in, silent_in, garble_in;                             /* 0: never */
+static int fail_in, stick_in, silent_in, garble_in;                   /* 0: never */
 static nccl_result late_error;
 static char last_error[200];
 
-/* For tests: the nth call of ncclCommInitAll or ncclAllGather fails; the nth gather never takes place, or brings wrong
+/* For tests: the nth call of ncclCommInitAll or ncclAllGather fails; the nth call of ncclAllGather returns only when it
+ * is aborted, as while NCCL connects cards; the nth gather never takes place, or brings wrong
  * bytes; ncclCommGetAsyncError answers r. */
 API void emu_nccl_fail(int in) {
     guard lock(driver_lock);
     fail_in = in;
+}
+API void emu_nccl_stick(int in) {
+    guard lock(driver_lock);
+    stick_in = in;
 }
 API void emu_nccl_silence(int in) {
     guard lock(driver_lock);
@@ -100,17 +107,18 @@ static long env_number(const char *name, long otherwise) {
 }
 
 void emu::changed() {
+    n_changes++;
     condition.notify_all();
 }
 
-void emu::wait_for_change(std::chrono::steady_clock::time_point since, const char *what) {
-    auto limit = std::chrono::seconds(env_number("EMU_PATIENCE", 60));
-    if (std::chrono::steady_clock::now() - since > limit) {
+void emu::wait_for_change(const char *what) {
+    uint64_t seen = n_changes;
+    std::unique_lock<std::mutex> held(driver_lock, std::adopt_lock);
+    auto limit = std::chrono::system_clock::now() + std::chrono::seconds(env_number("EMU_PATIENCE", 60));
+    if (!condition.wait_until(held, limit, [=] { return n_changes != seen; })) {
         fprintf(stderr, "emulated card: nothing has ended a wait for %s\n", what);
         abort();
     }
-    std::unique_lock<std::mutex> held(driver_lock, std::adopt_lock);
-    condition.wait_until(held, std::chrono::system_clock::now() + std::chrono::milliseconds(200));
     held.release();
 }
 
@@ -196,7 +204,6 @@ void emu::gather_queued(const std::shared_ptr<gather> &g, CUstream_st *s) {
 }
 
 void emu::gather_run(const std::shared_ptr<gather> &g) {
-    auto since = std::chrono::steady_clock::now();
     ncclComm *c = g->comm;
     c->ahead.pop_front();
     if (c->card->broken == 0 && !c->aborted) {
@@ -214,7 +221,7 @@ void emu::gather_run(const std::shared_ptr<gather> &g) {
         changed();
         while (!m->done && !c->aborted)
             if (!fetch(c->in, number))
-                wait_for_change(since, "a gather of all its cards");
+                wait_for_change("a gather of all its cards");
     }
     if (c->aborted && c->card->broken == 0 && holds(c, *g)) {
         memory_enter(c->card->ordinal);
@@ -222,6 +229,18 @@ void emu::gather_run(const std::shared_ptr<gather> &g) {
             if (g->to + i * g->bytes != g->from)
                 std::fill_n(g->to + i * g->bytes, g->bytes, (char)0xd9);
     }
+}
+
+static nccl_result stick(const ncclComm *c) {
+    while (!c->aborted)
+        wait_for_change("an abort of a gather that is to stick");
+    std::unique_lock<std::mutex> held(driver_lock, std::adopt_lock);
+    held.unlock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20)); /* others may do what they must not */
+    held.lock();
+    held.release();
+    check_there(c, "ncclAllGather, still under way,");
+    return REMOTE_ERROR;
 }
 
 API nccl_result ncclAllGather(const void *from, void *to, size_t count, nccl_type type, nccl_comm c, cu_stream s) {
@@ -243,6 +262,8 @@ API nccl_result ncclAllGather(const void *from, void *to, size_t count, nccl_typ
                        c->card->ordinal);
     if (now(&fail_in))
         return refused(UNHANDLED_CUDA_ERROR, "this call was to fail");
+    if (now(&stick_in))
+        return stick(c);
     if (s->capturing) {
         launch l = {nullptr, {0, 0, 0}, 0, 0, nullptr, false};
         l.between = g;
@@ -307,7 +328,6 @@ API nccl_result ncclCommInitAll(nccl_comm *out, int n, const int *devices) {
 
 /* The last one frees them all. */
 static void leave(ncclComm *c) {
-    auto since = std::chrono::steady_clock::now();
     clique *in = c->in;
     changed();
     if (++in->n_left < (int)in->ranks.size())
@@ -322,7 +342,7 @@ static void leave(ncclComm *c) {
         }
     in->meetings.clear();
     while (in->n_recorded > 0)
-        wait_for_change(since, "the end of all recordings with gathers, before their communicators are destroyed");
+        wait_for_change("the end of all recordings with gathers, before their communicators are destroyed");
     for (ncclComm *r : in->ranks)
         r->gone = true;
 }
