@@ -205,6 +205,7 @@ void emu::gather_queued(const std::shared_ptr<gather> &g, CUstream_st *s) {
 
 void emu::gather_run(const std::shared_ptr<gather> &g) {
     ncclComm *c = g->comm;
+    bool done = false;
     c->ahead.pop_front();
     if (c->card->broken == 0 && !c->aborted) {
         uint64_t number = c->n_begun++;
@@ -222,8 +223,9 @@ void emu::gather_run(const std::shared_ptr<gather> &g) {
         while (!m->done && !c->aborted)
             if (!fetch(c->in, number))
                 wait_for_change("a gather of all its cards");
+        done = m->done;
     }
-    if (c->aborted && c->card->broken == 0 && holds(c, *g)) {
+    if (!done && c->card->broken == 0 && holds(c, *g)) {
         memory_enter(c->card->ordinal);
         for (size_t i = 0; i < c->in->ranks.size(); i++)
             if (g->to + i * g->bytes != g->from)
