@@ -125,10 +125,14 @@ static void gather_x(const struct share *s, const struct piece *p) {
 
 /* Where this card's columns of planes go, `each` of them on each card: into the planes, if it is alone. */
 static struct planes own_planes(const struct share *s, const struct piece *p, int each, struct planes whole) {
-    int ld = op_join_ld(each);
-    size_t plane = (size_t)p->bucket * (size_t)ld;
-    uint16_t *hi = s->gathered + 2 * plane * (size_t)s->card->seat.rank;
-    return s->card->seat.n == 1 ? whole : (struct planes){.hi = hi, .lo = hi + plane, .ld = ld};
+    struct planes own = whole;
+    if (s->card->seat.n == 1)
+        return whole;
+    own.ld = op_join_ld(each);
+    size_t plane = (size_t)p->bucket * (size_t)own.ld;
+    own.hi = s->gathered + 2 * plane * (size_t)s->card->seat.rank;
+    own.lo = own.hi + plane;
+    return own;
 }
 
 static void gather_planes(const struct share *s, const struct piece *p, int each, struct planes whole) {
