@@ -94,7 +94,7 @@ endif
 # not, and only tells AddressSanitizer of its stacks. Nothing of it is for ThreadSanitizer, which sees the program around it.
 CXX       := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(if $(findstring gcc,$(CC)),$(subst gcc,g++,$(CC)),c++))
 EMU       := $(BUILD)/libcuda-emu.so
-EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/emu/*.cu gpu/*.cu))
+EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/ptx/*.cpp test/gpu/emu/*.cu gpu/*.cu))
 EMU_OBJ   := $(EMU_SRC:%=$(BUILD)/%.emu.o)
 EMU_SANE  := $(if $(findstring address,$(OPT)),-fsanitize=address$(comma)undefined)
 EMU_FLAGS := -std=c++17 -Wall -Wextra -Werror -I. -O2 -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer -fPIC \

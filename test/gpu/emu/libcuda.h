@@ -7,6 +7,7 @@
 
 #include "test/gpu/emu/block.h"
 #include "test/gpu/emu/memory.h"
+#include "test/gpu/ptx/program.h"
 
 extern "C" {
 #include "gpu/driver.h"
@@ -25,11 +26,13 @@ extern "C" {
 enum {
     INVALID_VALUE = 1,
     NOT_INITIALIZED = 3,
+    INVALID_PTX = 218,
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
+    MISALIGNED_ADDRESS = 716,
     LAUNCH_FAILED = 719,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
@@ -49,14 +52,24 @@ struct object {
 
 struct CUmod_st : object {
     std::vector<struct CUfunc_st *> functions;
+    std::shared_ptr<ptx::module> program; /* of a module that was loaded as text */
 };
 struct CUfunc_st : object {
-    emu::kernel *kernel;
-    int shared_max = SHARED_DEFAULT;
+    emu::kernel *kernel = nullptr;      /* its C++ */
+    const ptx::kernel *ptx = nullptr;   /* its PTX: one of both, or both */
+    std::shared_ptr<ptx::module> holds; /* that PTX */
+    int shared_max = SHARED_DEFAULT;    /* dynamic */
+
+    const char *name() const { return kernel ? kernel->name : ptx->name.c_str(); }
+    int threads() const { return kernel ? kernel->threads : ptx->max_threads; }
+    size_t arg_bytes() const { return kernel ? kernel->arg_bytes : ptx->param_bytes; }
+    int static_shared() const { return ptx ? (int)ptx->shared_bytes : 0; }
 };
 
 struct launch {
     emu::kernel *kernel;
+    const ptx::kernel *ptx;
+    std::shared_ptr<ptx::module> holds;
     emu::dim grid;
     int threads;
     size_t shared;

@@ -3,6 +3,8 @@
 #ifndef EMU_MEMORY_H
 #define EMU_MEMORY_H
 
+#include "test/gpu/ptx/ptx.h"
+
 #include <cstddef>
 
 namespace emu {
@@ -19,6 +21,8 @@ void memory_clear(int room);
 bool memory_holds(int room, const void *p, size_t bytes);
 size_t memory_used(int room);
 int memory_count(int room);
+/* All of them, by address. */
+std::vector<ptx::range> memory_ranges(int room);
 
 /* Until the next call, other cards' memory must not be touched. */
 void memory_enter(int room);
