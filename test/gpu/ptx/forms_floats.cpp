@@ -55,8 +55,8 @@ uint16_t fma_bf16(uint16_t a, uint16_t b, uint16_t c) {
     double size = std::fabs(sum);
     if (!(size >= 0x1p-126 && size < 0x1p127))
         return narrow_bf16(sum);
-    uint32_t cut = (uint32_t)(u >> 32 & 0x80000000) | (uint32_t)((u >> 29 & 0x7fffffff) - ((1023u - 127u) << 23)) |
-                   ((u & 0x1fffffff) != 0);
+    uint32_t sign = (uint32_t)(u >> 32) & 0x80000000;
+    uint32_t cut = sign | (uint32_t)(((u & 0x7fffffffffffffff) - (896ull << 52)) >> 29) | ((u & 0x1fffffff) != 0);
     return (uint16_t)((cut + 0x7fff + (cut >> 16 & 1)) >> 16);
 }
 uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
