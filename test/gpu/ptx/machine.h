@@ -62,7 +62,8 @@ class card_memory {
 };
 
 /* Shared memory of a block, and what is known of each of its words: who wrote and read it last, so that an access that
- * no barrier orders is seen, and whether there is anything to read. */
+ * no barrier orders is seen, and whether a copy is under way to it. What nobody has written is not a number: kernels may
+ * read it, of rows that they do not have, but must not let it into results. */
 class shared_memory {
   public:
     shared_memory(size_t bytes, int n_warps);
@@ -76,7 +77,7 @@ class shared_memory {
     void copy_ends(uint64_t address, const void *from, size_t bytes, int thread);
 
   private:
-    enum state : unsigned char { UNWRITTEN, WRITTEN, UNDER_WAY };
+    enum state : unsigned char { SETTLED, UNDER_WAY };
     struct access {
         uint32_t epoch, warp_epoch, who;
     };

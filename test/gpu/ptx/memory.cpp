@@ -73,7 +73,7 @@ shared_memory::shared_memory(size_t bytes, int n_warps)
 void shared_memory::begin_block() {
     epoch++;
     std::fill(data.begin(), data.end(), garbage);
-    std::fill(states.begin(), states.end(), (unsigned char)UNWRITTEN);
+    std::fill(states.begin(), states.end(), (unsigned char)SETTLED);
 }
 
 size_t shared_memory::check(uint64_t address, size_t bytes) const {
@@ -100,10 +100,8 @@ bool shared_memory::unordered(const access &a, int thread) const {
 const unsigned char *shared_memory::read(uint64_t address, size_t bytes, int thread) {
     size_t at = check(address, bytes);
     for (size_t i = at; i < at + bytes; i++)
-        if (states[i] != WRITTEN)
-            fail(error::launch_failed, states[i] == UNWRITTEN
-                                           ? "byte %zu of shared memory is read, which nobody has written"
-                                           : "byte %zu of shared memory is read while cp.async is under way to it", i);
+        if (states[i] == UNDER_WAY)
+            fail(error::launch_failed, "byte %zu of shared memory is read while cp.async is under way to it", i);
     uint32_t warp = (uint32_t)thread / LANES;
     for (size_t k = at / 4; k <= (at + bytes - 1) / 4; k++) {
         const access &last = writes[k];
@@ -140,8 +138,7 @@ unsigned char *shared_memory::write(uint64_t address, size_t bytes, int thread) 
     for (size_t i = at; i < at + bytes; i++) {
         if (states[i] == UNDER_WAY)
             fail(error::launch_failed, "byte %zu of shared memory is written while cp.async is under way to it", i);
-        states[i] = WRITTEN;
-    }
+            }
     note_write(at, bytes, thread);
     return &data[at];
 }
@@ -160,7 +157,7 @@ void shared_memory::copy_begins(uint64_t address, size_t bytes, int thread) {
 void shared_memory::copy_ends(uint64_t address, const void *from, size_t bytes, int thread) {
     size_t at = address - SHARED_FROM;
     memcpy(&data[at], from, bytes);
-    std::fill(&states[at], &states[at] + bytes, (unsigned char)WRITTEN);
+    std::fill(&states[at], &states[at] + bytes, (unsigned char)SETTLED);
     note_write(at, bytes, thread);
 }
 
