@@ -66,7 +66,8 @@ ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(GPU_C) $(CORE_C) $(TOK_C)
 # Kernels for cards: one image (fatbin) for each .cu file, which gpu/kernels.c embeds: compiled once, to PTX of the oldest
 # architecture, which is assembled for each of them (they have what kernels use in common) and goes along for later ones. They
 # depend on no C compiler and serve all release builds. NVCC=none, or no nvcc: a program without kernels. What the compiler
-# tells of each kernel (registers, spills) is in NAME.log, for test/e2e/gpu_build.sh.
+# tells of each kernel (registers, spills) is in NAME.log, for test/e2e/gpu_build.sh; its PTX in NAME.ptx, for
+# test/e2e/gpu_ptx.sh, which takes that of the emulated card's own kernels as well.
 comma  := ,
 IMAGES := build-gpu
 CU     := $(wildcard gpu/*.cu)
@@ -83,6 +84,7 @@ GPU_LACKS  := $(filter-out $(NVCC_KNOWS),$(GPU_ARCHS))
 GPU_PTX    := 80
 NVCC_VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
 FATBINS    := $(CU:gpu/%.cu=$(IMAGES)/%.fatbin)
+TEST_PTX   := $(IMAGES)/test_kernels.ptx
 NVCC_FLAGS := -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -Xptxas -v --threads 0 \
               $(if $(findstring --compress-mode,$(shell $(NVCC) --help)),--compress-mode=size) \
               -gencode "arch=compute_$(GPU_PTX),code=[$(subst $() ,$(comma),$(GPU_MAKES:%=sm_%)),compute_$(GPU_PTX)]"
@@ -181,7 +183,7 @@ endif
 
 # All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
 HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources | $(EMU)
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources | $(EMU) $(TEST_PTX)
 	$(link) $(CRITERION) $(SYSTEM)
 $(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(RUNNER) $(OURS) | $(EMU)
 	$(link) $(CRITERION) $(SYSTEM)
@@ -219,9 +221,13 @@ $(EMU): $(EMU_OBJ) $(BUILD)/.emu_sources
 $(IMAGES)/.flags: TEXT = $(shell $(NVCC) --version | tail -n 1) $(NVCC_FLAGS)
 $(IMAGES)/%.fatbin: gpu/%.cu $(IMAGES)/.flags
 	$(say) "  nvcc $< for $(GPU_MAKES:%=sm_%)$(if $(GPU_LACKS), (not$(GPU_LACKS:%= sm_%): this nvcc does not know them))"
-	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@.part $< >$(IMAGES)/$*.log 2>&1 || \
-	    { cat $(IMAGES)/$*.log >&2; exit 1; }
-	@mv $@.part $@
+	@rm -rf $(IMAGES)/$*.keep && mkdir $(IMAGES)/$*.keep
+	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin --keep --keep-dir $(IMAGES)/$*.keep -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@.part $< \
+	    >$(IMAGES)/$*.log 2>&1 || { cat $(IMAGES)/$*.log >&2; exit 1; }
+	@mv $(IMAGES)/$*.keep/$*.ptx $(IMAGES)/ && rm -rf $(IMAGES)/$*.keep && mv $@.part $@
+$(TEST_PTX): test/gpu/emu/test_kernels.cu gpu/simt.cuh test/gpu/emu/test_kernels.h $(IMAGES)/.flags
+	$(say) "  nvcc $<"
+	$(Q)$(NVCC) -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -arch=compute_$(GPU_PTX) -ptx -o $@ $<
 $(BUILD)/gpu/images.h: TEXT = $(foreach f,$(FATBINS),IMAGE($(basename $(notdir $f)), "$f"))
 $(BUILD)/gpu/kernels.o: $(BUILD)/gpu/images.h $(FATBINS)
 

@@ -1,5 +1,6 @@
 #include "test/gpu/emu/nvcc.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <dirent.h>
 #include <fstream>
@@ -64,13 +65,15 @@ std::shared_ptr<ptx::module> nvcc_load(const char *text) {
     }
 }
 
-typedef std::vector<std::vector<unsigned char>> contents;
+/* What a card's memory holds, one range after the other. */
+typedef std::vector<unsigned char> contents;
 
-static contents copy_memory(const std::vector<ptx::range> &memory) {
-    contents c;
-    for (const ptx::range &r : memory)
-        c.emplace_back((unsigned char *)(uintptr_t)r.from, (unsigned char *)(uintptr_t)r.from + r.bytes);
-    return c;
+template <class F> static void each_range(const std::vector<ptx::range> &memory, contents &c, F f) {
+    size_t at = 0;
+    for (const ptx::range &r : memory) {
+        f((unsigned char *)(uintptr_t)r.from, &c[at], r.bytes);
+        at += r.bytes;
+    }
 }
 
 static void count(const ptx::kernel &k, uint64_t n_executed) {
@@ -87,7 +90,11 @@ static cu_result run_ptx(const launch &l, const std::vector<ptx::range> &memory)
     const char *seed = getenv("EMU_SEED");
     std::string why;
     uint64_t n_executed = 0;
-    ptx::launch p = {{l.grid.x, l.grid.y, l.grid.z}, l.threads, l.shared, l.arg.get(), memory,
+    ptx::launch p = {{l.grid.x, l.grid.y, l.grid.z},
+                     l.threads,
+                     l.shared,
+                     l.arg.get(),
+                     memory,
                      (seed ? strtoull(seed, nullptr, 10) : 0) + ++n_launches};
     ptx::error e = ptx::run(*l.ptx, p, &why, &n_executed);
     count(*l.ptx, n_executed);
@@ -104,44 +111,45 @@ static cu_result run_ptx(const launch &l, const std::vector<ptx::range> &memory)
     return wrong(LAUNCH_FAILED, "%s", why.c_str());
 }
 
-/* Says where the card's memory differs from what the C++ left there. */
-static cu_result compare(const launch &l, const std::vector<ptx::range> &memory, const contents &before,
-                         const contents &expected) {
-    for (size_t i = 0; i < memory.size(); i++) {
-        const unsigned char *p = (const unsigned char *)(uintptr_t)memory[i].from;
-        if (memcmp(p, expected[i].data(), memory[i].bytes) == 0)
-            continue;
-        size_t at = 0, n = 0;
-        for (size_t k = memory[i].bytes; k-- > 0;)
-            if (p[k] != expected[i][k]) {
-                at = k;
-                n++;
-            }
-        at -= at % 4;
-        uint32_t was = 0, is = 0, should = 0;
-        size_t bytes = memory[i].bytes - at < 4 ? memory[i].bytes - at : 4;
-        memcpy(&was, &before[i][at], bytes);
-        memcpy(&is, p + at, bytes);
-        memcpy(&should, &expected[i][at], bytes);
-        return wrong(LAUNCH_FAILED,
-                     "kernel %s: PTX and C++ differ in %zu bytes of an allocation of %zu, the first at %zu: 0x%08x became "
-                     "0x%08x by PTX and 0x%08x by C++",
-                     l.kernel->name, n, memory[i].bytes, at, was, is, should);
-    }
-    return 0;
+/* Says where memory differs from what the C++ left there. */
+static cu_result differs(const launch &l, const unsigned char *is, const unsigned char *should, size_t bytes) {
+    size_t at = 0, n = 0;
+    for (size_t i = bytes; i-- > 0;)
+        if (is[i] != should[i]) {
+            at = i - i % 4;
+            n++;
+        }
+    uint32_t a = 0, b = 0;
+    memcpy(&a, is + at, bytes - at < 4 ? bytes - at : 4);
+    memcpy(&b, should + at, bytes - at < 4 ? bytes - at : 4);
+    return wrong(LAUNCH_FAILED,
+                 "kernel %s: PTX and C++ differ in %zu bytes of an allocation of %zu, the first at %zu: 0x%08x by PTX, "
+                 "0x%08x by C++",
+                 l.kernel->name, n, bytes, at, a, b);
 }
 
+/* The C++ goes first; its results change places with what was there before. */
 cu_result nvcc_run(const CUctx_st *c, const launch &l) {
+    static contents other; /* under the driver's lock; allocated once */
     std::vector<ptx::range> memory = memory_ranges(c->ordinal);
     if (!l.kernel || getenv("EMU_PTX_ALONE"))
         return run_ptx(l, memory);
-    contents before = copy_memory(memory);
+    size_t total = 0;
+    for (const ptx::range &r : memory)
+        total += r.bytes;
+    if (other.size() < total)
+        other.resize(total);
+    each_range(memory, other, [](unsigned char *p, unsigned char *q, size_t bytes) { memcpy(q, p, bytes); });
     run_kernel(*l.kernel, l.grid, l.threads, l.shared, l.arg.get());
-    contents after = copy_memory(memory);
-    for (size_t i = 0; i < memory.size(); i++)
-        memcpy((void *)(uintptr_t)memory[i].from, before[i].data(), memory[i].bytes);
+    each_range(memory, other,
+               [](unsigned char *p, unsigned char *q, size_t bytes) { std::swap_ranges(p, p + bytes, q); });
     cu_result r = run_ptx(l, memory);
-    return r == 0 ? compare(l, memory, before, after) : r;
+    if (r == 0)
+        each_range(memory, other, [&](unsigned char *p, unsigned char *q, size_t bytes) {
+            if (r == 0 && memcmp(p, q, bytes) != 0)
+                r = differs(l, p, q, bytes);
+        });
+    return r;
 }
 
 } // namespace emu

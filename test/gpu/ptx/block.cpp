@@ -248,8 +248,8 @@ error run(const kernel &k, const launch &l, std::string *why, uint64_t *n_execut
             const warp &w = *b.running;
             const instruction &x = k.code[w.pc];
             char where[200];
-            snprintf(where, sizeof where, "kernel %s, block (%d, %d, %d), warp %d, lanes 0x%08x: %s: ", k.name.c_str(), at[0],
-                     at[1], at[2], w.index, w.group, x.opcode);
+            snprintf(where, sizeof where, "kernel %s, block (%d, %d, %d), warp %d, lanes 0x%08x: %s: ", k.name.c_str(),
+                     at[0], at[1], at[2], w.index, w.group, x.opcode);
             *why = k.file + ":" + std::to_string(x.line) + ": " + where + f.text;
             result = f.code;
             break;

@@ -1,5 +1,6 @@
-/* test/gpu/ptx/collectives.cpp - what the lanes of a warp do together: shuffles, matrices, their barrier. Where elements
- * of matrices lie follows the tables and formulas of the PTX manual ("Matrix Fragments for mma.m16n8k16", "ldmatrix"). */
+/* test/gpu/ptx/collectives.cpp - what the lanes of a warp do together: shuffles, matrices, their barrier. Where
+ * elements of matrices lie follows the tables and formulas of the PTX manual ("Matrix Fragments for mma.m16n8k16",
+ * "ldmatrix"). */
 #include "test/gpu/ptx/float16.h"
 #include "test/gpu/ptx/lanes.h"
 
@@ -71,7 +72,8 @@ __attribute__((always_inline)) inline void multiply(const uint32_t *const regs[1
         int group = l >> 2, in_group = l % 4;
         for (int i = 0; i < 8; i++) {
             uint32_t word = regs[4 + i / 2][l];
-            a[group + (i & 2 ? 8 : 0)][in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0)] = widen((uint16_t)(i & 1 ? word >> 16 : word));
+            a[group + (i & 2 ? 8 : 0)][in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0)] =
+                widen((uint16_t)(i & 1 ? word >> 16 : word));
         }
         for (int i = 0; i < 4; i++) {
             uint32_t word = regs[8 + i / 2][l];
@@ -120,8 +122,8 @@ template <float (*widen)(uint16_t)> void mma(warp &w, const instruction &i) {
         memcpy(&w.narrow[i.at[k]], out[k], sizeof out[k]);
 }
 
-/* Lane 8 m + r gives the address of row r of matrix m, 16 bytes. Of each matrix a lane gets the elements of row lane / 4
- * (transposed: of column) at 2 (lane % 4) and behind it. */
+/* Lane 8 m + r gives the address of row r of matrix m, 16 bytes. Of each matrix a lane gets the elements of row lane /
+ * 4 (transposed: of column) at 2 (lane % 4) and behind it. */
 template <bool transposed> void load_matrices(warp &w, const instruction &i) {
     uint16_t m[4][8][8];
     for (int l = 0; l < LANES; l++)
@@ -129,7 +131,8 @@ template <bool transposed> void load_matrices(warp &w, const instruction &i) {
     for (int k = 0; k < 4; k++)
         for (int l = 0; l < LANES; l++) {
             int r = l / 4, c = l % 4 * 2;
-            uint16_t first = transposed ? m[k][c][r] : m[k][r][c], second = transposed ? m[k][c + 1][r] : m[k][r][c + 1];
+            uint16_t first = transposed ? m[k][c][r] : m[k][r][c],
+                     second = transposed ? m[k][c + 1][r] : m[k][r][c + 1];
             w.narrow[i.at[k] + (uint32_t)l] = first | (uint32_t)second << 16;
         }
 }

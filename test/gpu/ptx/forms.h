@@ -29,7 +29,9 @@ class forms {
   public:
     /* All of them. */
     static const forms &known();
-    void add(const std::string &opcode, const form &f) { all[opcode].push_back(f); }
+    void add(const std::string &opcode, const form &f) {
+        all[opcode].push_back(f);
+    }
     void add(const std::string &opcode, const char *operands, void (*run)(warp &, const instruction &)) {
         add(opcode, form{operands, run});
     }

@@ -75,7 +75,8 @@ template <class T> T shift_left(T a, u32 n) {
     return n < 8 * sizeof(T) ? (T)(a << n) : 0;
 }
 template <class T> T shift_right(T a, u32 n) {
-    return (T)(a >> (n < 8 * sizeof(T) ? n : 8 * sizeof(T) - 1)) & (T)(std::is_signed_v<T> || n < 8 * sizeof(T) ? -1 : 0);
+    return (T)(a >> (n < 8 * sizeof(T) ? n : 8 * sizeof(T) - 1)) &
+           (T)(std::is_signed_v<T> || n < 8 * sizeof(T) ? -1 : 0);
 }
 u32 funnel_left(u32 a, u32 b, u32 n) {
     return (u32)((((u64)b << 32 | a) << (n & 31)) >> 32);
@@ -240,8 +241,9 @@ template <class T> void add_type(forms &f, const std::string &type, const char *
     add_compare<greater_equal<T>>(f, "ge", type.c_str(), cmp);
 }
 
-template <class U, class S> void add_bits(forms &f, const std::string &bits, const char *two, const char *one,
-                                          const char *shift, const char *cmp, const char *sel) {
+template <class U, class S>
+void add_bits(forms &f, const std::string &bits, const char *two, const char *one, const char *shift, const char *cmp,
+              const char *sel) {
     f.add("and.b" + bits, two, map<bit_and<U>>::run);
     f.add("or.b" + bits, two, map<bit_or<U>>::run);
     f.add("xor.b" + bits, two, map<bit_xor<U>>::run);

@@ -24,7 +24,7 @@ struct integer_type {
     uint8_t bytes;
     bool is_signed;
 };
-const integer_type integer_types[] = {{"u8", 1, false}, {"s8", 1, true}, {"u16", 2, false}, {"s16", 2, true},
+const integer_type integer_types[] = {{"u8", 1, false},  {"s8", 1, true},  {"u16", 2, false}, {"s16", 2, true},
                                       {"u32", 4, false}, {"s32", 4, true}, {"u64", 8, false}, {"s64", 8, true}};
 u64 lower(u64 v, int unused, bool is_signed) {
     return is_signed ? (u64)((s64)(v << unused) >> unused) : v << unused >> unused;

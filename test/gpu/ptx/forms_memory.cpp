@@ -8,7 +8,8 @@ namespace {
 enum class use { read, read_only, write };
 
 /* Where a lane's address lies in this machine's memory. */
-template <use how> unsigned char *reach(warp &w, const instruction &i, space s, uint64_t address, size_t bytes, int lane) {
+template <use how>
+unsigned char *reach(warp &w, const instruction &i, space s, uint64_t address, size_t bytes, int lane) {
     block &b = *w.in;
     switch (s) {
     case space::generic:
@@ -33,8 +34,8 @@ template <use how> unsigned char *reach(warp &w, const instruction &i, space s, 
             return const_cast<unsigned char *>(b.shared.read(address, bytes, w.thread(lane)));
     case space::param:
         if (address % bytes != 0)
-            fail(error::misaligned_address, "a parameter's address %llu, no multiple of %zu", (unsigned long long)address,
-                 bytes);
+            fail(error::misaligned_address, "a parameter's address %llu, no multiple of %zu",
+                 (unsigned long long)address, bytes);
         if (address > b.k.param_bytes || b.k.param_bytes - address < bytes)
             fail(error::illegal_address, "bytes %llu to %llu of %zu bytes of parameters", (unsigned long long)address,
                  (unsigned long long)(address + bytes), b.k.param_bytes);
@@ -120,14 +121,10 @@ const struct {
     space where;
     bool read_only, stores;
 } spaces[] = {
-    {"", space::generic, false, true},
-    {".global", space::global, false, true},
-    {".global.cg", space::global, false, true},
-    {".global.cs", space::global, false, true},
-    {".global.nc", space::global, true, false},
-    {".global.nc.L1::no_allocate", space::global, true, false},
-    {".shared", space::shared, false, true},
-    {".local", space::local, false, true},
+    {"", space::generic, false, true},          {".global", space::global, false, true},
+    {".global.cg", space::global, false, true}, {".global.cs", space::global, false, true},
+    {".global.nc", space::global, true, false}, {".global.nc.L1::no_allocate", space::global, true, false},
+    {".shared", space::shared, false, true},    {".local", space::local, false, true},
     {".param", space::param, false, false},
 };
 
@@ -138,7 +135,9 @@ template <class E, class R> void add_access(forms &f, const char *type, int shap
                 continue;
             std::string end = std::string(s.name) + v.name + "." + type;
             form one = {v.load[shape], s.read_only ? load<E, R, use::read_only> : load<E, R, use::read>,
-                        kind::plain, s.where, sizeof(E), (uint8_t)v.n, s.read_only};
+                        kind::plain,   s.where,
+                        sizeof(E),     (uint8_t)v.n,
+                        s.read_only};
             f.add("ld" + end, one);
             if (!s.stores)
                 continue;

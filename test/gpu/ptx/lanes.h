@@ -48,7 +48,9 @@ inline void write_predicate(warp &w, uint32_t at, uint32_t bits) {
 /* d = f(a, b, ...). Rows are the same or do not meet, so lanes do not depend on each other. */
 template <auto f> struct map;
 template <class D, class... A, D (*f)(A...)> struct map<f> {
-    static void run(warp &w, const instruction &i) { of(w, i, std::index_sequence_for<A...>()); }
+    static void run(warp &w, const instruction &i) {
+        of(w, i, std::index_sequence_for<A...>());
+    }
 
   private:
     template <size_t... k> static void of(warp &w, const instruction &i, std::index_sequence<k...>) {
@@ -74,7 +76,9 @@ template <class A, bool (*f)(A, A)> struct compare<f> {
             r |= (uint32_t)f(value<A>(a[l]), value<A>(b[l])) << l;
         return r;
     }
-    static void run(warp &w, const instruction &i) { write_predicate(w, i.at[0], bits(w, i)); }
+    static void run(warp &w, const instruction &i) {
+        write_predicate(w, i.at[0], bits(w, i));
+    }
     static void run_and(warp &w, const instruction &i) {
         write_predicate(w, i.at[0], bits(w, i) & read_predicate(w, i.at[3]));
     }

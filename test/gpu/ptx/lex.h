@@ -16,7 +16,9 @@ struct token {
 class lexer {
   public:
     lexer(const std::string &file, std::string_view text, size_t at, int line);
-    const token &peek() const { return ahead; }
+    const token &peek() const {
+        return ahead;
+    }
     token next();
     /* The next one, if it is that; else nothing happens. */
     bool accept(const char *what);
@@ -26,7 +28,9 @@ class lexer {
     /* Behind the bracket that closes one which was just read. */
     void skip_braces();
     /* Where the token that comes next begins. */
-    size_t position() const { return ahead_at; }
+    size_t position() const {
+        return ahead_at;
+    }
     [[noreturn]] void bad(const std::string &what, int in_line = 0) const;
 
   private:

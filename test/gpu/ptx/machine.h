@@ -22,7 +22,8 @@ struct fault {
 
 /* Generic addresses of what is no card memory. */
 static const uint64_t SHARED_WINDOW = 0x7ffd000000000000, LOCAL_WINDOW = 0x7ffc000000000000, WINDOW_BYTES = 1 << 24;
-/* The first kilobyte of a block's shared memory belongs to the system, from 8.0 on: so no address of a variable is 0. */
+/* The first kilobyte of a block's shared memory belongs to the system, from 8.0 on: so no address of a variable is 0.
+ */
 enum { SHARED_FROM = 1024 };
 
 /* The memory of a card: its allocations as the driver knows them. */
@@ -62,14 +63,18 @@ class card_memory {
 };
 
 /* Shared memory of a block, and what is known of each of its words: who wrote and read it last, so that an access that
- * no barrier orders is seen, and whether a copy is under way to it. What nobody has written is not a number: kernels may
- * read it, of rows that they do not have, but must not let it into results. */
+ * no barrier orders is seen, and whether a copy is under way to it. What nobody has written is not a number: kernels
+ * may read it, of rows that they do not have, but must not let it into results. */
 class shared_memory {
   public:
     shared_memory(size_t bytes, int n_warps);
     void begin_block();
-    void barrier() { epoch++; }
-    void warp_barrier(int warp) { warp_epochs[(size_t)warp]++; }
+    void barrier() {
+        epoch++;
+    }
+    void warp_barrier(int warp) {
+        warp_epochs[(size_t)warp]++;
+    }
     const unsigned char *read(uint64_t address, size_t bytes, int thread);
     unsigned char *write(uint64_t address, size_t bytes, int thread);
     /* cp.async: from now on the bytes are neither old nor new; then they have come. */
@@ -102,9 +107,9 @@ struct block;
 
 struct warp {
     block *in;
-    int index;                 /* in its block */
-    uint32_t all, live, mask;  /* lanes: that there are, that have not ended, that execute this instruction */
-    uint32_t waiting;          /* for the others, before something that all do together; at pcs[] */
+    int index;                /* in its block */
+    uint32_t all, live, mask; /* lanes: that there are, that have not ended, that execute this instruction */
+    uint32_t waiting;         /* for the others, before something that all do together; at pcs[] */
     uint32_t pcs[LANES];
     uint32_t group, pc, limit; /* lanes that are at pc, and where the next others are */
     bool at_barrier;
@@ -114,7 +119,9 @@ struct warp {
     std::vector<copy> copies[LANES];
     uint32_t n_groups[LANES]; /* of copies, committed */
 
-    int thread(int lane) const { return index * LANES + lane; }
+    int thread(int lane) const {
+        return index * LANES + lane;
+    }
 };
 
 struct block {
@@ -124,7 +131,7 @@ struct block {
     shared_memory shared;
     std::vector<size_t> found; /* by instruction: which allocation it touched last */
     std::vector<warp> warps;
-    uint64_t n_executed = 0;   /* instructions of warps */
+    uint64_t n_executed = 0; /* instructions of warps */
     warp *running = nullptr;
     block(const kernel &k, const launch &l, card_memory &memory);
     void run(const int at[3], uint64_t *random);

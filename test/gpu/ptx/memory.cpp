@@ -43,8 +43,9 @@ void card_memory::mark(one &o, uint64_t address, size_t bytes, unsigned char as,
         o.marks.resize(o.bytes / GRAIN + 1);
     for (uint64_t at = (address - o.from) / GRAIN; at <= (address - o.from + bytes - 1) / GRAIN; at++) {
         if (o.marks[at] & against)
-            fail(error::launch_failed, "%s", as == WAS_READ ? "ld.global.nc of what the same kernel has written"
-                                                            : "a store to what the same kernel read by ld.global.nc");
+            fail(error::launch_failed, "%s",
+                 as == WAS_READ ? "ld.global.nc of what the same kernel has written"
+                                : "a store to what the same kernel read by ld.global.nc");
         o.marks[at] |= as;
     }
 }
@@ -106,8 +107,10 @@ const unsigned char *shared_memory::read(uint64_t address, size_t bytes, int thr
     for (size_t k = at / 4; k <= (at + bytes - 1) / 4; k++) {
         const access &last = writes[k];
         if (unordered(last, thread))
-            fail(error::launch_failed, "thread %d reads byte %zu of shared memory, which thread %u wrote: no barrier "
-                                       "is between", thread, 4 * k, last.who);
+            fail(error::launch_failed,
+                 "thread %d reads byte %zu of shared memory, which thread %u wrote: no barrier "
+                 "is between",
+                 thread, 4 * k, last.who);
         access &r = reads[k];
         if (r.epoch != epoch)
             r = {epoch, warp_epochs[warp], (uint32_t)thread};
@@ -138,7 +141,7 @@ unsigned char *shared_memory::write(uint64_t address, size_t bytes, int thread) 
     for (size_t i = at; i < at + bytes; i++) {
         if (states[i] == UNDER_WAY)
             fail(error::launch_failed, "byte %zu of shared memory is written while cp.async is under way to it", i);
-            }
+    }
     note_write(at, bytes, thread);
     return &data[at];
 }

@@ -30,12 +30,14 @@ enum class width { predicate, half, narrow, wide };
 
 struct operand {
     enum type { REGISTER, CONSTANT, VECTOR, ADDRESS, LABEL, NOWHERE };
-    explicit operand(type what = NOWHERE, uint64_t value = 0) : what(what), value(value) {}
-    operand(width of, uint32_t at) : what(REGISTER), of(of), at(at) {}
+    explicit operand(type what = NOWHERE, uint64_t value = 0) : what(what), value(value) {
+    }
+    operand(width of, uint32_t at) : what(REGISTER), of(of), at(at) {
+    }
     type what;
-    width of = width::narrow;   /* a register */
-    uint32_t at = 0;            /* its row */
-    uint64_t value = 0;         /* a constant, or an address' offset */
+    width of = width::narrow; /* a register */
+    uint32_t at = 0;          /* its row */
+    uint64_t value = 0;       /* a constant, or an address' offset */
     bool is_float = false;
     std::string name;           /* a label */
     std::vector<operand> parts; /* of a vector; an address' register; a second destination */
@@ -43,7 +45,8 @@ struct operand {
 
 class parser {
   public:
-    parser(kernel &k, lexer &in, const std::string &dynamic_shared) : k(k), in(in), dynamic_shared(dynamic_shared) {}
+    parser(kernel &k, lexer &in, const std::string &dynamic_shared) : k(k), in(in), dynamic_shared(dynamic_shared) {
+    }
     void parse();
 
   private:
@@ -69,7 +72,9 @@ class parser {
     uint32_t narrow_constant(uint32_t v);
     uint32_t wide_constant(uint64_t v);
     uint32_t special_row(special s);
-    static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+    static size_t round_up(size_t n, size_t to) {
+        return (n + to - 1) / to * to;
+    }
 
     kernel &k;
     lexer &in;
@@ -229,7 +234,8 @@ bool parser::find_register(std::string_view name, operand *o) const {
         auto at = scopes[s].find(name);
         if (at == scopes[s].end()) {
             at = scopes[s].find(name.substr(0, digits));
-            number = digits < name.size() ? (uint32_t)strtoul(std::string(name.substr(digits)).c_str(), nullptr, 10) : 0;
+            number =
+                digits < name.size() ? (uint32_t)strtoul(std::string(name.substr(digits)).c_str(), nullptr, 10) : 0;
         }
         if (at == scopes[s].end() || number >= at->second.n)
             continue;
@@ -503,7 +509,7 @@ void parser::parse() {
 } // namespace
 
 /* At the top there are three directives, declarations of memory whose size a launch says, and kernels. */
-module::module(std::string file_name, std::string content) : file(std::move(file_name)), text(std::move(content)) {
+module::module(std::string file_name, std::string content) :file(std::move(file_name)), text(std::move(content)) {
     lexer in(file, text, 0, 1);
     while (in.peek().kind != token::END) {
         token t = in.word();

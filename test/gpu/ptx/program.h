@@ -38,8 +38,8 @@ struct instruction {
     /* Of each operand, in the order of the text, where its row begins among the warp's rows of its width; predicates
      * have words of their own. Constants have rows too. */
     uint32_t at[MAX_OPERANDS] = {};
-    int64_t offset[2] = {};    /* of the first and the second address, or an immediate */
-    bool wide[2] = {};         /* whether their registers are of 64 bits */
+    int64_t offset[2] = {}; /* of the first and the second address, or an immediate */
+    bool wide[2] = {};      /* whether their registers are of 64 bits */
     kind what = kind::plain;
     bool guard_not = false;
     space where = space::generic;
@@ -49,8 +49,21 @@ struct instruction {
     const char *opcode = "";
 };
 
-enum class special : uint8_t { tid_x, tid_y, tid_z, ntid_x, ntid_y, ntid_z, ctaid_x, ctaid_y, ctaid_z, nctaid_x,
-                               nctaid_y, nctaid_z, laneid };
+enum class special : uint8_t {
+    tid_x,
+    tid_y,
+    tid_z,
+    ntid_x,
+    ntid_y,
+    ntid_z,
+    ctaid_x,
+    ctaid_y,
+    ctaid_z,
+    nctaid_x,
+    nctaid_y,
+    nctaid_z,
+    laneid
+};
 
 struct kernel {
     std::string name, file;

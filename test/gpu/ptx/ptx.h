@@ -34,7 +34,8 @@ struct launch {
     uint64_t seed;             /* of the order of blocks and warps */
 };
 
-/* Runs a grid to its end or to its first fault; then why says what happened, where. n_executed: instructions of warps. */
+/* Runs a grid to its end or to its first fault; then why says what happened, where. n_executed: instructions of warps.
+ */
 error run(const kernel &k, const launch &l, std::string *why, uint64_t *n_executed);
 
 } // namespace ptx
