@@ -152,6 +152,7 @@ static const struct {
     /* 129/128 squared is 1 + 129/8192, above a tie of bf16; 1.5 * 131/128 is a tie, and 2^-100 is more than none. */
     {"fma.rn.bf16x2 %r4, %r1, %r2, %r3;", 0x3f813fc0, 0x3f813f83, 0x00000000, 0x3f823fc4},
     {"fma.rn.bf16x2 %r4, %r1, %r2, %r3;", 0x3fc03fc0, 0x3f813f81, 0x0d808d80, 0x3fc23fc1},
+    {"mul.rn.f16x2 %r4, %r1, %r2;", 0x00013c01, 0xb8003c01, 0, 0x80003c02}, /* -2^-25: a tie, to 0 */
     {"fma.rn.bf16x2 %r4, %r1, %r2, %r3;", 0x3e803f80, 0x3e803f80, 0xbd80bf80, 0x00000000},
     {"mov.b32 %f1, %r1;\nmov.b32 %f2, %r2;\nmax.f32 %f3, %f1, %f2;\nmov.b32 %r4, %f3;", 0x7fc00000, 0xc0000000, 0,
      0xc0000000},

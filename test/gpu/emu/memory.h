@@ -6,6 +6,7 @@
 #include "test/gpu/ptx/ptx.h"
 
 #include <cstddef>
+#include <cstdint>
 
 namespace emu {
 
@@ -23,6 +24,8 @@ size_t memory_used(int room);
 int memory_count(int room);
 /* All of them, by address. */
 std::vector<ptx::range> memory_ranges(int room);
+/* A number that changes, almost certainly, when anything in a room does. */
+uint64_t memory_digest(int room);
 
 /* Until the next call, other cards' memory must not be touched. */
 void memory_enter(int room);

@@ -140,7 +140,7 @@ cu_result nvcc_run(const CUctx_st *c, const launch &l) {
     if (other.size() < total)
         other.resize(total);
     each_range(memory, other, [](unsigned char *p, unsigned char *q, size_t bytes) { memcpy(q, p, bytes); });
-    run_kernel(*l.kernel, l.grid, l.threads, l.shared, l.arg.get());
+    run_kernel({*l.kernel, l.grid, l.threads, l.shared, l.arg.get(), l.overlaps}, nullptr);
     each_range(memory, other,
                [](unsigned char *p, unsigned char *q, size_t bytes) { std::swap_ranges(p, p + bytes, q); });
     cu_result r = run_ptx(l, memory);

@@ -64,6 +64,12 @@ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
            (uint32_t)fma_bf16((uint16_t)(a >> 16), (uint16_t)(b >> 16), (uint16_t)(c >> 16)) << 16;
 }
 
+/* f32 has the product of two f16 exactly. */
+uint32_t mul_f16x2(uint32_t a, uint32_t b) {
+    return f16_of(widen_f16((uint16_t)a) * widen_f16((uint16_t)b)) |
+           (uint32_t)f16_of(widen_f16((uint16_t)(a >> 16)) * widen_f16((uint16_t)(b >> 16))) << 16;
+}
+
 /* fmaf, with the machine's instruction where it has one: a call for each lane would take most of the time. */
 __attribute__((always_inline)) inline void fma_rows(float *d, const float *a, const float *b, const float *c) {
     for (int l = 0; l < LANES; l++)
@@ -156,6 +162,7 @@ void add_floats(forms &f) {
     f.add("ex2.approx.ftz.f32", "r=r", map<power_of_two>::run);
     f.add("fma.rn.f32", "r=rrr", fma_f32);
     f.add("fma.rn.bf16x2", "r=rrr", map<fma_bf16x2>::run);
+    f.add("mul.rn.f16x2", "r=rr", map<mul_f16x2>::run);
     add_compare<equal>(f, "eq", "f32", "p=rr");
     add_compare<unequal>(f, "ne", "f32", "p=rr");
     add_compare<less>(f, "lt", "f32", "p=rr");

@@ -121,10 +121,15 @@ const struct {
     space where;
     bool read_only, stores;
 } spaces[] = {
-    {"", space::generic, false, true},          {".global", space::global, false, true},
-    {".global.cg", space::global, false, true}, {".global.cs", space::global, false, true},
-    {".global.nc", space::global, true, false}, {".global.nc.L1::no_allocate", space::global, true, false},
-    {".shared", space::shared, false, true},    {".local", space::local, false, true},
+    {"", space::generic, false, true},
+    {".global", space::global, false, true},
+    {".global.cg", space::global, false, true},
+    {".global.cs", space::global, false, true},
+    {".global.L1::no_allocate", space::global, false, true},
+    {".global.nc", space::global, true, false},
+    {".global.nc.L1::no_allocate", space::global, true, false},
+    {".shared", space::shared, false, true},
+    {".local", space::local, false, true},
     {".param", space::param, false, false},
 };
 
