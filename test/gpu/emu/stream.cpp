@@ -270,6 +270,8 @@ static cu_result launch_kernel(cu_function f, unsigned gx, unsigned gy, unsigned
     memcpy(arg, params[0], f->arg_bytes());
     launch l = {f->kernel, {(int)gx, (int)gy, (int)gz}, (int)bx, shared, std::shared_ptr<void>(arg, free), breaks_now(),
                 overlaps};
+    l.ptx = f->ptx;
+    l.holds = f->holds;
     if (s->capturing) {
         s->captured.push_back(l);
     } else if (overlaps && s->last && !s->running && s->n_done < s->n_queued) {
