@@ -67,7 +67,8 @@ ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(GPU_C) $(CORE_C) $(TOK_C)
 # architecture, which is assembled for those up to 8.9, and again to that of 9.0, with which launches may overlap, for all from
 # there on. Both go along, for cards that are not in the list. They depend on no C compiler and serve all release builds.
 # NVCC=none, or no nvcc: a program without kernels. What the compiler tells of each kernel (registers, spills) is in NAME.log,
-# for test/e2e/gpu_build.sh.
+# for test/e2e/gpu_build.sh; its PTX in compute_*/NAME.ptx, for test/e2e/gpu_ptx.sh, which takes that of
+# the emulated card's own kernels as well.
 comma  := ,
 IMAGES := build-gpu
 CU     := $(wildcard gpu/*.cu)
@@ -87,6 +88,7 @@ GPU_PTX    := $(strip $(if $(GPU_OLD),compute_80) $(if $(GPU_NEW),compute_90))
 gpu_code    = -gencode "arch=compute_$(1),code=[$(subst $() ,$(comma),$(2:%=sm_%)),compute_$(1)]"
 NVCC_VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
 FATBINS    := $(CU:gpu/%.cu=$(IMAGES)/%.fatbin)
+TEST_PTX   := $(GPU_PTX:%=$(IMAGES)/%/test_kernels.ptx)
 NVCC_FLAGS := -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -Xptxas -v --threads 0 \
               $(if $(findstring --compress-mode,$(shell $(NVCC) --help)),--compress-mode=size) \
               $(if $(GPU_OLD),$(call gpu_code,80,$(GPU_OLD))) $(if $(GPU_NEW),$(call gpu_code,90,$(GPU_NEW)))
@@ -98,7 +100,7 @@ endif
 # not, and only tells AddressSanitizer of its stacks. Nothing of it is for ThreadSanitizer, which sees the program around it.
 CXX       := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(if $(findstring gcc,$(CC)),$(subst gcc,g++,$(CC)),c++))
 EMU       := $(BUILD)/libcuda-emu.so
-EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/emu/*.cu gpu/*.cu))
+EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/ptx/*.cpp test/gpu/emu/*.cu gpu/*.cu))
 EMU_OBJ   := $(EMU_SRC:%=$(BUILD)/%.emu.o)
 EMU_SANE  := $(if $(findstring address,$(OPT)),-fsanitize=address$(comma)undefined)
 EMU_FLAGS := -std=c++17 -Wall -Wextra -Werror -I. -O2 -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer -fPIC \
@@ -185,7 +187,7 @@ endif
 
 # All unit tests in one runner, or one module's in a program of its own; files that are not test_*.c are helpers of all.
 HELPERS := $(call obj,$(filter-out test/unit/test_%,$(UNIT_C)))
-$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources | $(EMU)
+$(BUILD)/unit: $(call obj,$(UNIT_C)) $(RUNNER) $(OURS) $(BUILD)/.sources | $(EMU) $(TEST_PTX)
 	$(link) $(CRITERION) $(SYSTEM)
 $(BUILD)/test/unit/%: $(BUILD)/test/unit/%.o $(HELPERS) $(RUNNER) $(OURS) | $(EMU)
 	$(link) $(CRITERION) $(SYSTEM)
@@ -223,9 +225,16 @@ $(EMU): $(EMU_OBJ) $(BUILD)/.emu_sources
 $(IMAGES)/.flags: TEXT = $(shell $(NVCC) --version | tail -n 1) $(NVCC_FLAGS)
 $(IMAGES)/%.fatbin: gpu/%.cu $(IMAGES)/.flags
 	$(say) "  nvcc $< for $(GPU_MAKES:%=sm_%)$(if $(GPU_LACKS), (not$(GPU_LACKS:%= sm_%): this nvcc does not know them))"
-	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@.part $< >$(IMAGES)/$*.log 2>&1 || \
-	    { cat $(IMAGES)/$*.log >&2; exit 1; }
-	@mv $@.part $@
+	@rm -rf $(IMAGES)/$*.keep && mkdir $(IMAGES)/$*.keep
+	$(Q)$(NVCC) $(NVCC_FLAGS) -fatbin --keep --keep-dir $(IMAGES)/$*.keep -MMD -MF $(IMAGES)/$*.d -MT $@ -o $@.part $< \
+	    >$(IMAGES)/$*.log 2>&1 || { cat $(IMAGES)/$*.log >&2; exit 1; }
+	@for ptx in $(GPU_PTX); do mkdir -p $(IMAGES)/$$ptx; \
+	    mv $(IMAGES)/$*.keep/$*$(if $(word 2,$(GPU_PTX)),.$$ptx).ptx $(IMAGES)/$$ptx/$*.ptx || exit 1; done
+	@rm -rf $(IMAGES)/$*.keep && mv $@.part $@
+$(IMAGES)/%/test_kernels.ptx: test/gpu/emu/test_kernels.cu gpu/simt.cuh test/gpu/emu/test_kernels.h $(IMAGES)/.flags
+	@mkdir -p $(@D)
+	$(say) "  nvcc $< to PTX of $*"
+	$(Q)$(NVCC) -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -arch=$* -ptx -o $@ $<
 $(BUILD)/gpu/images.h: TEXT = $(foreach f,$(FATBINS),IMAGE($(basename $(notdir $f)), "$f"))
 $(BUILD)/gpu/kernels.o: $(BUILD)/gpu/images.h $(FATBINS)
 

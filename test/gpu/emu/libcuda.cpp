@@ -11,8 +11,10 @@
  *   EMU_INIT=RESULT, EMU_CONTEXT=RESULT
  *                        what cuInit and cuDevicePrimaryCtxRetain answer, as on machines where something is wrong
  *   EMU_DRIVER=13000     the CUDA that the driver is for
- *   EMU_SEED=N           another order of blocks and threads */
+ *   EMU_SEED=N           another order of blocks and threads
+ * and those of nvcc.h. */
 #include "test/gpu/emu/libcuda.h"
+#include "test/gpu/emu/nvcc.h"
 
 #include <cstdarg>
 #include <cstdio>
@@ -206,7 +208,9 @@ static const struct {
     {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {INVALID_PTX, "CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed"},
     {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {MISALIGNED_ADDRESS, "CUDA_ERROR_MISALIGNED_ADDRESS", "misaligned address"},
     {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
     {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
@@ -386,12 +390,17 @@ API cu_result cuMemFreeHost(void *p) {
     return wrong(INVALID_VALUE, "cuMemFreeHost of what cuMemHostAlloc did not give");
 }
 
-/* Every image, and no image as well, brings all kernels of this library. */
-API cu_result cuModuleLoadData(cu_module *m, const void *) {
+/* An image that is the text of PTX brings its kernels; every other one, and no image as well, all of this library. */
+API cu_result cuModuleLoadData(cu_module *m, const void *image) {
     guard lock(driver_lock);
+    std::shared_ptr<ptx::module> program;
     cu_result r = check_not_recording("cuModuleLoadData");
-    if (r == 0)
+    if (r == 0 && nvcc_is_text(image) && !(program = nvcc_load((const char *)image)))
+        r = INVALID_PTX;
+    if (r == 0) {
         *m = make<CUmod_st>();
+        (*m)->program = program;
+    }
     return r;
 }
 
@@ -411,21 +420,28 @@ API cu_result cuModuleGetFunction(cu_function *f, cu_module m, const char *name)
     cu_result r = check(m, "cuModuleGetFunction");
     if (r != 0)
         return r;
-    for (kernel *k = kernel::all; k; k = k->next)
-        if (std::string(k->name) == name) {
-            *f = make<CUfunc_st>();
-            (*f)->kernel = k;
-            m->functions.push_back(*f);
-            return 0;
-        }
-    return NOT_FOUND;
+    kernel *k = m->program ? nullptr : kernel::all;
+    while (k && std::string(k->name) != name)
+        k = k->next;
+    const ptx::kernel *ptx = m->program ? m->program->find(name) : nullptr;
+    if (k && (r = nvcc_find(*k, &ptx)) != 0)
+        return r;
+    if (!k && !ptx)
+        return NOT_FOUND;
+    *f = make<CUfunc_st>();
+    (*f)->kernel = k;
+    (*f)->ptx = ptx;
+    (*f)->holds = m->program;
+    (*f)->shared_max -= (*f)->static_shared();
+    m->functions.push_back(*f);
+    return 0;
 }
 
 API cu_result cuFuncGetAttribute(int *value, int attribute, cu_function f) {
     guard lock(driver_lock);
     cu_result r = check(f, "cuFuncGetAttribute");
     if (r == 0 && attribute != CU_FUNC_PTX_VERSION)
-        r = wrong(INVALID_VALUE, "cuFuncGetAttribute(%s, %d)", f->kernel->name, attribute);
+        r = wrong(INVALID_VALUE, "cuFuncGetAttribute(%s, %d)", f->name(), attribute);
     if (r == 0)
         *value = overlaps_on(f->context->ordinal) ? 90 : 80;
     return r;
@@ -434,8 +450,9 @@ API cu_result cuFuncGetAttribute(int *value, int attribute, cu_function f) {
 API cu_result cuFuncSetAttribute(cu_function f, int attribute, int value) {
     guard lock(driver_lock);
     cu_result r = check(f, "cuFuncSetAttribute");
-    if (r == 0 && (attribute != CU_FUNC_DYNAMIC_SHARED || value < 0 || value > SHARED_OPTIN))
-        r = wrong(INVALID_VALUE, "cuFuncSetAttribute(%s, %d, %d)", f->kernel->name, attribute, value);
+    if (r == 0 && (attribute != CU_FUNC_DYNAMIC_SHARED || value < 0 || value > SHARED_OPTIN - f->static_shared()))
+        r = wrong(INVALID_VALUE, "cuFuncSetAttribute(%s, %d, %d); it has %d bytes of shared variables", f->name(),
+                  attribute, value, f->static_shared());
     if (r == 0)
         f->shared_max = value;
     return r;

@@ -7,6 +7,7 @@
 
 #include "test/gpu/emu/block.h"
 #include "test/gpu/emu/memory.h"
+#include "test/gpu/ptx/program.h"
 
 extern "C" {
 #include "gpu/driver.h"
@@ -29,10 +30,12 @@ enum {
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
     ECC_UNCORRECTABLE = 214,
+    INVALID_PTX = 218,
     UNSUPPORTED_PTX = 222,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
+    MISALIGNED_ADDRESS = 716,
     LAUNCH_FAILED = 719,
     DRIVER_MISMATCH = 803,
     CAPTURE_UNSUPPORTED = 900,
@@ -54,10 +57,26 @@ struct object {
 
 struct CUmod_st : object {
     std::vector<struct CUfunc_st *> functions;
+    std::shared_ptr<ptx::module> program; /* of a module that was loaded as text */
 };
 struct CUfunc_st : object {
-    emu::kernel *kernel;
-    int shared_max = SHARED_DEFAULT;
+    emu::kernel *kernel = nullptr;      /* its C++ */
+    const ptx::kernel *ptx = nullptr;   /* its PTX: one of both, or both */
+    std::shared_ptr<ptx::module> holds; /* that PTX */
+    int shared_max = SHARED_DEFAULT;    /* dynamic */
+
+    const char *name() const {
+        return kernel ? kernel->name : ptx->name.c_str();
+    }
+    int threads() const {
+        return kernel ? kernel->threads : ptx->max_threads;
+    }
+    size_t arg_bytes() const {
+        return kernel ? kernel->arg_bytes : ptx->param_bytes;
+    }
+    int static_shared() const {
+        return ptx ? (int)ptx->shared_bytes : 0;
+    }
 };
 
 namespace emu {
@@ -74,6 +93,8 @@ struct launch {
     bool overlaps = false;
     emu::begun_block *begun = nullptr;         /* before its turn; of the one on its way alone */
     std::shared_ptr<emu::gather> between = {}; /* no kernel then */
+    const ptx::kernel *ptx = nullptr;          /* as in its function */
+    std::shared_ptr<ptx::module> holds = {};
 };
 struct CUgraph_st : object {
     std::vector<launch> launches;

@@ -123,4 +123,11 @@ int memory_count(int room) {
     return (int)rooms[room].size();
 }
 
+std::vector<ptx::range> memory_ranges(int room) {
+    std::vector<ptx::range> ranges;
+    for (const auto &a : rooms[room])
+        ranges.push_back({a.first, a.second});
+    return ranges;
+}
+
 } // namespace emu

@@ -3,6 +3,8 @@
 #ifndef EMU_MEMORY_H
 #define EMU_MEMORY_H
 
+#include "test/gpu/ptx/ptx.h"
+
 #include <cstddef>
 #include <cstdint>
 
@@ -20,6 +22,8 @@ void memory_clear(int room);
 bool memory_holds(int room, const void *p, size_t bytes);
 size_t memory_used(int room);
 int memory_count(int room);
+/* All of them, by address. */
+std::vector<ptx::range> memory_ranges(int room);
 /* A number that changes, almost certainly, when anything in a room does. */
 uint64_t memory_digest(int room);
 

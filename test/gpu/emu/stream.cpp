@@ -1,5 +1,6 @@
 /* test/gpu/emu/stream.cpp - the functions of gpu/driver.h about streams: copies, launches, events, recordings. */
 #include "test/gpu/emu/libcuda.h"
+#include "test/gpu/emu/nvcc.h"
 
 #include <cstdlib>
 
@@ -217,7 +218,10 @@ static void run(CUctx_st *c, launch &l) {
     if (c->broken != 0)
         return;
     memory_enter(c->ordinal);
-    run_kernel(work_of(l), l.begun);
+    if (l.ptx)
+        c->broken = nvcc_run(c, l);
+    else
+        run_kernel(work_of(l), l.begun);
 }
 
 /* Launches, one after the other, that overlap where they may. Kernels release their successors at once, so a launch may
@@ -228,7 +232,9 @@ static void run_all(CUctx_st *c, std::vector<launch> &launches) {
     size_t begun = 0; /* the one that has, or the last that had */
     for (size_t i = 0; i < launches.size(); i++) {
         size_t next = i + 1;
-        auto may_begin = [&](size_t k) { return k < launches.size() && launches[k].overlaps && !launches[k].breaks; };
+        auto may_begin = [&](size_t k) {
+            return k < launches.size() && launches[k].overlaps && !launches[k].breaks && !launches[k].ptx;
+        };
         if (begun <= i && c->broken == 0 && !launches[i].breaks && may_begin(next)) {
             begun = random_below(2) == 0 && may_begin(next + 1) ? next + 1 : next;
             memory_enter(c->ordinal);
@@ -245,25 +251,26 @@ static cu_result launch_kernel(cu_function f, unsigned gx, unsigned gy, unsigned
         r = check(s, "cuLaunchKernel");
     if (r != 0)
         return r;
-    kernel *k = f->kernel;
     if (gx == 0 || gy == 0 || gz == 0 || gx > 0x7fffffff || gy > 65535 || gz > 65535)
-        return wrong(INVALID_VALUE, "%s: a grid of %u x %u x %u blocks", k->name, gx, gy, gz);
-    if (by != 1 || bz != 1 || bx == 0 || bx > 1024 || (int)bx > k->threads)
-        return wrong(INVALID_VALUE, "%s: a block of %u x %u x %u threads, its bound is %d", k->name, bx, by, bz,
-                     k->threads);
+        return wrong(INVALID_VALUE, "%s: a grid of %u x %u x %u blocks", f->name(), gx, gy, gz);
+    if (by != 1 || bz != 1 || bx == 0 || bx > 1024 || (int)bx > f->threads())
+        return wrong(INVALID_VALUE, "%s: a block of %u x %u x %u threads, its bound is %d", f->name(), bx, by, bz,
+                     f->threads());
     if (shared > (unsigned)f->shared_max)
-        return wrong(INVALID_VALUE, "%s: %u bytes of shared memory, %d are set as its bound", k->name, shared,
+        return wrong(INVALID_VALUE, "%s: %u bytes of shared memory, %d are set as its bound", f->name(), shared,
                      f->shared_max);
     if (!params || extra)
-        return wrong(INVALID_VALUE, "%s: one argument is passed here, by params", k->name);
+        return wrong(INVALID_VALUE, "%s: one argument is passed here, by params", f->name());
     if (fails_now())
         return LAUNCH_FAILED;
     void *arg = nullptr;
-    if (posix_memalign(&arg, 64, k->arg_bytes) != 0)
+    if (posix_memalign(&arg, 64, f->arg_bytes()) != 0)
         return CU_OUT_OF_MEMORY;
-    memcpy(arg, params[0], k->arg_bytes);
-    launch l = {k,       {(int)gx, (int)gy, (int)gz}, (int)bx, shared, std::shared_ptr<void>(arg, free), breaks_now(),
+    memcpy(arg, params[0], f->arg_bytes());
+    launch l = {f->kernel, {(int)gx, (int)gy, (int)gz}, (int)bx, shared, std::shared_ptr<void>(arg, free), breaks_now(),
                 overlaps};
+    l.ptx = f->ptx;
+    l.holds = f->holds;
     if (s->capturing) {
         s->captured.push_back(l);
     } else if (overlaps && s->last && !s->running && s->n_done < s->n_queued) {
