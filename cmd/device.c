@@ -11,6 +11,7 @@
 #include <string.h>
 
 const char *const device_choices[] = {"auto", "cpu", "cuda", NULL};
+const char *const device_math_choices[] = {"full", "fast", NULL};
 
 static bool card_asked_for(const struct engine_opts *o) {
     return o->backend == DEVICE_CUDA || (o->backend == DEVICE_AUTO && o->device);
@@ -35,7 +36,7 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
     bool asked = card_asked_for(o);
     if (asked || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
         struct err why = {0};
-        struct cuda_opts cuda = {.devices = o->device};
+        struct cuda_opts cuda = {.devices = o->device, .fast = o->math == MATH_FAST};
         if (backend_cuda_create(out, &cuda, &why) == 0) {
             log_line(LOG_INFO, "computing on %s", backend_cuda_describe(*out));
             return 0;

@@ -41,6 +41,11 @@ const struct opt engine_options[] = {
      OPT_CHOICE, AT(backend), .choices = device_choices},
     {"device", "N[,N...]", "the card to compute on; with several, layers are spread over them. The first if not given",
      OPT_STRING, AT(device)},
+    {"math", "HOW",
+     "products on a card: full multiplies activations of 16 bits of mantissa, near those of the CPU; fast of 8 bits, "
+     "as "
+     "others do, at twice the speed where arithmetic is the limit (prompts, many rows). The CPU is always full",
+     OPT_CHOICE, AT(math), .choices = device_math_choices},
     {"isa", "NAME", "CPU instructions to use, for comparisons", OPT_CHOICE, AT(isa), .choices = engine_isa_choices},
     {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",
      .min = 0, .max = 1024},

@@ -46,8 +46,11 @@ static void name_cards(struct cuda_backend *b) {
         if (g->major != first->major || g->minor != first->minor)
             snprintf(b->name + m, sizeof b->name - m, "+sm%d%d", g->major, g->minor);
     }
-    size_t n = strlen(b->describe);
-    snprintf(b->describe + n, sizeof b->describe - n, ", driver %d.%d", version / 1000, version % 1000 / 10);
+    size_t n = strlen(b->describe), m = strlen(b->name);
+    bool fast = b->cards[0].fast;
+    snprintf(b->name + m, sizeof b->name - m, "%s", fast ? "-fast" : "");
+    snprintf(b->describe + n, sizeof b->describe - n, ", driver %d.%d%s", version / 1000, version % 1000 / 10,
+             fast ? ", activations rounded to bf16 (--math fast)" : "");
 }
 
 const char *backend_cuda_name(const struct backend *b) {
@@ -113,7 +116,7 @@ int backend_cuda_create(struct backend **out, const struct cuda_opts *o, struct 
             cuda_backend_free(&b->base);
             return -1;
         }
-        b->n_cards++;
+        b->cards[b->n_cards++].fast = o && o->fast;
     }
     name_cards(b);
     *out = &b->base;

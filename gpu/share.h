@@ -20,6 +20,7 @@ enum {
 
 struct card {
     struct gpu *gpu;
+    bool fast;         /* activations of products are rounded to bf16 (struct planes) */
     struct err broken; /* why a pass failed: nothing on this card can be trusted any more */
 };
 
