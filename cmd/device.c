@@ -47,7 +47,11 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
         }
         log_line(LOG_INFO, "computing on the CPU, for there is no card to be used: %s", why.msg);
     }
-    return backend_cpu_create(out, o->threads, engine_isa_name(o->isa), e);
+    if (backend_cpu_create(out, o->threads, engine_isa_name(o->isa), e) != 0)
+        return -1;
+    if (o->math == MATH_FAST)
+        backend_cpu_round(*out);
+    return 0;
 }
 
 bool device_is_card(const struct backend *b) {
@@ -62,7 +66,8 @@ const char *device_name(const struct backend *b, const struct engine_opts *o) {
     static char name[32];
     if (device_is_card(b))
         return backend_cuda_name(b);
-    snprintf(name, sizeof name, "cpu-%s", o->isa ? engine_isa_name(o->isa) : cpu_isa_list()[0]);
+    snprintf(name, sizeof name, "cpu-%s%s", o->isa ? engine_isa_name(o->isa) : cpu_isa_list()[0],
+             o->math == MATH_FAST ? "-fast" : "");
     return name;
 }
 

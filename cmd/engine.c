@@ -42,9 +42,11 @@ const struct opt engine_options[] = {
     {"device", "N[,N...]", "the card to compute on; with several, layers are spread over them. The first if not given",
      OPT_STRING, AT(device)},
     {"math", "HOW",
-     "products on a card: full multiplies activations of 16 bits of mantissa, near those of the CPU; fast of 8 bits, "
-     "as "
-     "others do, at twice the speed where arithmetic is the limit (prompts, many rows). The CPU is always full",
+     "full: products on a card take activations with 16 bits of mantissa, near the CPU's 24; fast: with 8, as others "
+     "do, "
+     "and multiply half as much, which counts in prompts and wide windows. A CPU that is told fast rounds as such a "
+     "card "
+     "does, and is no faster",
      OPT_CHOICE, AT(math), .choices = device_math_choices},
     {"isa", "NAME", "CPU instructions to use, for comparisons", OPT_CHOICE, AT(isa), .choices = engine_isa_choices},
     {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",
