@@ -170,6 +170,10 @@ int verify_audit(struct engine *en, struct middle *m, const struct part *middle,
     else if (!quiet)
         printf("audit   %d positions; the cloud says that it computes with %s: every bit has to be equal\n", n,
                info.backend);
+    if (!quiet && a.tolerance > 0 && audit_math_fast(info.backend))
+        printf("audit   that cloud rounds activations (--math fast): of weights of fewer bits than agreed, q4 is told "
+               "from "
+               "full ones, q8 is not\n");
     a.nodes = malloc((size_t)n * sizeof *a.nodes);
     a.rows = malloc((size_t)n * sizeof *a.rows);
     a.ids = malloc((size_t)n * sizeof *a.ids);

@@ -200,8 +200,12 @@ kernels() {
     needs_real || return 77
     rows=1,4,8,16,32,64,512,2048,8192
     [ -z "$quick" ] || rows=1,8,64,512
-    "$SPLITINF" bench --kernels --backend cuda --device "$device" --pass-rows $rows | tee "$out/kernels.txt"
-    [ -s "$out/kernels.txt" ] && said=$(sed -n 's/^limits: //p' "$out/kernels.txt")
+    for math in full fast; do
+        "$SPLITINF" bench --kernels --backend cuda --device "$device" --math $math --pass-rows $rows >"$out/kernels-$math.txt" || return 1
+        cat "$out/kernels-$math.txt"
+    done
+    cat "$out/kernels-full.txt" "$out/kernels-fast.txt" >"$out/kernels.txt"
+    said=$(sed -n 's/^limits: //p' "$out/kernels-full.txt")
 }
 
 versus_torch() {
