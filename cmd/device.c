@@ -62,6 +62,13 @@ int device_first(const struct engine_opts *o) {
     return o->device ? (int)strtol(o->device, NULL, 10) : 0; /* backend_cuda_create has accepted it */
 }
 
+int device_joined(const struct engine_opts *o) {
+    int n = 1;
+    for (const char *at = o->device ? o->device : ""; *at && *at != ','; at++)
+        n += *at == '+';
+    return n;
+}
+
 const char *device_name(const struct backend *b, const struct engine_opts *o) {
     static char name[32];
     if (device_is_card(b))

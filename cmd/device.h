@@ -21,6 +21,8 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
 bool device_is_card(const struct backend *b);
 /* The first card that --device names, for who measures one. */
 int device_first(const struct engine_opts *o);
+/* How many cards compute the first layers together (0+1: 2): as many times the memory's bandwidth. */
+int device_joined(const struct engine_opts *o);
 
 /* "cpu-avx2", "cuda-sm90", "cuda-sm90-fast": as WELCOME names it. o: the options that b was opened with. Valid as long
  * as b. */

@@ -1,8 +1,6 @@
 /* Keys and values of a share's layers, and what belongs to them: attention's scratch, and launches that name them. */
 #include "gpu/share.h"
 
-#include <stdlib.h>
-
 uint32_t kv_key_bucket(uint32_t n_keys) {
     uint32_t bucket = GPU_KV_SPLIT;
     while (bucket < n_keys)
@@ -20,7 +18,7 @@ static size_t attend_scratch(const struct share *s, uint32_t max_keys) {
     size_t most = 0;
     for (int rows = 1; rows <= s->piece_rows; rows = share_bucket(rows + 1))
         for (uint32_t keys = GPU_KV_SPLIT; keys <= max_keys; keys *= 2) {
-            size_t n = op_attend_scratch(s->card->gpu, rows, c->n_heads, c->n_kv_heads, c->head_dim, keys);
+            size_t n = op_attend_scratch(s->card->gpu, rows, s->n_heads, s->n_kv_heads, c->head_dim, keys);
             most = n > most ? n : most;
         }
     return most * sizeof(float);
@@ -43,21 +41,18 @@ static int check_memory(const struct share_kv *kv, uint32_t n_slots, struct err 
 
 int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, struct err *e) {
     const struct model_config *c = s->config;
-    *kv = (struct share_kv){.share = s, .n_slots = n_slots, .most_recordings = MAX_RECORDINGS};
+    *kv = (struct share_kv){.share = s, .n_slots = n_slots};
     if (s->lo == s->hi)
         return 0;
     if (card_enter(s->card, e) != 0)
         return -1;
-    kv->plane = (size_t)n_slots * (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    kv->plane = (size_t)n_slots * (size_t)s->n_kv_heads * (size_t)c->head_dim;
     kv->bytes = kv->plane * 2 * (size_t)(s->hi - s->lo) * sizeof(uint16_t);
     kv->scratch_bytes = attend_scratch(s, kv_max_keys(c, n_slots));
     if (check_memory(kv, n_slots, e) != 0)
         goto fail;
-    kv->recordings = calloc(MAX_RECORDINGS, sizeof *kv->recordings);
-    if (!kv->recordings) {
-        err_set(e, ERR_MEMORY, "out of memory for the KV cache");
+    if (recordings_create(&kv->recordings, s->card->gpu, e) != 0)
         goto fail;
-    }
     /* Slot tables as long as the cache, and branches beside them. */
     if (share_reserve_slots(s, (size_t)n_slots + (size_t)s->piece_rows * GPU_KV_BLOCK, e) != 0 ||
         (kv->bytes && gpu_alloc(s->card->gpu, &kv->data, kv->bytes, "the KV cache", e) != 0) ||
@@ -83,10 +78,7 @@ void share_kv_free(struct share_kv *kv) {
         return;
     struct gpu *g = kv->share->card->gpu;
     gpu_enter(g);
-    for (int i = 0; kv->recordings && i < kv->n_recordings; i++)
-        if (kv->recordings[i].exec)
-            gpu_forget(g, kv->recordings[i].exec);
-    free(kv->recordings);
+    recordings_free(&kv->recordings);
     if (kv->data)
         gpu_wipe(g, kv->data, kv->bytes);
     gpu_free(g, kv->data);

@@ -36,11 +36,12 @@ static bool by_reading(const struct card_result *r) {
     return r->rows <= BY_READING;
 }
 
-/* 0: the limit was not measured. */
-static double share_of(const struct card_result *r, const struct gpu_limits *l) {
+/* 0: the limit was not measured. A pass (it has layers) is computed by all cards of a team. */
+static double share_of(const struct card_bench *b, const struct card_result *r) {
+    const struct gpu_limits *l = &b->limits;
     double rate = (by_reading(r) ? r->bytes : r->flop) / (r->ms * 1e-3);
     double limit = by_reading(r) ? l->copy_bytes_s : l->matrix_flop_s;
-    return limit > 0 ? rate / limit : 0;
+    return limit > 0 ? rate / limit / (r->layers ? device_joined(b->o) : 1) : 0;
 }
 
 static int print_json(const struct card_bench *b, const char *describe, struct err *e) {
@@ -60,7 +61,7 @@ static int print_json(const struct card_bench *b, const char *describe, struct e
     for (int i = 0; i < b->n_results; i++) {
         const struct card_result *r = &b->results[i];
         yyjson_mut_val *o = yyjson_mut_arr_add_obj(d, list);
-        double share = share_of(r, &b->limits), goal = goal_of(r);
+        double share = share_of(b, r), goal = goal_of(r);
         yyjson_mut_obj_add_str(d, o, "model", r->model);
         yyjson_mut_obj_add_str(d, o, "what", r->what);
         yyjson_mut_obj_add_int(d, o, "rows", r->rows);
@@ -100,7 +101,7 @@ static void print_table(const struct card_bench *b, const char *describe) {
         if (strcmp(model, r->model) != 0)
             printf("%s\n%-33s  rows         ms  ms/layer     GB/s  TFLOP/s   of the limit     goal\n", r->model, "");
         model = r->model;
-        double share = share_of(r, &b->limits), goal = goal_of(r);
+        double share = share_of(b, r), goal = goal_of(r);
         char layer[16] = "", part[24] = "-", wanted[16] = "";
         if (r->layers)
             snprintf(layer, sizeof layer, "%.4f", r->ms / r->layers);

@@ -108,7 +108,7 @@ static int measure_memory(const struct engine_opts *o, struct report *r, struct 
             return -1;
         int rc = gpu_limits_measure(g, LIMITS_COPY, 0, &there, e);
         gpu_close(g);
-        r->read_gb_s = there.copy_bytes_s / 1e9;
+        r->read_gb_s = device_joined(o) * there.copy_bytes_s / 1e9;
         return rc;
     }
     if (cpu_init(&cpu, o->threads, engine_isa_name(o->isa), e) != 0)

@@ -21,11 +21,15 @@
 SAME(CU_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY);
 SAME(CU_NO_DEVICE, CUDA_ERROR_NO_DEVICE);
 SAME(CU_NO_BINARY_FOR_GPU, CUDA_ERROR_NO_BINARY_FOR_GPU);
+SAME(CU_NOT_FOUND, CUDA_ERROR_NOT_FOUND);
+SAME(CU_UNKNOWN, CUDA_ERROR_UNKNOWN);
 SAME(CU_ATTR_MULTIPROCESSORS, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
 SAME(CU_ATTR_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 SAME(CU_ATTR_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
 SAME(CU_ATTR_SHARED_OPTIN, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
 SAME(CU_ATTR_L2_BYTES, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
+SAME(CU_FUNC_PTX_VERSION, CU_FUNC_ATTRIBUTE_PTX_VERSION);
+SAME(CU_LAUNCH_PROGRAMMATIC, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 SAME(CU_FUNC_DYNAMIC_SHARED, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 SAME(CU_STREAM_NON_BLOCKING, toolkit_stream_non_blocking);
 SAME(CU_EVENT_DEFAULT, toolkit_event_default);
@@ -34,6 +38,25 @@ SAME(CU_CAPTURE_THREAD, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
 _Static_assert(sizeof(cu_result) == sizeof(CUresult), "cu_result");
 _Static_assert(sizeof(cu_device) == sizeof(CUdevice), "cu_device");
 _Static_assert(sizeof(cu_ptr) == sizeof(CUdeviceptr), "cu_ptr");
+#define SAME_PLACE(type, field, theirs, their_field)                                                                   \
+    _Static_assert(offsetof(type, field) == offsetof(theirs, their_field) &&                                           \
+                       sizeof(((type *)NULL)->field) == sizeof(((theirs *)NULL)->their_field),                         \
+                   #their_field)
+_Static_assert(sizeof(struct cu_launch_attribute) == sizeof(CUlaunchAttribute), "CUlaunchAttribute");
+SAME_PLACE(struct cu_launch_attribute, id, CUlaunchAttribute, id);
+SAME_PLACE(struct cu_launch_attribute, value, CUlaunchAttribute, value);
+SAME_PLACE(struct cu_launch_attribute, value.on, CUlaunchAttribute, value.programmaticStreamSerializationAllowed);
+_Static_assert(sizeof(struct cu_launch_config) == sizeof(CUlaunchConfig), "CUlaunchConfig");
+SAME_PLACE(struct cu_launch_config, gx, CUlaunchConfig, gridDimX);
+SAME_PLACE(struct cu_launch_config, gy, CUlaunchConfig, gridDimY);
+SAME_PLACE(struct cu_launch_config, gz, CUlaunchConfig, gridDimZ);
+SAME_PLACE(struct cu_launch_config, bx, CUlaunchConfig, blockDimX);
+SAME_PLACE(struct cu_launch_config, by, CUlaunchConfig, blockDimY);
+SAME_PLACE(struct cu_launch_config, bz, CUlaunchConfig, blockDimZ);
+SAME_PLACE(struct cu_launch_config, shared, CUlaunchConfig, sharedMemBytes);
+SAME_PLACE(struct cu_launch_config, stream, CUlaunchConfig, hStream);
+SAME_PLACE(struct cu_launch_config, attributes, CUlaunchConfig, attrs);
+SAME_PLACE(struct cu_launch_config, n_attributes, CUlaunchConfig, numAttrs);
 
 #define TEXT_OF(name) #name
 #define TEXT(name)    TEXT_OF(name)
@@ -83,6 +106,92 @@ Test(gpu_driver, no_card) {
     no_driver(getenv("SPLITINF_LIBCUDA"), "(CUDA 13.0) but no card that this process may use");
 }
 
+Test(gpu_driver, a_list_of_cards_that_hides_them_is_named) {
+    setenv("EMU_DEVICES", "0", 1);
+    setenv("CUDA_VISIBLE_DEVICES", "7", 1);
+    gpu_rig_needs_emulated_card();
+    gpu_rig_prepare(0, 0);
+    no_driver(getenv("SPLITINF_LIBCUDA"), "CUDA_VISIBLE_DEVICES is \"7\", which may hide it: check nvidia-smi -L; a "
+                                          "container is started with --gpus all");
+}
+
+/* What cuInit answers where the machine around a driver is not in order. */
+static void not_started(const char *result, const char *text) {
+    setenv("EMU_INIT", result, 1);
+    gpu_rig_needs_emulated_card();
+    gpu_rig_prepare(0, 0);
+    no_driver(getenv("SPLITINF_LIBCUDA"), text);
+}
+Test(gpu_driver, a_driver_of_another_version_than_the_kernels) {
+    not_started("803", "the NVIDIA driver (CUDA 13.0) does not start: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: system has "
+                       "unsupported display driver / cuda driver combination; libcuda and the kernel's driver are of "
+                       "different versions: reboot after an update; a container must use the libcuda of its host");
+}
+Test(gpu_driver, a_compatibility_library_on_a_card_that_takes_none) {
+    not_started("804", "CUDA error 804; only data centre cards take libcuda of the cuda-compat package");
+}
+Test(gpu_driver, no_kernel_module_or_device_node) {
+    not_started("999", "CUDA_ERROR_UNKNOWN: unknown error; is the kernel module there? nvidia-modprobe -u");
+}
+Test(gpu_driver, switches_between_cards_that_nobody_manages) {
+    not_started("802", "nvidia-fabricmanager");
+}
+Test(gpu_driver, the_stub_of_the_toolkit) {
+    not_started("34", "is the toolkit's stub");
+}
+
+/* A card that is there and cannot be had. */
+static void not_opened(const char *result, enum err_kind kind, const char *text) {
+    struct err e = {0};
+    struct gpu *g;
+    setenv("EMU_CONTEXT", result, 1);
+    gpu_rig_needs_emulated_card();
+    gpu_rig_prepare(0, 0);
+    cr_assert_eq(gpu_open(&g, 0, &e), -1);
+    cr_assert_null(g);
+    cr_assert_eq(e.kind, kind);
+    cr_assert(strstr(e.msg, "GPU 0 (Emulated card 0): ") && strstr(e.msg, text), "%s", e.msg);
+}
+Test(gpu_driver, a_card_that_another_process_has_alone) {
+    not_opened("46", ERR_DEVICE,
+               "another process has the card, whose compute mode is exclusive: end that one, or nvidia-smi -c 0");
+}
+Test(gpu_driver, a_card_whose_memory_is_full) {
+    not_opened("2", ERR_MEMORY,
+               "its memory is full, and so it cannot be taken into use (nvidia-smi shows by which processes)");
+}
+Test(gpu_driver, a_card_of_damaged_memory) {
+    not_opened("214", ERR_DEVICE, "nvidia-smi -q -d ECC");
+}
+
+/* Code that a driver does not take. */
+Test(gpu_driver, older_than_the_kernels) {
+    static const char built_for[] = "sm_80 sm_90 and PTX of compute_80, by nvcc 13.0";
+    struct err e = {0}, same = {0}, old_card = {0}, full = {0};
+    setenv("EMU_DRIVER", "12020", 1);
+    gpu_rig_needs_emulated_card();
+    struct gpu *g = gpu_rig_open();
+    cr_assert_eq(gpu_tell_unloadable(g, 222, "norm", built_for, &e), -1);
+    cr_assert(strstr(e.msg,
+                     "the NVIDIA driver here is for CUDA 12.2, and the kernels were built by nvcc 13.0: install a "
+                     "driver for CUDA 13.0 or later (number 580 or higher), or build with the toolkit of CUDA 12.2 "
+                     "or before (CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
+              "%s", e.msg);
+    (void)gpu_tell_unloadable(g, CU_OUT_OF_MEMORY, "norm", built_for, &full);
+    cr_assert(full.kind == ERR_MEMORY && strstr(full.msg, "the kernels of norm (sm_80"), "%s", full.msg);
+    setenv("EMU_DRIVER", "13000", 1);
+    (void)gpu_tell_unloadable(g, CU_NO_BINARY_FOR_GPU, "norm", built_for, &same);
+    cr_assert(
+        strstr(same.msg, "Emulated card 0 has compute capability 9.0, and the kernels here were built for sm_80") &&
+            strstr(same.msg, "GPU_ARCHS=90"),
+        "%s", same.msg);
+    setenv("EMU_DRIVER", "12020", 1);
+    g->major = 7; /* whatever the driver, there is no code for it */
+    (void)gpu_tell_unloadable(g, CU_NO_BINARY_FOR_GPU, "norm", built_for, &old_card);
+    cr_assert(strstr(old_card.msg, "a card of 8.0 or later is needed"), "%s", old_card.msg);
+    gpu_rig_close(g);
+}
+
 Test(gpu_driver, is_opened_once_and_names_results) {
     struct err e = {0};
     char buf[100];
@@ -105,7 +214,7 @@ Test(gpu, says_what_it_is) {
     cr_assert_eq(gpu_count(&n, &e), 0);
     cr_assert_eq(n, 3);
     cr_assert_str_eq(g->name, "Emulated card 0");
-    cr_assert(g->major == 8 && g->minor == 6 && g->n_processors == 6);
+    cr_assert(g->major == 9 && g->minor == 0 && g->n_processors == 6);
     cr_assert_eq(g->memory, 50 << 20);
     cr_assert_eq(g->shared_max, 99 * 1024);
     cr_assert_eq(gpu_open(&other, 3, &e), -1);
@@ -193,6 +302,7 @@ static struct gpu *open_with_kernel(const char *name) {
     struct gpu *g = gpu_rig_open();
     cr_assert_eq(g->driver->module_load(&test_module, NULL), 0);
     cr_assert_eq(g->driver->module_function(&g->kernels->functions[0], test_module, name), 0);
+    g->kernels->awaits[0] = false;
     return g;
 }
 static void close_with_kernel(struct gpu *g) {

@@ -1,9 +1,9 @@
 /* The client's side of an audit (docs/protocol.md, Commitments). */
+#include "net/audit.h"
 #include "cmd/device.h"
-#include "cmd/verify.h"
+#include "cmd/verify/verify.h"
 #include "core/base/wipe.h"
 #include "core/model/kv.h"
-#include "net/audit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
