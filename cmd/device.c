@@ -12,6 +12,7 @@
 #include <string.h>
 
 const char *const device_choices[] = {"auto", "cpu", "cuda", NULL};
+const char *const device_math_choices[] = {"full", "fast", NULL};
 
 static bool card_asked_for(const struct engine_opts *o) {
     return o->backend == DEVICE_CUDA || (o->backend == DEVICE_AUTO && o->device);
@@ -36,7 +37,7 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
     bool asked = card_asked_for(o);
     if (asked || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
         struct err why = {0};
-        struct cuda_opts cuda = {.devices = o->device};
+        struct cuda_opts cuda = {.devices = o->device, .fast = o->math == MATH_FAST};
         if (backend_cuda_create(out, &cuda, &why) == 0) {
             log_line(LOG_INFO, "computing on %s", backend_cuda_describe(*out));
             return 0;
@@ -49,7 +50,11 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
         log_line(gpu_built() && driver_there() ? LOG_WARN : LOG_INFO,
                  "computing on the CPU, for there is no card to be used: %s", why.msg);
     }
-    return backend_cpu_create(out, o->threads, engine_isa_name(o->isa), e);
+    if (backend_cpu_create(out, o->threads, engine_isa_name(o->isa), e) != 0)
+        return -1;
+    if (o->math == MATH_FAST)
+        backend_cpu_round(*out);
+    return 0;
 }
 
 bool device_is_card(const struct backend *b) {
@@ -71,7 +76,8 @@ const char *device_name(const struct backend *b, const struct engine_opts *o) {
     static char name[32];
     if (device_is_card(b))
         return backend_cuda_name(b);
-    snprintf(name, sizeof name, "cpu-%s", o->isa ? engine_isa_name(o->isa) : cpu_isa_list()[0]);
+    snprintf(name, sizeof name, "cpu-%s%s", o->isa ? engine_isa_name(o->isa) : cpu_isa_list()[0],
+             o->math == MATH_FAST ? "-fast" : "");
     return name;
 }
 

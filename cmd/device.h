@@ -1,4 +1,4 @@
-/* cmd/device.h - what computes in this process, from --backend, --device, --isa, --threads and --kv. */
+/* cmd/device.h - what computes in this process, from --backend, --device, --math, --isa, --threads and --kv. */
 #ifndef CMD_DEVICE_H
 #define CMD_DEVICE_H
 
@@ -11,6 +11,8 @@ struct engine_opts;
 
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA }; /* of --backend */
 extern const char *const device_choices[];
+enum { MATH_FULL, MATH_FAST }; /* of --math */
+extern const char *const device_math_choices[];
 
 /* The backend that the options ask for. auto: a card where this machine has one that can be used, and the CPU where it
  * has none (a line of the log says why), or where an option is for the CPU only. ERR_USAGE: options that do not go
@@ -22,7 +24,8 @@ int device_first(const struct engine_opts *o);
 /* How many cards compute the first layers together (0+1: 2): as many times the memory's bandwidth. */
 int device_joined(const struct engine_opts *o);
 
-/* "cpu-avx2", "cuda-sm90": as WELCOME names it. o: the options that b was opened with. Valid as long as b. */
+/* "cpu-avx2", "cuda-sm90", "cuda-sm90-fast": as WELCOME names it. o: the options that b was opened with. Valid as long
+ * as b. */
 const char *device_name(const struct backend *b, const struct engine_opts *o);
 
 /* Memory in which b's weights, KV and work space may lie: asked (--memory) where that is not 0, else what is left. *is:

@@ -43,6 +43,13 @@ const struct opt engine_options[] = {
      "the card to compute on, the first if not given. 0,1: the layers are spread over both; 0+1: both compute every "
      "layer together, each a half of it, which needs NVIDIA's NCCL",
      OPT_STRING, AT(device)},
+    {"math", "HOW",
+     "full: products on a card take activations with 16 bits of mantissa, near the CPU's 24; fast: with 8, as others "
+     "do, "
+     "and multiply half as much, which counts in prompts and wide windows. A CPU that is told fast rounds as such a "
+     "card "
+     "does, and is no faster",
+     OPT_CHOICE, AT(math), .choices = device_math_choices},
     {"isa", "NAME", "CPU instructions to use, for comparisons", OPT_CHOICE, AT(isa), .choices = engine_isa_choices},
     {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",
      .min = 0, .max = 1024},

@@ -24,6 +24,7 @@ struct engine_opts {
     int front, back;
     int backend;                 /* index into device_choices */
     const char *device;          /* cards, "0", "1,0" or "0+1"; NULL: the first */
+    int math;                    /* index into device_math_choices */
     int isa;                     /* engine_isa_name */
     int threads;                 /* 0: all */
     int ctx;                     /* 0: what the model was made for, at most 4096 */

@@ -36,9 +36,6 @@
 
 static constexpr int WEIGHT_BITS = 15; /* the largest weight is 2^15 */
 
-template <bool yes, class A, class B> struct pick { typedef A type; };
-template <class A, class B> struct pick<false, A, B> { typedef B type; };
-
 /* HD: head_dim rounded up to what there are kernels for; behind the true one everything is zero. */
 template <int HD, int ITEMS> struct shape {
     static constexpr int WARPS = 4 / ITEMS;      /* of an item */

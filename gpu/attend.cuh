@@ -32,14 +32,16 @@ DEVICE void store_pair(const struct planes &out, int row, int col, float a, floa
     split_bf16(divide(a, sum) + 0.0f, divide(b, sum) + 0.0f, &hi, &lo);
     size_t at = (size_t)row * (size_t)out.ld + (size_t)col;
     *reinterpret_cast<uint32_t *>(out.hi + at) = hi;
-    *reinterpret_cast<uint32_t *>(out.lo + at) = lo;
+    if (!out.rounded)
+        *reinterpret_cast<uint32_t *>(out.lo + at) = lo;
 }
 /* Columns behind the last head, for one of n lanes. */
 DEVICE void store_zeros(const struct planes &out, int row, int width, int lane, int n) {
     for (int col = width + 2 * lane; col < out.ld; col += 2 * n) {
         size_t at = (size_t)row * (size_t)out.ld + (size_t)col;
         *reinterpret_cast<uint32_t *>(out.hi + at) = 0;
-        *reinterpret_cast<uint32_t *>(out.lo + at) = 0;
+        if (!out.rounded)
+            *reinterpret_cast<uint32_t *>(out.lo + at) = 0;
     }
 }
 

@@ -76,6 +76,10 @@ static void name_cards(struct cuda_backend *b) {
     for (int i = 0; i < b->n_cards; i += b->cards[i].seat.n)
         describe_team(b, i);
     append(b->describe, sizeof b->describe, ", driver %d.%d", version / 1000, version % 1000 / 10);
+    if (b->cards[0].fast) {
+        append(b->name, sizeof b->name, "-fast");
+        append(b->describe, sizeof b->describe, ", activations rounded to bf16 (--math fast)");
+    }
 }
 
 const char *backend_cuda_name(const struct backend *b) {
@@ -185,6 +189,7 @@ int backend_cuda_create(struct backend **out, const struct cuda_opts *o, struct 
         if (gpu_open(&b->cards[i].gpu, list[i].ordinal, e) != 0)
             goto fail;
         b->cards[i].seat = list[i].seat;
+        b->cards[i].fast = o && o->fast;
         b->n_cards++;
     }
     for (int i = 0; i < n; i += b->cards[i].seat.n)

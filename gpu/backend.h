@@ -11,13 +11,14 @@
 
 struct cuda_opts {
     const char *devices; /* "0", "1,0", "0+1,2+3"; NULL: card 0 */
+    bool fast;           /* products take activations as bf16 and multiply once (kernels.h) */
 };
 
 /* o: NULL for the defaults. ERR_DEVICE with a reason that can be shown when there is no such card. */
 int backend_cuda_create(struct backend **out, const struct cuda_opts *o, struct err *e);
 
-/* "cuda-sm90", as WELCOME names it; "2 x NVIDIA H200, 141 GB, joined, driver 13.0" for people. Valid as long as the
- * backend. */
+/* "cuda-sm90", as WELCOME names it, with "-fast" behind it where products are; "2 x NVIDIA H200, 141 GB, joined, driver
+ * 13.0" for people. Valid as long as the backend. */
 const char *backend_cuda_name(const struct backend *b);
 const char *backend_cuda_describe(const struct backend *b);
 /* Free memory of its cards; of a team as many times the least of them as it has cards. */

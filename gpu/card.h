@@ -10,6 +10,7 @@ struct card {
     struct gpu *gpu;
     struct team *team; /* also of a card alone */
     struct seat seat;
+    bool fast;         /* activations of products are rounded to bf16 (struct planes) */
     struct err broken; /* why a pass failed: nothing on this card can be trusted any more */
 };
 

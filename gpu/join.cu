@@ -30,5 +30,6 @@ KERNEL(JOIN_THREADS, join, struct join_args a) {
     const uint16_t *hi = a.blocks + (size_t)row * (size_t)a.ld;
     size_t to = (size_t)row * (size_t)a.out.ld + (size_t)at;
     *reinterpret_cast<u16x8 *>(a.out.hi + to) = load_columns(a, hi, at);
-    *reinterpret_cast<u16x8 *>(a.out.lo + to) = load_columns(a, hi + a.plane, at);
+    if (!a.out.rounded)
+        *reinterpret_cast<u16x8 *>(a.out.lo + to) = load_columns(a, hi + a.plane, at);
 }

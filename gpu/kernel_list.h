@@ -17,6 +17,10 @@
     X(product_##type##_split_64)                                                                                       \
     X(product_##type##_whole_32)                                                                                       \
     X(product_##type##_whole_64)
+#define PRODUCT_FAST_FORMS(X, type)                                                                                    \
+    X(product_##type##_fast_32)                                                                                        \
+    X(product_##type##_fast_64)                                                                                        \
+    X(product_##type##_fast_128)
 #define KERNELS_OF_PRODUCTS(X)                                                                                         \
     X(pack_f32)                                                                                                        \
     X(pack_f16)                                                                                                        \
@@ -34,6 +38,12 @@
     PRODUCT_FORMS(X, q4_0)                                                                                             \
     PRODUCT_FORMS(X, q4_K)                                                                                             \
     PRODUCT_FORMS(X, q6_K)                                                                                             \
+    PRODUCT_FAST_FORMS(X, f16)                                                                                         \
+    PRODUCT_FAST_FORMS(X, bf16)                                                                                        \
+    PRODUCT_FAST_FORMS(X, q8_0)                                                                                        \
+    PRODUCT_FAST_FORMS(X, q4_0)                                                                                        \
+    PRODUCT_FAST_FORMS(X, q4_K)                                                                                        \
+    PRODUCT_FAST_FORMS(X, q6_K)                                                                                        \
     X(product_combine)
 
 /* gpu/norm.cu, gpu/join.cu, gpu/rope.cu, gpu/attend.cu */

@@ -7,7 +7,8 @@
  *
  * Numbers. Matrix products run on tensor cores in bf16 with f32 sums (mma.m16n8k16). An f32 activation goes in as two
  * bf16 terms, hi + lo (16 bits of mantissa), and f16 or f32 weights do as well, so that results stay close to those of
- * the CPU backend, which multiplies in f32. */
+ * the CPU backend, which multiplies in f32. Where speed is asked for instead (--math fast), lo is zero: an activation
+ * is then what bf16 makes of it. Weights, sums and attention are the same in both. */
 #ifndef GPU_KERNELS_H
 #define GPU_KERNELS_H
 
@@ -37,6 +38,7 @@ enum {
 struct planes {
     uint16_t *hi, *lo;
     int ld;
+    int rounded; /* not 0: lo is zero in every row; nobody writes it, and products may do without it */
 };
 
 /* One row of a pass, as struct row of window.h; trunk and tail are offsets into slots. */

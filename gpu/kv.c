@@ -1,7 +1,6 @@
 /* Keys and values of a share's layers, and what belongs to them: attention's scratch, and launches that name them. */
 #include "gpu/share.h"
 
-
 uint32_t kv_key_bucket(uint32_t n_keys) {
     uint32_t bucket = GPU_KV_SPLIT;
     while (bucket < n_keys)

@@ -42,7 +42,8 @@ DEVICE void store_four(const struct norm_args &a, int row, int at, f32x4 x, floa
     split_bf16(y.v[2], y.v[3], &hi.v[1], &lo.v[1]);
     size_t to = (size_t)row * (size_t)a.out.ld + (size_t)at;
     *reinterpret_cast<u32x2 *>(a.out.hi + to) = hi;
-    *reinterpret_cast<u32x2 *>(a.out.lo + to) = lo;
+    if (!a.out.rounded)
+        *reinterpret_cast<u32x2 *>(a.out.lo + to) = lo;
 }
 
 /* Order of the sum: a thread takes four neighbours of every STRIDE, one after the other; then the lanes of a warp are

@@ -31,7 +31,7 @@ enum product_use {
  * of the model's true width is ld wide. Rows of the pass behind its n_rows are neither written nor do they matter. */
 struct product {
     const struct gpu_matrix *w;
-    struct planes x;   /* ld at least w->cols_padded; not the planes that are written */
+    struct planes x;   /* ld at least w->cols_padded; not the planes that are written; rounded: fewer products */
     const float *bias; /* [w->rows], zeros between parts, or NULL */
     enum product_use use;
     float *to; /* STORE, ADD */

@@ -5,6 +5,16 @@
 /* Kernels of a type, in the order of PRODUCT_FORMS; then WHOLE_128, which some have. */
 enum form { NARROW_1X8, NARROW_2X8, NARROW_1X16, NARROW_2X16, SPLIT_32, SPLIT_64, WHOLE_32, WHOLE_64, WHOLE_128 };
 
+/* In the order of PRODUCT_FAST_FORMS: one kernel for split and whole. */
+static int fast_kernel_of(enum dtype type, enum form form) {
+    static const int first[DT_COUNT] = {
+        [DT_F16] = KERNEL_product_f16_fast_32,   [DT_BF16] = KERNEL_product_bf16_fast_32,
+        [DT_Q8_0] = KERNEL_product_q8_0_fast_32, [DT_Q4_0] = KERNEL_product_q4_0_fast_32,
+        [DT_Q4_K] = KERNEL_product_q4_K_fast_32, [DT_Q6_K] = KERNEL_product_q6_K_fast_32,
+    };
+    return first[type] + (form == WHOLE_128 ? 2 : form == WHOLE_64 || form == SPLIT_64 ? 1 : 0);
+}
+
 static int kernel_of(enum dtype type, enum form form) {
     static const int first[DT_COUNT] = {
         [DT_F32] = KERNEL_product_f32_narrow_1x8,   [DT_F16] = KERNEL_product_f16_narrow_1x8,
@@ -15,6 +25,7 @@ static int kernel_of(enum dtype type, enum form form) {
     return first[type] + (int)form;
 }
 _Static_assert(KERNEL_product_bf16_whole_128 == KERNEL_product_bf16_narrow_1x8 + WHOLE_128, "another order");
+_Static_assert(KERNEL_product_bf16_fast_128 == KERNEL_product_bf16_fast_32 + 2, "another order");
 
 /* Partial sums of the split form stay in the second-level cache, about, or it is not worth it. */
 enum { MAX_PARTIALS = 32 << 20 };
@@ -33,14 +44,14 @@ static unsigned blocks(int n, int each) {
 }
 
 /* The form that fills the card best. All give the same bits. */
-static enum form choose(const struct gpu *g, const struct gpu_run *r, int steps, int rows, bool gate) {
+static enum form choose(const struct gpu *g, const struct gpu_run *r, int steps, int rows, int terms, bool gate) {
     unsigned want = (unsigned)g->n_processors;
     if (rows <= 16) {
         bool two = gate || blocks(r->n_tiles, 2) >= 4 * want;
         return rows <= 8 ? (two ? NARROW_2X8 : NARROW_1X8) : two ? NARROW_2X16 : NARROW_1X16;
     }
     unsigned tiles = blocks(r->n_tiles, PRODUCT_BLOCK_TILES);
-    if (rows > 64 && product_has_128(r->type) && tiles * blocks(rows, 128) >= want)
+    if (rows > 64 && product_has_128(r->type, terms) && tiles * blocks(rows, 128) >= want)
         return WHOLE_128;
     bool narrow = rows <= 32;
     bool whole = tiles * blocks(rows, narrow ? 32 : 64) >= want || matrix_segments(steps) == 1 ||
@@ -61,16 +72,15 @@ size_t op_product_scratch(const struct gpu *g, const struct gpu_matrix *w, int r
     return most;
 }
 
-static void launch(struct gpu *g, enum dtype type, enum form form, int rows, const struct product_args *a) {
-    int kernel = kernel_of(type, form);
+static void launch(struct gpu *g, enum dtype type, enum form form, int rows, int terms, const struct product_args *a) {
     if (form <= NARROW_2X16) {
         int tiles = form == NARROW_2X8 || form == NARROW_2X16 ? 2 : 1;
-        gpu_launch(g, kernel, blocks(a->n_tiles, tiles), 1, 1, (unsigned)a->n_segments * 32, 0, a);
+        gpu_launch(g, kernel_of(type, form), blocks(a->n_tiles, tiles), 1, 1, (unsigned)a->n_segments * 32, 0, a);
         return;
     }
-    int n = form_rows(form);
+    int n = form_rows(form), kernel = terms == 1 ? fast_kernel_of(type, form) : kernel_of(type, form);
     bool split = form == SPLIT_32 || form == SPLIT_64;
-    size_t shared = (size_t)product_stages(type, n) * (size_t)product_stage_bytes(type, n);
+    size_t shared = (size_t)product_stages(type, n, terms) * (size_t)product_stage_bytes(type, n, terms);
     gpu_launch(g, kernel, blocks(rows, n), blocks(a->n_tiles, PRODUCT_BLOCK_TILES), split ? (unsigned)a->n_segments : 1,
                (unsigned)product_threads(type, n), shared, a);
     if (!split)
@@ -87,7 +97,7 @@ void op_product(struct gpu *g, const struct gpu_pass *pass, int rows, const stru
     int steps = w->cols_padded / MATRIX_STEP;
     for (int i = 0; i < w->n_runs; i++) {
         const struct gpu_run *r = &w->runs[i];
-        int first = r->tile * GPU_TILE;
+        int first = r->tile * GPU_TILE, terms = p->x.rounded && product_has_fast(r->type) ? 1 : 2;
         struct product_args a = {
             .quants = (const uint8_t *)(uintptr_t)r->quants,
             .scales = (const uint8_t *)(uintptr_t)r->scales,
@@ -106,6 +116,6 @@ void op_product(struct gpu *g, const struct gpu_pass *pass, int rows, const stru
             .partials = scratch,
             .partial_rows = rows,
         };
-        launch(g, r->type, choose(g, r, steps, rows, p->use == PRODUCT_GATE), rows, &a);
+        launch(g, r->type, choose(g, r, steps, rows, terms, p->use == PRODUCT_GATE), rows, terms, &a);
     }
 }

@@ -11,11 +11,19 @@
  *   narrow   up to 16 rows. A block has one or two tiles and a warp for each segment; sums meet in shared memory.
  *   split    a block has 128 weight rows, 32 or 64 pass rows and one segment; product_combine adds them up.
  *   whole    the same with all segments one after the other: where the matrix or the pass makes blocks enough.
+ *   fast     for planes whose lo is zero (kernels.h): split or whole, as the launch says, without the products with lo.
+ *
+ * Products with a lo of zero add zeros, and a sum that zeros are added to keeps its bits but for the sign of a zero,
+ * which does not outlive the sum of the segments: that begins with +0. So over such planes all forms give the same
+ * bits, those that multiply with lo as well. Hence narrow, which memory bounds with either number of terms, has no
+ * instance of its own for one term, nor has f32. (Of a weight that is no number, and times zero NaN, no bits are
+ * promised.)
  *
  * What bounds them. A weight of w bytes costs 2 M multiply-adds of the tensor cores for M rows (hi and lo; 3 M for f16
  * and f32), so a card that reads R bytes/s and does F multiply-adds/s is bound by memory up to M = F w / (2 R). With
  * mma.sync at its best: A100 80 GB (1.8 TB/s, 156 T/s) 87 rows of bf16, 43 of q8, 22 of q4; H200 (4.3 TB/s, about 300
- * T/s) 70, 35, 17; RTX 4090 (0.95 TB/s, 82 T/s) 86, 43, 22. */
+ * T/s) 70, 35, 17; RTX 4090 (0.95 TB/s, 82 T/s) 86, 43, 22. Fast costs M (2 M for f16): twice as many rows (f16 half as
+ * many again). */
 #ifndef GPU_PRODUCT_CUH
 #define GPU_PRODUCT_CUH
 
@@ -80,7 +88,7 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
                     take_plane<T>(f[n].hi, a.x.hi + (x_at[n] + column), t);
                     take_plane<T>(f[n].lo, a.x.lo + (x_at[n] + column), t);
                 }
-                multiply_chunk<T, TILES, NT, NT>(acc, 0, ring[d], ring_scales[d], c, f);
+                multiply_chunk<T, 2, TILES, NT, NT>(acc, 0, ring[d], ring_scales[d], c, f);
             }
         }
     }
@@ -112,13 +120,19 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
         put_padding(a, 0, n_rows, thread_x(), block_threads());
 }
 
-/* ---- split and whole ---- */
+/* ---- split, whole and fast ---- */
 
 /* What a step needs, in shared memory: the quants of PRODUCT_BLOCK_TILES tiles as they lie in the matrix, then N rows
- * of activations, each 128 bytes of hi and 128 of lo in units of 16. Units are moved about by the row so that the eight
- * lanes of a phase of a 16-byte load, two rows of 64 bytes, meet all banks, and so do the sixteen of an 8-byte load,
- * four rows of 32 bytes. */
-enum { X_PITCH = 2 * MATRIX_STEP /* elements */ };
+ * of activations, each 128 bytes of hi and, of two terms, 128 of lo in units of 16. Units are moved about by the row so
+ * that the eight lanes of a phase of a 16-byte load, two rows of 64 bytes, meet all banks, and so do the sixteen of an
+ * 8-byte load, four rows of 32 bytes. */
+template <int TERMS> DEVICE constexpr int x_pitch() { /* elements */
+    return TERMS * MATRIX_STEP;
+}
+/* Threads that copy a row, a unit each. */
+template <int TERMS> DEVICE constexpr int row_threads() {
+    return TERMS * 8;
+}
 
 DEVICE int unit_at(int row, int unit) {
     return unit ^ ((row & 1) << 2 | (row & 2));
@@ -135,16 +149,16 @@ template <enum dtype T> DEVICE constexpr int tile_units() {
     return matrix_step_words(T) / 4;
 }
 
-template <enum dtype T, int THREADS>
+template <enum dtype T, int TERMS, int THREADS>
 DEVICE filler find_filler(const product_args &a, int first_tile, int first_row, int step) {
-    int tile = at_most(first_tile, a.n_tiles - 1), row = first_row + thread_x() / 16;
+    int tile = at_most(first_tile, a.n_tiles - 1), row = first_row + thread_x() / row_threads<TERMS>();
     size_t tile_bytes = (size_t)a.steps * (tile_units<T>() * 16), row_bytes = (size_t)a.x.ld * 2;
-    const uint16_t *plane = thread_x() / 8 % 2 ? a.x.lo : a.x.hi;
+    const uint16_t *plane = TERMS == 2 && thread_x() / 8 % 2 ? a.x.lo : a.x.hi;
     filler f;
     f.w = a.quants + (size_t)tile * tile_bytes + (size_t)step * (tile_units<T>() * 16);
     f.to_tile = tile + 1 < a.n_tiles ? tile_bytes : 0;
     f.x = (const uint8_t *)plane + (size_t)row * row_bytes + (size_t)(step * MATRIX_STEP * 2 + thread_x() % 8 * 16);
-    f.to_row = THREADS / 16 * row_bytes;
+    f.to_row = THREADS / row_threads<TERMS>() * row_bytes;
     f.n_rows = -row; /* to which the rows of the pass are added, when it is known how many there are */
     return f;
 }
@@ -163,58 +177,66 @@ template <enum dtype T, int N> DEVICE void fill_weights(uint32_t *stage, filler 
     f.w += tile_units<T>() * 16;
 }
 /* And its activations. */
-template <enum dtype T, int N> DEVICE void fill_rows(uint32_t *stage, filler &f) {
-    constexpr int ROWS = product_threads(T, N) / 16;
+template <enum dtype T, int TERMS, int N> DEVICE void fill_rows(uint32_t *stage, filler &f) {
+    constexpr int ROWS = product_threads(T, N) / row_threads<TERMS>(), PITCH = x_pitch<TERMS>();
     uint16_t *x = (uint16_t *)(void *)(stage + PRODUCT_BLOCK_TILES * tile_units<T>() * 4);
-    int row = thread_x() / 16;
-    x += row * X_PITCH + thread_x() / 8 % 2 * MATRIX_STEP + unit_at(row, thread_x() % 8) * 8;
+    int row = thread_x() / row_threads<TERMS>();
+    x += row * PITCH + thread_x() / 8 % TERMS * MATRIX_STEP + unit_at(row, thread_x() % 8) * 8;
     const uint8_t *from = f.x;
     UNROLL
     for (int i = 0; i < N; i += ROWS) {
         if (i < f.n_rows)
-            copy_async(x + i * X_PITCH, from);
+            copy_async(x + i * PITCH, from);
         from += f.to_row;
     }
     f.x += MATRIX_STEP * 2;
 }
 
 /* The fragment of the 8 rows from x on, for a chunk. */
-template <enum dtype T> DEVICE void take_stage(fragment &f, const uint16_t *x, int chunk, int g, int t) {
-    const uint16_t *row = x + g * X_PITCH;
+template <enum dtype T, int TERMS> DEVICE void take_stage(fragment &f, const uint16_t *x, int chunk, int g, int t) {
+    const uint16_t *row = x + g * x_pitch<TERMS>();
     if (T == DT_Q6_K) {
         UNROLL
         for (int half = 0; half < 2; half++) {
             int at = unit_at(g, chunk * 4 + half * 2 + t / 2) * 8 + t % 2 * 4;
             take_words<2>(f.hi + half * 2, row + at);
-            take_words<2>(f.lo + half * 2, row + MATRIX_STEP + at);
+            if (TERMS == 2)
+                take_words<2>(f.lo + half * 2, row + MATRIX_STEP + at);
         }
     } else {
         int at = unit_at(g, chunk * 4 + t) * 8;
         take_words<4>(f.hi, row + at);
-        take_words<4>(f.lo, row + MATRIX_STEP + at);
+        if (TERMS == 2)
+            take_words<4>(f.lo, row + MATRIX_STEP + at);
     }
 }
 
-enum wide_form : bool { split, whole };
+enum wide_form { split, whole, fast };
 
 /* A block of 8 tiles and N rows of the pass; a warp has two tiles and 8 NT rows. Grid: blocks of pass rows, blocks of
- * tiles, segments (1 when WHOLE). */
-template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const product_args &a) {
-    constexpr int WN = product_columns(T, N), NT = N / 8 / WN, STAGES = product_stages(T, N);
-    constexpr int STAGE_WORDS = product_stage_bytes(T, N) / 4, TILE_WORDS = matrix_step_words(T);
-    constexpr int GROUP = has_scales<T>() ? 2 : 4; /* fragments in registers at a time */
+ * tiles, segments (1 for all of them, one after the other). */
+template <enum dtype T, int N, wide_form FORM> DEVICE void product_wide(const product_args &a) {
+    constexpr int TERMS = FORM == fast ? 1 : 2;
+    constexpr int WN = product_columns(T, N), NT = N / 8 / WN, STAGES = product_stages(T, N, TERMS);
+    constexpr int STAGE_WORDS = product_stage_bytes(T, N, TERMS) / 4, TILE_WORDS = matrix_step_words(T);
+    constexpr int GROUP = has_scales<T>() && (TERMS == 2 || N == 32) ? 2 : 4; /* fragments in registers at a time */
+    constexpr bool WHOLE = FORM != split; /* sums of segments are added up as they come */
+    /* Where registers are short, of the two sums the one that is seldom needed lies in the thread's memory. */
+    typedef typename pick<has_scales<T>() && FORM == fast && N != 64, volatile float, float>::type whole_sum;
+    const bool parts = FORM == split || (FORM == fast && grid_z() > 1);
     DYNAMIC_SHARED(uint32_t, stages);
     int lane = thread_x() % 32, warp = thread_x() / 32, g = lane / 4, t = lane % 4;
     int block_tile = block_y() * PRODUCT_BLOCK_TILES, first_tile = block_tile + warp / WN * 2;
     int first_row = block_x() * N, warp_row = warp % WN * 8 * NT;
-    int from = WHOLE ? 0 : block_z() * a.segment_steps, to = WHOLE ? a.steps : at_most(from + a.segment_steps, a.steps);
+    int from = parts ? block_z() * a.segment_steps : 0, to = parts ? at_most(from + a.segment_steps, a.steps) : a.steps;
 
     release_successor();
-    filler filler = find_filler<T, product_threads(T, N)>(a, first_tile, first_row, from);
+    filler filler = find_filler<T, TERMS, product_threads(T, N)>(a, first_tile, first_row, from);
     weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
     scales<T> now[2], then[2];
     load_scales<T, 2>(then, tiles, from, lane);
-    float acc[2][NT][4] = {}, total[2][WHOLE ? NT : 1][4] = {};
+    float acc[2][NT][4] = {};
+    whole_sum total[2][WHOLE ? NT : 1][4] = {};
     UNROLL
     for (int s = 0; s < STAGES - 1; s++)
         if (from + s < to)
@@ -230,7 +252,7 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
     UNROLL
     for (int s = 0; s < STAGES - 1; s++) {
         if (from + s < to)
-            fill_rows<T, N>(stages + s * STAGE_WORDS, filler);
+            fill_rows<T, TERMS, N>(stages + s * STAGE_WORDS, filler);
         copy_commit(); /* the first one takes all weights along that were begun */
     }
     int slot = 0, end = from + a.segment_steps;
@@ -241,7 +263,7 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
         int free_slot = slot == 0 ? STAGES - 1 : slot - 1;
         if (step + STAGES - 1 < to) {
             fill_weights<T, N>(stages + free_slot * STAGE_WORDS, filler);
-            fill_rows<T, N>(stages + free_slot * STAGE_WORDS, filler);
+            fill_rows<T, TERMS, N>(stages + free_slot * STAGE_WORDS, filler);
         }
         copy_commit();
 
@@ -265,8 +287,8 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
             fragment f[GROUP];
             UNROLL
             for (int j = 0; j < GROUP; j++)
-                take_stage<T>(f[j], x + (warp_row + (n + j) * 8) * X_PITCH, chunk, g, t);
-            multiply_chunk<T, 2, NT, GROUP>(acc, n, w, now, chunk, f);
+                take_stage<T, TERMS>(f[j], x + (warp_row + (n + j) * 8) * x_pitch<TERMS>(), chunk, g, t);
+            multiply_chunk<T, TERMS, 2, NT, GROUP>(acc, n, w, now, chunk, f);
         }
 
         if (WHOLE && (step + 1 == end || step + 1 == to)) {
@@ -274,7 +296,7 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
             UNROLL
             for (int i = 0; i < 2 * NT * 4; i++) {
                 int tile = i / 4 / NT, n = i / 4 % NT;
-                total[tile][WHOLE ? n : 0][i % 4] += acc[tile][n][i % 4];
+                total[tile][WHOLE ? n : 0][i % 4] = total[tile][WHOLE ? n : 0][i % 4] + acc[tile][n][i % 4];
                 acc[tile][n][i % 4] = 0;
             }
         }
@@ -287,24 +309,29 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
         int n = i / 4, k = i % 4, row = first_row + warp_row + n * 8 + 2 * t + k % 2, m = g + k / 2 * 8;
         if (row >= n_rows)
             continue;
-        if (!WHOLE) {
-            put_partial(a, block_z(), first_tile * GPU_TILE + m, row, acc[0][n][k]);
+        float y[2] = {WHOLE ? total[0][WHOLE ? n : 0][k] : acc[0][n][k],
+                      WHOLE ? total[1][WHOLE ? n : 0][k] : acc[1][n][k]};
+        if (parts) {
+            put_partial(a, block_z(), first_tile * GPU_TILE + m, row, y[0]);
             if (first_tile + 1 < a.n_tiles)
-                put_partial(a, block_z(), (first_tile + 1) * GPU_TILE + m, row, acc[1][n][k]);
+                put_partial(a, block_z(), (first_tile + 1) * GPU_TILE + m, row, y[1]);
         } else if (a.use == USE_GATE) {
-            put_gated(a, first_tile / 2, m, row, total[0][WHOLE ? n : 0][k], total[1][WHOLE ? n : 0][k]);
+            put_gated(a, first_tile / 2, m, row, y[0], y[1]);
         } else {
-            put(a, first_tile * GPU_TILE + m, row, total[0][WHOLE ? n : 0][k]);
+            put(a, first_tile * GPU_TILE + m, row, y[0]);
             if (first_tile + 1 < a.n_tiles)
-                put(a, (first_tile + 1) * GPU_TILE + m, row, total[1][WHOLE ? n : 0][k]);
+                put(a, (first_tile + 1) * GPU_TILE + m, row, y[1]);
         }
     }
-    if (WHOLE && a.use == USE_GATE && block_tile + PRODUCT_BLOCK_TILES >= a.n_tiles && warp < WN)
+    if (!parts && a.use == USE_GATE && block_tile + PRODUCT_BLOCK_TILES >= a.n_tiles && warp < WN)
         put_padding(a, first_row + warp_row, at_most(first_row + warp_row + 8 * NT, n_rows), lane, 32);
 }
 
 /* Two blocks to a multiprocessor, where a lane's 128 registers are enough; f16's second terms need more of them. */
 #define NARROW_BLOCKS(T, tiles, n) ((T) == DT_F16 && (tiles) * (n) == 32 ? 1 : 2)
+
+/* Blocks of 32 rows are for memory to bound, which takes many loads at once: three of their 128 threads each. */
+#define FAST_BLOCKS(T) ((T) == DT_Q4_K ? 2 : 3)
 
 /* The kernels of one type, as kernel_list.h names them. */
 #define PRODUCT_NARROW(name, T, tiles, n)                                                                              \
@@ -321,5 +348,10 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
     PRODUCT_WIDE(name, T, split, 64)                                                                                   \
     PRODUCT_WIDE(name, T, whole, 32)                                                                                   \
     PRODUCT_WIDE(name, T, whole, 64)
+#define PRODUCT_FAST_KERNELS(name, T)                                                                                  \
+    KERNEL_INSTANCE_BLOCKS(product_threads(T, 32), FAST_BLOCKS(T), product_##name##_fast_32, struct product_args,      \
+                           product_wide<T, 32, fast>)                                                                  \
+    PRODUCT_WIDE(name, T, fast, 64)                                                                                    \
+    PRODUCT_WIDE(name, T, fast, 128)
 
 #endif

@@ -36,13 +36,17 @@ struct product_args {
 };
 enum { USE_STORE, USE_ADD, USE_GATE };
 
-/* Split and whole forms, whose blocks have 8 tiles of weights and n rows of the pass: columns of warps (of two tiles
- * each) that share the rows, by what a warp of a type can hold in registers; bytes of a step in shared memory, and how
- * many steps lie there, so that they fit in the 99 KB of the smaller cards. Blocks of 128 rows are for f16 and bf16
- * alone. */
+/* Forms whose blocks have 8 tiles of weights and n rows of the pass, each of `terms` bf16 terms: columns of warps (of
+ * two tiles each) that share the rows, by what a warp of a type can hold in registers; bytes of a step in shared
+ * memory, and how many steps lie there, so that they fit in the 99 KB of the smaller cards. With two terms, blocks of
+ * 128 rows are for f16 and bf16 alone. */
 enum { PRODUCT_BLOCK_TILES = 8, PRODUCT_COMBINE_THREADS = 256 };
-LAYOUT bool product_has_128(enum dtype t) {
-    return t == DT_F16 || t == DT_BF16;
+/* Whether there are kernels for planes whose lo is zero; f32 weights are multiplied with both all the same. */
+LAYOUT bool product_has_fast(enum dtype t) {
+    return t != DT_F32;
+}
+LAYOUT bool product_has_128(enum dtype t, int terms) {
+    return terms == 1 || t == DT_F16 || t == DT_BF16;
 }
 LAYOUT int product_columns(enum dtype t, int n) {
     return n == 128 ? 2 : n == 64 && t != DT_BF16 ? 2 : 1;
@@ -50,11 +54,11 @@ LAYOUT int product_columns(enum dtype t, int n) {
 LAYOUT int product_threads(enum dtype t, int n) {
     return PRODUCT_BLOCK_TILES / 2 * product_columns(t, n) * MATRIX_LANES;
 }
-LAYOUT int product_stage_bytes(enum dtype t, int n) {
-    return PRODUCT_BLOCK_TILES * matrix_step_words(t) * 4 + n * MATRIX_STEP * 4;
+LAYOUT int product_stage_bytes(enum dtype t, int n, int terms) {
+    return PRODUCT_BLOCK_TILES * matrix_step_words(t) * 4 + n * MATRIX_STEP * 2 * terms;
 }
-LAYOUT int product_stages(enum dtype t, int n) {
-    return t != DT_F32 && n <= 32 ? 3 : 2;
+LAYOUT int product_stages(enum dtype t, int n, int terms) {
+    return (terms == 1 ? 3 : 2) + (t != DT_F32 && n <= 32);
 }
 
 #endif

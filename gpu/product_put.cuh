@@ -31,7 +31,8 @@ DEVICE void put_gated(const product_args &a, int pair, int m, int row, float gat
     split_bf16(silu * up, 0.0f, &hi, &lo);
     size_t at = (size_t)row * (size_t)a.gated.ld + (size_t)(pair * GPU_TILE + m);
     a.gated.hi[at] = (uint16_t)hi;
-    a.gated.lo[at] = (uint16_t)lo;
+    if (!a.gated.rounded)
+        a.gated.lo[at] = (uint16_t)lo;
 }
 
 /* Zeros behind the last column of gated planes in rows [from, to), by thread `thread` of n: with the last tiles. */
@@ -40,7 +41,8 @@ DEVICE void put_padding(const product_args &a, int from, int to, int thread, int
     for (int i = thread; i < width * (to - from); i += n) {
         size_t at = (size_t)(from + i / width) * (size_t)a.gated.ld + (size_t)(first + i % width);
         a.gated.hi[at] = 0;
-        a.gated.lo[at] = 0;
+        if (!a.gated.rounded)
+            a.gated.lo[at] = 0;
     }
 }
 

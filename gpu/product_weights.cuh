@@ -7,7 +7,7 @@
 
 /* ---- activations ---- */
 
-/* Operand b of both halves of a chunk, in the two planes: [2 half + register]. */
+/* Operand b of both halves of a chunk, in the two planes: [2 half + register]. Of one term lo is left unset. */
 struct fragment {
     uint32_t hi[4], lo[4];
 };
@@ -157,8 +157,8 @@ DEVICE void find_operand(uint32_t hi[4], uint32_t lo[4], const weights<T> &weigh
 
 /* ---- their product ---- */
 
-/* d += one half of a chunk of weights of all tiles x N times 8 rows of the pass, at from in d. */
-template <enum dtype T, int TILES, int NT, int N>
+/* d += one half of a chunk of weights of all tiles x N times 8 rows of the pass, of TERMS terms, at from in d. */
+template <enum dtype T, int TERMS, int TILES, int NT, int N>
 DEVICE void multiply_half(float d[TILES][NT][4], int from, const weights<T> w[TILES], int chunk, int half,
                           const fragment f[N]) {
     UNROLL
@@ -168,9 +168,11 @@ DEVICE void multiply_half(float d[TILES][NT][4], int from, const weights<T> w[TI
         UNROLL
         for (int n = 0; n < N; n++)
             mma_bf16(d[i][from + n], hi, f[n].hi + half * 2);
-        UNROLL
-        for (int n = 0; n < N; n++)
-            mma_bf16(d[i][from + n], hi, f[n].lo + half * 2);
+        if (TERMS == 2) {
+            UNROLL
+            for (int n = 0; n < N; n++)
+                mma_bf16(d[i][from + n], hi, f[n].lo + half * 2);
+        }
         if (has_low<T>()) {
             UNROLL
             for (int n = 0; n < N; n++)
@@ -198,25 +200,25 @@ DEVICE float signed_byte_of(uint32_t w, int i) {
 }
 
 /* acc[][from ..] += weights x activations over one chunk. */
-template <enum dtype T, int TILES, int NT, int N>
+template <enum dtype T, int TERMS, int TILES, int NT, int N>
 DEVICE void multiply_chunk(float acc[TILES][NT][4], int from, const weights<T> w[TILES], const scales<T> s[TILES],
                            int chunk, const fragment f[N]) {
     if (!has_scales<T>()) {
-        multiply_half<T, TILES, NT, N>(acc, from, w, chunk, 0, f);
-        multiply_half<T, TILES, NT, N>(acc, from, w, chunk, 1, f);
+        multiply_half<T, TERMS, TILES, NT, N>(acc, from, w, chunk, 0, f);
+        multiply_half<T, TERMS, TILES, NT, N>(acc, from, w, chunk, 1, f);
         return;
     }
     float sums[N][4] = {}; /* of x */
     if (T == DT_Q4_K) {
         const uint32_t ones[4] = {BF16_ONE, BF16_ONE, BF16_ONE, BF16_ONE};
         UNROLL
-        for (int i = 0; i < 4 * N; i++)
-            mma_bf16(sums[i % N], ones, (i / N % 2 ? f[i % N].lo : f[i % N].hi) + i / N / 2 * 2);
+        for (int i = 0; i < 2 * TERMS * N; i++)
+            mma_bf16(sums[i % N], ones, (i / N % TERMS ? f[i % N].lo : f[i % N].hi) + i / N / TERMS * 2);
     }
     float block[TILES][N][4] = {};
     UNROLL
     for (int half = 0; half < 2; half++) {
-        multiply_half<T, TILES, N, N>(block, 0, w, chunk, half, f);
+        multiply_half<T, TERMS, TILES, N, N>(block, 0, w, chunk, half, f);
         if (T != DT_Q6_K && half == 0)
             continue;
         UNROLL

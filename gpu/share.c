@@ -43,10 +43,13 @@ struct layout share_layout(const struct share *s, int bucket) {
     return y;
 }
 
-static struct planes planes_at(cu_ptr base, size_t *at, size_t rows, size_t cols) {
+/* Scratch comes zeroed, and where planes are rounded their lo stays so. */
+static struct planes planes_at(const struct share *s, cu_ptr base, size_t *at, size_t rows, size_t cols) {
     size_t ld = round64(cols), bytes = aligned(rows * ld * sizeof(uint16_t));
-    struct planes p = {
-        .hi = (uint16_t *)(uintptr_t)(base + *at), .lo = (uint16_t *)(uintptr_t)(base + *at + bytes), .ld = (int)ld};
+    struct planes p = {.hi = (uint16_t *)(uintptr_t)(base + *at),
+                       .lo = (uint16_t *)(uintptr_t)(base + *at + bytes),
+                       .ld = (int)ld,
+                       .rounded = s->card->fast};
     *at += 2 * bytes;
     return p;
 }
@@ -61,10 +64,10 @@ static float *floats_at(cu_ptr base, size_t *at, size_t n) {
 static size_t lay_scratch(struct share *s, const struct stage_plan *p, cu_ptr base) {
     const struct model_config *c = s->config;
     size_t rows = round64((size_t)s->piece_rows), at = 0, product = 0;
-    s->h = planes_at(base, &at, rows, (size_t)c->hidden);
+    s->h = planes_at(s, base, &at, rows, (size_t)c->hidden);
     if (s->lo < s->hi) {
-        s->att = planes_at(base, &at, rows, (size_t)c->n_heads * (size_t)c->head_dim);
-        s->gated = planes_at(base, &at, rows, (size_t)c->ffn);
+        s->att = planes_at(s, base, &at, rows, (size_t)c->n_heads * (size_t)c->head_dim);
+        s->gated = planes_at(s, base, &at, rows, (size_t)c->ffn);
         size_t wide = 0;
         for (int i = s->lo; i < s->hi; i++) {
             const struct layer_plan *y = &p->layers[i - p->part.lo];

@@ -17,6 +17,10 @@ struct alignas(8) u32x2 {
     uint32_t v[2];
 };
 
+/* A or B, as yes says. */
+template <bool yes, class A, class B> struct pick { typedef A type; };
+template <class A, class B> struct pick<false, A, B> { typedef B type; };
+
 #ifdef __CUDACC__
 
 #define DEVICE static __device__ __forceinline__

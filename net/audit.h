@@ -34,8 +34,11 @@ struct audit_check {
  * own failure. */
 int audit_opening(const struct audit_check *c, const struct wire_opening *o, double *worst, struct err *e);
 
+/* Whether a backend, by its name (WELCOME), rounds the activations of products to bf16 (--math fast). Whoever audits it
+ * has to compute in the same way. */
+bool audit_math_fast(const char *backend);
 /* The tolerance for what computes there (WELCOME) and here: 0 when both are the same CPU path, else the bound that
- * docs/threat-model.md states. */
+ * docs/threat-model.md states, which is larger where activations are rounded. */
 double audit_tolerance(const char *theirs, const char *ours);
 
 #endif

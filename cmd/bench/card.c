@@ -18,6 +18,10 @@ struct card_result *card_add(struct card_bench *b) {
     return b->n_results < CARD_RESULTS ? &b->results[b->n_results++] : NULL;
 }
 
+const char *card_math(const struct card_bench *b) {
+    return b->o->math == MATH_FAST ? " fast" : "";
+}
+
 int card_step(struct card_bench *b, struct err *e) {
     progress_show(&b->progress, ++b->done, b->all);
     return interrupt_asked() ? err_set(e, ERR_IO, "stopped") : 0;
@@ -46,6 +50,7 @@ static int print_json(const struct card_bench *b, const char *describe, struct e
     yyjson_mut_doc_set_root(d, root);
     yyjson_mut_obj_add_str(d, root, "card", describe);
     yyjson_mut_obj_add_str(d, root, "kernels_for", gpu_built_for());
+    yyjson_mut_obj_add_str(d, root, "math", device_math_choices[b->o->math]);
     yyjson_mut_obj_add_real(d, root, "copy_gb_s", b->limits.copy_bytes_s * 1e-9);
     if (b->limits.matrix_flop_s > 0)
         yyjson_mut_obj_add_real(d, root, "matrix_tflop_s", b->limits.matrix_flop_s * 1e-12);
@@ -94,7 +99,7 @@ static void print_table(const struct card_bench *b, const char *describe) {
     for (int i = 0; i < b->n_results; i++) {
         const struct card_result *r = &b->results[i];
         if (strcmp(model, r->model) != 0)
-            printf("%s\n%-28s  rows         ms  ms/layer     GB/s  TFLOP/s   of the limit     goal\n", r->model, "");
+            printf("%s\n%-33s  rows         ms  ms/layer     GB/s  TFLOP/s   of the limit     goal\n", r->model, "");
         model = r->model;
         double share = share_of(b, r), goal = goal_of(r);
         char layer[16] = "", part[24] = "-", wanted[16] = "";
@@ -104,7 +109,7 @@ static void print_table(const struct card_bench *b, const char *describe) {
             snprintf(part, sizeof part, "%.0f%% %s", 100 * share, by_reading(r) ? "copy" : "matrix");
         if (goal > 0)
             snprintf(wanted, sizeof wanted, "%.0f%%", 100 * goal);
-        printf("%-28s %5d %10.4f %9s %8.0f %8.1f %14s %8s\n", r->what, r->rows, r->ms, layer, r->bytes / r->ms * 1e-6,
+        printf("%-33s %5d %10.4f %9s %8.0f %8.1f %14s %8s\n", r->what, r->rows, r->ms, layer, r->bytes / r->ms * 1e-6,
                r->flop / r->ms * 1e-9, part, wanted);
     }
 }

@@ -11,7 +11,7 @@ enum { CARD_ROWS = 16, CARD_RESULTS = 512 };
 /* One time that was measured. */
 struct card_result {
     const char *model;
-    char what[40]; /* "gate+up q8_0", "pass of 32 layers" */
+    char what[48]; /* "gate+up q8_0 fast", "pass of 32 layers" */
     int rows;      /* of activations */
     double ms;     /* the best of several */
     double bytes;  /* of weights and keys that have to be read */
@@ -37,6 +37,8 @@ struct card_bench {
 int card_products(struct card_bench *b, const char *model, const struct model_config *c, struct err *e);
 /* Passes through the backend over all layers of the model, as a cloud would run them. */
 int card_passes(struct card_bench *b, const char *model, struct weights *w, struct err *e);
+/* What says --math in the name of a row: " fast", or nothing. */
+const char *card_math(const struct card_bench *b);
 /* NULL when there is no place left. Interrupted: ERR_IO. */
 struct card_result *card_add(struct card_bench *b);
 int card_step(struct card_bench *b, struct err *e);

@@ -75,9 +75,9 @@ static int record(struct passes *p, const char *model, int n, uint32_t context, 
         r->bytes = p->weights + layers * (context + (double)n) * 2 * kv * 2;
         r->flop = layers * n * (2 * weights + 4 * q * keys);
         if (context)
-            snprintf(r->what, sizeof r->what, "pass, %d layers, at %u", layers, context);
+            snprintf(r->what, sizeof r->what, "pass, %d layers, at %u%s", layers, context, card_math(p->b));
         else
-            snprintf(r->what, sizeof r->what, "pass, %d layers, prompt", layers);
+            snprintf(r->what, sizeof r->what, "pass, %d layers, prompt%s", layers, card_math(p->b));
     }
     return card_step(p->b, e);
 }

@@ -2,6 +2,7 @@
  * card's cache. */
 #include "cmd/bench/card.h"
 
+#include "cmd/device.h"
 #include "gpu/ops.h"
 
 #include <stdio.h>
@@ -26,7 +27,7 @@ struct products {
     int n_copies, next;
     uint8_t *data;                     /* of the tensors */
     cu_ptr planes, out, pass, scratch; /* activations, results */
-    size_t plane_bytes;
+    size_t plane_bytes, out_bytes;
 };
 
 /* Finite weights in every type: small f16 scales, anything for quants. As bench --kernels makes them for the CPU. */
@@ -104,9 +105,12 @@ static int load(struct products *p, const struct shape *s, enum dtype t, struct 
     return rc;
 }
 
-static struct planes planes_at(cu_ptr at, size_t rows, int ld) {
-    size_t n = rows * (size_t)ld;
-    return (struct planes){.hi = (uint16_t *)(uintptr_t)at, .lo = (uint16_t *)(uintptr_t)(at + 2 * n), .ld = ld};
+/* hi at the beginning of the memory, lo in its second half. */
+static struct planes planes_at(const struct products *p, cu_ptr at, size_t bytes, int ld) {
+    return (struct planes){.hi = (uint16_t *)(uintptr_t)at,
+                           .lo = (uint16_t *)(uintptr_t)(at + bytes / 2),
+                           .ld = ld,
+                           .rounded = p->b->o->math == MATH_FAST};
 }
 
 static size_t up(size_t n, size_t to) {
@@ -114,12 +118,11 @@ static size_t up(size_t n, size_t to) {
 }
 
 static void enqueue(struct products *p, const struct shape *s, int rows, int times) {
-    size_t padded = up((size_t)rows, 64);
     for (int i = 0; i < times; i++) {
         const struct gpu_matrix *w = &p->copies[p->next++ % p->n_copies];
-        struct product job = {.w = w, .x = planes_at(p->planes, padded, w->cols_padded), .use = s->use};
+        struct product job = {.w = w, .x = planes_at(p, p->planes, p->plane_bytes, w->cols_padded), .use = s->use};
         if (s->use == PRODUCT_GATE)
-            job.gated = planes_at(p->out, padded, (int)up((size_t)s->rows[0], 64));
+            job.gated = planes_at(p, p->out, p->out_bytes, (int)up((size_t)s->rows[0], 64));
         else {
             job.to = (float *)(uintptr_t)p->out;
             job.ld = w->rows;
@@ -157,15 +160,16 @@ static int time_one(struct products *p, const struct shape *s, int rows, double 
     return rc;
 }
 
-/* Activations of one size for all: bf16 values around 1 in both planes. */
+/* Activations of one size for all: bf16 values around 1 in both planes; where they are rounded, lo stays zero. */
 static int fill_planes(struct products *p, struct err *e) {
     struct gpu *g = p->b->g;
     void *host = NULL;
+    size_t bytes = p->b->o->math == MATH_FAST ? p->plane_bytes / 2 : p->plane_bytes;
     if (gpu_host_alloc(g, &host, BLOCK_BYTES, e) != 0)
         return -1;
     fill_block(host, BLOCK_BYTES, DT_BF16);
-    for (size_t at = 0; at < p->plane_bytes; at += BLOCK_BYTES)
-        gpu_copy_to(g, p->planes + at, host, p->plane_bytes - at < BLOCK_BYTES ? p->plane_bytes - at : BLOCK_BYTES);
+    for (size_t at = 0; at < bytes; at += BLOCK_BYTES)
+        gpu_copy_to(g, p->planes + at, host, bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES);
     int rc = gpu_wait(g, e);
     gpu_host_free(g, host, BLOCK_BYTES);
     return rc;
@@ -208,7 +212,7 @@ static int time_all(struct products *p, const char *model, const struct shape *s
                                       .ms = ms,
                                       .bytes = (double)p->copies[0].bytes,
                                       .flop = 2.0 * outputs * s->cols * rows};
-            snprintf(r->what, sizeof r->what, "%s %s", s->name, dtype_info(t)->name);
+            snprintf(r->what, sizeof r->what, "%s %s%s", s->name, dtype_info(t)->name, card_math(b));
         }
         if (rc != 0 || card_step(b, e) != 0)
             return -1;
@@ -235,8 +239,9 @@ int card_products(struct card_bench *b, const char *model, const struct model_co
     b->all += (uint64_t)(N_SHAPES + N_OTHERS) * (uint64_t)b->n_rows;
     gpu_enter(b->g);
     p.plane_bytes = rows * cols * 4;
+    p.out_bytes = out > head_out ? out : head_out;
     if (gpu_alloc(b->g, &p.planes, p.plane_bytes, "activations", e) != 0 ||
-        gpu_alloc(b->g, &p.out, out > head_out ? out : head_out, "results", e) != 0 ||
+        gpu_alloc(b->g, &p.out, p.out_bytes, "results", e) != 0 ||
         gpu_alloc(b->g, &p.pass, sizeof(struct gpu_pass), "a pass", e) != 0 || fill_planes(&p, e) != 0)
         goto out;
     for (int i = 0; i < N_SHAPES + N_OTHERS; i++) {

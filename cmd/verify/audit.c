@@ -1,5 +1,6 @@
 /* The client's side of an audit (docs/protocol.md, Commitments). */
 #include "net/audit.h"
+#include "cmd/device.h"
 #include "cmd/verify/verify.h"
 #include "core/base/wipe.h"
 #include "core/model/kv.h"
@@ -24,8 +25,30 @@ struct auditor {
     struct slot_pool *pool;
     struct kv_table *table;
     struct kv *kv;
+    struct backend *backend; /* of opened layers */
+    struct backend *beside;  /* the same, where it is not the engine's */
+    char ours[WIRE_MAX_BACKEND + 1];
     double tolerance;
 };
+
+/* What opened layers are computed with: what this machine computes with, or where the cloud rounds activations and this
+ * machine does not, or the other way around, a CPU backend that does as the cloud. */
+static int choose_backend(struct auditor *a, const char *theirs, struct err *e) {
+    struct engine_opts o = a->en->o;
+    bool fast = audit_math_fast(theirs);
+    a->backend = a->en->backend;
+    snprintf(a->ours, sizeof a->ours, "%s", engine_backend_name(a->en));
+    if (fast != audit_math_fast(a->ours)) {
+        o.backend = DEVICE_CPU;
+        o.math = fast ? MATH_FAST : MATH_FULL;
+        if (device_open(&a->beside, &o, e) != 0)
+            return -1;
+        a->backend = a->beside;
+        snprintf(a->ours, sizeof a->ours, "%s", device_name(a->beside, &o));
+    }
+    a->tolerance = audit_tolerance(theirs, a->ours);
+    return 0;
+}
 
 /* The front layers over a chain of tokens from position 0, in a KV of their own: sent is what goes up. */
 static int run_front(struct auditor *a, const uint32_t *tokens, struct err *e) {
@@ -95,7 +118,7 @@ static int open_layer(struct auditor *a, const uint8_t root[WIRE_DIGEST], int la
     struct wbuf payload = {0};
     struct wire_opening o;
     const struct audit_check c = {.weights = a->en->weights,
-                                  .backend = a->en->backend,
+                                  .backend = a->backend,
                                   .quant = engine_quant(a->en, 1),
                                   .kv_type = a->en->o.kv ? DT_F32 : DT_F16,
                                   .codec = a->en->codec,
@@ -131,25 +154,26 @@ int verify_audit(struct engine *en, struct middle *m, const struct part *middle,
     struct remote_info info;
     remote_middle_info(m, &info);
     n = (uint32_t)n < info.max_rows ? n : (int)info.max_rows; /* a commitment is to one window */
-    struct auditor a = {.en = en,
-                        .m = m,
-                        .middle = middle,
-                        .n = n,
-                        .hidden = (size_t)en->config->hidden,
-                        .tolerance = audit_tolerance(info.backend, engine_backend_name(en))};
+    struct auditor a = {.en = en, .m = m, .middle = middle, .n = n, .hidden = (size_t)en->config->hidden};
     uint8_t root[WIRE_DIGEST];
     size_t bytes = (size_t)n * a.hidden * sizeof(float);
     int rc = -1, layer = 0;
+    if (choose_backend(&a, info.backend, e) != 0)
+        return -1;
     *report = (struct audit_report){.tolerance = a.tolerance};
     snprintf(report->backend, sizeof report->backend, "%s", info.backend);
     report->n_rows = n;
     if (!quiet && a.tolerance > 0)
         printf("audit   %d positions; the cloud says that it computes with %s, this machine with %s: a row may differ "
                "by %.0e\n",
-               n, info.backend, engine_backend_name(en), a.tolerance);
+               n, info.backend, a.ours, a.tolerance);
     else if (!quiet)
         printf("audit   %d positions; the cloud says that it computes with %s: every bit has to be equal\n", n,
                info.backend);
+    if (!quiet && a.tolerance > 0 && audit_math_fast(info.backend))
+        printf("audit   that cloud rounds activations (--math fast): of weights of fewer bits than agreed, q4 is told "
+               "from "
+               "full ones, q8 is not\n");
     a.nodes = malloc((size_t)n * sizeof *a.nodes);
     a.rows = malloc((size_t)n * sizeof *a.rows);
     a.ids = malloc((size_t)n * sizeof *a.ids);
@@ -177,6 +201,8 @@ out:
     slot_pool_free(a.pool);
     if (a.kv)
         en->stages[0]->ops->kv_free(a.kv);
+    if (a.beside)
+        a.beside->ops->free(a.beside);
     free(a.nodes);
     free(a.rows);
     free(a.ids);

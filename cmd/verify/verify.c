@@ -114,6 +114,7 @@ struct verify {
     struct tunnel *tunnel;
     struct drafter *drafter;
     struct session *split;
+    double near;                      /* how far logits may be apart, where */
     char there[WIRE_MAX_BACKEND + 1]; /* what the cloud computes with, where that is unlike this machine's; else "" */
     struct ids prompts[MAX_PROMPTS];
     int n_prompts;
@@ -245,6 +246,7 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     struct remote_info info;
     remote_middle_info(tunnel_middle(v->tunnel), &info);
     const char *ours = engine_backend_name(en);
+    v->near = audit_math_fast(info.backend) == audit_math_fast(ours) ? VERIFY_NEAR : VERIFY_NEAR_FAST;
     if (!v->loop && strcmp(info.backend, ours) != 0 && audit_tolerance(info.backend, ours) > 0)
         snprintf(v->there, sizeof v->there, "%s", info.backend);
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
@@ -334,7 +336,8 @@ static int compare_near(struct verify *v, int prompt, struct err *e) {
     *c = (struct comparison){.draw = "greedy", .mode = "near", .prompt = prompt + 1, .near = true};
     c->n_prompt = (int)v->prompts[prompt].n;
     session_set_mode(v->split, SESSION_SEQUENTIAL);
-    if (verify_near(v->en.session, v->split, &v->prompts[prompt], v->o->tokens, v->en.config->vocab, &r, e) != 0)
+    if (verify_near(v->en.session, v->split, &v->prompts[prompt], v->o->tokens, v->en.config->vocab, v->near, &r, e) !=
+        0)
         return -1;
     c->first = r.at;
     c->apart = r.worst;
@@ -365,7 +368,7 @@ static int compare_all(struct verify *v, struct err *e) {
     if (v->there[0] && !v->o->common.json)
         printf("the cloud computes with %s, this machine with %s: logits have to be near those of the model alone, "
                "within %.0e,\nand each mode has to equal sequential decoding through the cloud\n",
-               v->there, engine_backend_name(&v->en), VERIFY_NEAR);
+               v->there, engine_backend_name(&v->en), v->near);
     if (!v->o->common.json)
         printf("text  tokens  draw     mode           answer  %s  split tok/s   logits and tokens\n",
                v->there[0] ? " seq. tok/s" : "alone tok/s");

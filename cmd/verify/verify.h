@@ -14,23 +14,26 @@ struct audit_report {
     int n_layers;                       /* opened and found right */
 };
 
-/* Between unlike backends: the relative L2 distance that the logits of a position may have. docs/threat-model.md has
- * the measurement behind it. */
-#define VERIFY_NEAR 2e-2
+/* Between unlike backends: the relative L2 distance that the logits of a position may have, where both round
+ * activations alike and where one of them does so for --math fast. docs/threat-model.md has the measurement behind it.
+ */
+#define VERIFY_NEAR      2e-2
+#define VERIFY_NEAR_FAST 5e-2
 
 struct near_report {
     double worst; /* distance of a position */
-    int at;       /* the first position that is further off than VERIFY_NEAR; -1: none */
+    int at;       /* the first position that is further off than `most`; -1: none */
 };
 
 /* Continues prompt by n_tokens likeliest tokens of `alone` in both sessions and compares the logits of each position.
  */
 int verify_near(struct session *alone, struct session *split, const struct ids *prompt, int n_tokens, int vocab,
-                struct near_report *r, struct err *e);
+                double most, struct near_report *r, struct err *e);
 
 /* Commits a cloud to what its layers computed for n tokens (a window from position 0; fewer when it takes no window of
  * n), opens `rounds` layers chosen at
- * random and computes each of them from this machine's own weights. The three parts of en are loaded; m is a remote
+ * random and computes each of them from this machine's own weights, on the CPU where the cloud's math is not this
+ * machine's. The three parts of en are loaded; m is a remote
  * middle in which nothing is in flight. Prints a line per layer to standard output unless quiet. -1 with ERR_PEER: the
  * cloud was caught; ERR_NONE: stopped. */
 int verify_audit(struct engine *en, struct middle *m, const struct part *middle, const uint32_t *tokens, int n,

@@ -81,8 +81,12 @@ static int cpu_embed(struct stage *base, const uint32_t *tokens, int n, float *x
     return embedding_take(&((struct cpu_stage *)(void *)base)->embed, tokens, n, x, e);
 }
 
-/* Products over x [n][ldx]; -1 without an error when the progress of a first pass stops it. */
-static int multiply(struct cpu_stage *s, const struct matmul *jobs, int n_jobs, const float *x, int ldx, int n) {
+/* Products over x [n][ldx], scratch that may be rounded in place; -1 without an error when the progress of a first pass
+ * stops it. */
+static int multiply(struct cpu_stage *s, const struct matmul *jobs, int n_jobs, float *x, int ldx, int n) {
+    if (s->backend->rounded)
+        for (size_t i = 0; i < (size_t)n * (size_t)ldx; i++)
+            x[i] = bf16_to_f32(f32_to_bf16(x[i]));
     cpu_matmul(&s->backend->cpu, jobs, n_jobs, x, ldx, n);
     return stage_used(s, jobs, n_jobs);
 }
@@ -212,6 +216,10 @@ static const struct backend_ops cpu_ops = {
     .layers = cpu_layers,
     .head = cpu_head,
 };
+
+void backend_cpu_round(struct backend *b) {
+    ((struct cpu_backend *)(void *)b)->rounded = true;
+}
 
 int backend_cpu_create(struct backend **out, int n_threads, const char *isa, struct err *e) {
     *out = NULL;

@@ -19,6 +19,7 @@ struct layer {
 struct cpu_backend {
     struct backend base;
     struct cpu cpu;
+    bool rounded; /* backend_cpu_round */
     struct settle_gate gate;
     struct readahead *ahead; /* of all raw matrices, in the order of their stages; NULL: there are none */
 };

@@ -74,5 +74,8 @@ struct stage {
 /* The CPU backend (core/cpu). n_threads 0: all that the process may use. isa NULL: the best of this machine, or one of
  * "portable", "avx2", "avx512", "neon" (ERR_USAGE when this machine or build does not have it). */
 int backend_cpu_create(struct backend **out, int n_threads, const char *isa, struct err *e);
+/* From now on products of that backend take activations rounded to bf16, as those of a card do with --math fast: no
+ * faster here, but near what such a card computes, so that it can be checked. */
+void backend_cpu_round(struct backend *b);
 
 #endif

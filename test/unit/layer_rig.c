@@ -47,7 +47,8 @@ float *layer_run(struct weights *w, const struct layer_run *r, const float *x) {
     cr_assert(all && nodes && ids && rows);
     if (r->cards) {
         gpu_rig_prepare(0, 0);
-        cr_assert_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = r->cards}, &e), 0, "%s", e.msg);
+        cr_assert_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = r->cards, .fast = r->fast}, &e), 0, "%s",
+                     e.msg);
     } else {
         cr_assert_eq(backend_cpu_create(&b, 1, r->isa, &e), 0, "%s", e.msg);
     }

@@ -10,6 +10,7 @@
 
 struct layer_run {
     const char *cards; /* CUDA cards (gpu_rig.h) instead of the CPU */
+    bool fast;         /* of these: --math fast */
     const char *isa;   /* NULL: the best */
     enum quant quant;
     enum dtype kv_type;

@@ -42,7 +42,8 @@ void rig_open(struct rig *r, const char *model, const struct rig_opts *o) {
     r->config = weights_config(r->weights);
     if (o->cards) {
         gpu_rig_prepare(0, 0);
-        cr_assert_eq(backend_cuda_create(&r->backend, &(struct cuda_opts){.devices = o->cards}, &e), 0, "%s", e.msg);
+        cr_assert_eq(backend_cuda_create(&r->backend, &(struct cuda_opts){.devices = o->cards, .fast = o->fast}, &e), 0,
+                     "%s", e.msg);
     } else {
         rig_backend(&r->backend, o->threads ? o->threads : 1, o->isa);
     }

@@ -13,6 +13,7 @@
 
 struct rig_opts {
     const char *cards; /* "0", "0,1": CUDA cards, those of gpu_rig.h, instead of the CPU */
+    bool fast;         /* of these: --math fast */
     const char *isa;   /* NULL: the best */
     int threads;       /* 0: one */
     int front, back;   /* both 0: one stage holds the whole model */

@@ -65,7 +65,7 @@ static void put_planes(struct gpu *g, struct prod_x *x) {
         int row = (int)(i / (size_t)x->ld), column = (int)(i % (size_t)x->ld);
         float v = row >= x->n ? NAN : column < x->cols ? x->x[row * x->cols + column] : 0;
         hi[i] = f32_to_bf16(v);
-        lo[i] = f32_to_bf16(v - bf16_to_f32(hi[i]));
+        lo[i] = x->rounded ? 0 : f32_to_bf16(v - bf16_to_f32(hi[i]));
     }
     x->hi = gpu_rig_put(g, hi, n * 2);
     x->lo = gpu_rig_put(g, lo, n * 2);
@@ -73,17 +73,19 @@ static void put_planes(struct gpu *g, struct prod_x *x) {
     free(lo);
 }
 
-struct prod_x prod_x_make(struct gpu *g, int n, int cols, uint64_t seed) {
-    struct prod_x x = {.n = n, .cols = cols, .ld = (cols + 63) / 64 * 64};
+struct prod_x prod_x_make(struct gpu *g, int n, int cols, bool rounded, uint64_t seed) {
+    struct prod_x x = {.n = n, .cols = cols, .ld = (cols + 63) / 64 * 64, .rounded = rounded};
     x.x = must(malloc((size_t)n * (size_t)cols * sizeof(float)));
     for (int i = 0; i < n * cols; i++)
         x.x[i] = prod_random(&seed) * 3;
+    for (int i = 0; rounded && i < n * cols; i++)
+        x.x[i] = bf16_to_f32(f32_to_bf16(x.x[i]));
     put_planes(g, &x);
     return x;
 }
 
 struct prod_x prod_x_row(struct gpu *g, const struct prod_x *all, int row) {
-    struct prod_x x = {.n = 1, .cols = all->cols, .ld = all->ld};
+    struct prod_x x = {.n = 1, .cols = all->cols, .ld = all->ld, .rounded = all->rounded};
     x.x = must(malloc((size_t)x.cols * sizeof(float)));
     memcpy(x.x, all->x + row * all->cols, (size_t)x.cols * sizeof(float));
     put_planes(g, &x);
@@ -104,6 +106,8 @@ void prod_product(struct gpu *g, const struct gpu_matrix *w, const struct prod_x
     float *start = must(malloc((n + scratch_bytes) * sizeof(float))), *end = must(malloc(n * sizeof(float)));
     for (size_t i = 0; i < n + scratch_bytes; i++)
         start[i] = before && i < used ? before[i] : NAN;
+    if (use == PRODUCT_GATE && x->rounded)
+        memset((uint16_t *)(void *)start + n, 0, n * 2);
 
     struct gpu_pass pass = {.n_rows = x->n};
     cu_ptr on_card = gpu_rig_put(g, &pass, sizeof pass), to = gpu_rig_put(g, start, n * sizeof(float));
@@ -111,12 +115,12 @@ void prod_product(struct gpu *g, const struct gpu_matrix *w, const struct prod_x
     cu_ptr scratch = scratch_bytes ? gpu_rig_put(g, start + n, scratch_bytes) : 0;
     struct product p = {
         .w = w,
-        .x = {GPU_AT(uint16_t, x->hi), GPU_AT(uint16_t, x->lo), x->ld},
+        .x = {GPU_AT(uint16_t, x->hi), GPU_AT(uint16_t, x->lo), x->ld, x->rounded},
         .bias = GPU_AT(float, b),
         .use = use,
         .to = GPU_AT(float, to),
         .ld = ld,
-        .gated = {GPU_AT(uint16_t, to), GPU_AT(uint16_t, to) + n, ld},
+        .gated = {GPU_AT(uint16_t, to), GPU_AT(uint16_t, to) + n, ld, x->rounded},
     };
     op_product(g, GPU_AT(struct gpu_pass, on_card), bucket, &p, GPU_AT(float, scratch));
     gpu_rig_wait(g);
@@ -126,6 +130,7 @@ void prod_product(struct gpu *g, const struct gpu_matrix *w, const struct prod_x
         const uint16_t *was = (const uint16_t *)(const void *)start;
         for (size_t i = 0; i < used; i++)
             result[i] = bf16_to_f32(hi[i]) + bf16_to_f32(lo[i]);
+        cr_assert(!x->rounded || memcmp(lo, was + n, used * 2) == 0, "lo of rounded planes was written");
         cr_assert_eq(memcmp(hi + used, was + used, (n - used) * 2), 0, "rows behind the last were written");
         cr_assert_eq(memcmp(lo + used, was + n + used, (n - used) * 2), 0, "rows behind the last were written");
     } else {

@@ -16,16 +16,18 @@ float prod_random(uint64_t *state);
 /* What is multiplied: n rows in planes of `bucket` rows rounded up to a multiple of 64, all behind n of them NaN. */
 struct prod_x {
     int n, cols, ld;
-    float *x; /* [n][cols] */
+    bool rounded; /* x is bf16, lo is zero (kernels.h) */
+    float *x;     /* [n][cols] */
     cu_ptr hi, lo;
 };
-struct prod_x prod_x_make(struct gpu *g, int n, int cols, uint64_t seed);
+struct prod_x prod_x_make(struct gpu *g, int n, int cols, bool rounded, uint64_t seed);
 /* The first n rows of another: the same planes' memory is not shared. */
 struct prod_x prod_x_row(struct gpu *g, const struct prod_x *all, int row);
 void prod_x_free(struct gpu *g, struct prod_x *x);
 
 /* Runs p over the rows of x in a bucket of `bucket` rows and reads the results: [n][ld] of to, or of gated's hi + lo.
- * to's memory starts as `before` (NULL: NaN) and scratch as NaN; what lies behind n rows must stay as it was. */
+ * to's memory starts as `before` (NULL: NaN) and scratch as NaN; what lies behind n rows must stay as it was. Of
+ * rounded x gated is rounded as well, and its lo has to stay zero. */
 void prod_product(struct gpu *g, const struct gpu_matrix *w, const struct prod_x *x, int bucket, const float *bias,
                   enum product_use use, int ld, const float *before, float *result);
 

@@ -103,6 +103,25 @@ Test(gpu_device, options_choose_the_backend) {
     cr_assert_eq(gpu_rig_leaks(), 0);
 }
 
+/* --math fast stands at the end of the name, whatever computes. */
+Test(gpu_device, math_is_in_the_name) {
+    const struct {
+        int backend;
+        const char *device, *name;
+    } cases[] = {{DEVICE_CUDA, "1,0", "cuda-sm86-fast"}, {DEVICE_CPU, NULL, "cpu-portable-fast"}};
+    gpu_rig_needs_emulated_card();
+    gpu_rig_prepare(2, 0);
+    for (int i = 0; i < 2; i++) {
+        struct backend *b;
+        struct err e = {0};
+        const struct engine_opts o = {
+            .backend = cases[i].backend, .device = cases[i].device, .math = MATH_FAST, .isa = i ? 1 : 0, .threads = 1};
+        cr_assert_eq(device_open(&b, &o, &e), 0, "%s", e.msg);
+        cr_expect_str_eq(device_name(b, &o), cases[i].name);
+        b->ops->free(b);
+    }
+}
+
 /* The plan of weights is what the backend then takes; that of work space is near it. */
 Test(gpu_device, memory_is_planned_as_it_is_taken) {
     struct backend *b;

@@ -51,7 +51,7 @@ static void run_norm(struct gpu *g, int n, int rows, const float *x, int slice, 
            hi = gpu_rig_put(g, out->hi, plane * 2), lo = gpu_rig_put(g, out->lo, plane * 2),
            pass = put_pass(g, n, NULL, 0);
     free(sliced);
-    const struct planes to = {GPU_AT(uint16_t, hi), GPU_AT(uint16_t, lo), out->ld};
+    const struct planes to = {GPU_AT(uint16_t, hi), GPU_AT(uint16_t, lo), out->ld, out->rounded};
     op_rmsnorm(g, GPU_AT(const struct gpu_pass, pass), rows, GPU_AT(const float, dx), slice, GPU_AT(const float, dw),
                cols, eps, to);
     gpu_rig_wait(g);
@@ -71,7 +71,7 @@ static void check_norm(struct gpu *g, int cols, uint32_t seed) {
     size_t plane = (size_t)BUCKET * (size_t)ld;
     const float eps = 1e-5f;
     float *x = floats((size_t)ROWS * (size_t)cols, seed, 3), *w = floats((size_t)cols, seed + 1, 2);
-    struct planes out = {calloc(plane, 2), calloc(plane, 2), ld}, one = {calloc(plane, 2), calloc(plane, 2), ld};
+    struct planes out = {calloc(plane, 2), calloc(plane, 2), ld, 0}, one = {calloc(plane, 2), calloc(plane, 2), ld, 0};
     memset(x + 3 * cols, 0, sizeof *x * (size_t)cols); /* nothing but eps */
     run_norm(g, ROWS, BUCKET, x, cols, w, cols, eps, &out);
     double bound = ((cols / 512 + 4 + 21) / 2.0 + 5) * 0x1p-24 + 0x1.2p-16;
@@ -92,6 +92,12 @@ static void check_norm(struct gpu *g, int cols, uint32_t seed) {
         run_norm(g, 1, 1, x + r * cols, r == 0 || cols <= 32 ? cols : (cols / r / 16 + 1) * 16, w, cols, eps, &one);
         cr_assert_arr_eq(one.hi, out.hi + r * ld, (size_t)ld * 2);
         cr_assert_arr_eq(one.lo, out.lo + r * ld, (size_t)ld * 2);
+        one.rounded = 1;
+        run_norm(g, 1, 1, x + r * cols, cols, w, cols, eps, &one);
+        cr_assert_arr_eq(one.hi, out.hi + r * ld, (size_t)ld * 2);
+        for (int i = 0; i < ld; i++)
+            cr_assert_eq(one.lo[i], GUARD, "lo of rounded planes was written");
+        one.rounded = 0;
     }
     for (size_t i = (size_t)ROWS * (size_t)ld; i < plane; i++) /* rows of the launch that the pass has not */
         cr_assert(out.hi[i] == GUARD && out.lo[i] == GUARD);
@@ -126,7 +132,7 @@ static void check_join(struct gpu *g, int n, int each, int cols, uint32_t seed) 
         to[k] = gpu_rig_put(g, got[k], room * 2);
     }
     op_join(g, GPU_AT(const struct gpu_pass, pass), BUCKET, GPU_AT(const uint16_t, from), n, each,
-            (struct planes){GPU_AT(uint16_t, to[0]), GPU_AT(uint16_t, to[1]), ld});
+            (struct planes){GPU_AT(uint16_t, to[0]), GPU_AT(uint16_t, to[1]), ld, 0});
     gpu_rig_wait(g);
     for (int k = 0; k < 2; k++) {
         gpu_rig_read(g, got[k], to[k], room * 2);

@@ -21,6 +21,8 @@ kernels() {
     for model in $kernel_models; do
         "$SPLITINF" bench --kernels --backend cuda --device "$device" --model "$model" --pass-rows $kernel_rows --json >"$scratch/json" || return 1
         cat "$scratch/json" >>"$scratch/kernels"
+        [ -n "$rehearse" ] ||
+            "$SPLITINF" bench --kernels --backend cuda --device "$device" --model "$model" --pass-rows $kernel_rows --math fast >>"$out/kernels-fast.txt" || return 1
     done
     cp "$scratch/kernels" "$out/kernels.json"
     touch "$out/torch.txt"
