@@ -198,7 +198,7 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
 static int count_memory(struct verify *v, struct err *e) {
     struct engine *en = &v->en;
     struct memory_plan p;
-    enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    enum dtype kv = engine_kv_type(en);
     bool card = device_is_card(en->backend);
     int windows = engine_cloud_windows(en);
     uint64_t slots = (uint64_t)en->ctx + session_live(en->chunk, windows);
@@ -254,7 +254,7 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = tunnel_middle(v->tunnel),
-                                    .kv_type = en->o.kv ? DT_F32 : DT_F16,
+                                    .kv_type = engine_kv_type(en),
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = engine_cloud_windows(en),

@@ -99,8 +99,7 @@ static void run_layer(const struct share *s, const struct share_kv *kv, int inde
     const struct gpu_pass *pass = card_at(s, 0);
     struct gpu *g = s->card->gpu;
     float *x = card_at(s, p->at.x);
-    uint16_t *k = (uint16_t *)(uintptr_t)kv->data + kv->plane * 2 * (size_t)(index - s->lo);
-    const struct attention a = {.qkv = s->qkv,
+    struct attention a = {.qkv = s->qkv,
                                 .ld = y->w[LAYER_QKV].rows,
                                 .q_at = 0,
                                 .k_at = y->k_at,
@@ -111,11 +110,9 @@ static void run_layer(const struct share *s, const struct share_kv *kv, int inde
                                 .q_norm = y->v.q_norm,
                                 .k_norm = y->v.k_norm,
                                 .eps = c->rms_eps,
-                                .k = k,
-                                .v = k + kv->plane,
-                                .n_slots = kv->n_slots,
                                 .window = index >= c->sliding_from ? c->sliding_window : 0,
                                 .out = s->att};
+    share_kv_place(kv, index, &a);
     op_rmsnorm(g, pass, p->bucket, x, y->v.attn_norm, c->hidden, c->rms_eps, s->h);
     product(s, pass, p->bucket, &y->w[LAYER_QKV], y->v.bias[LAYER_QKV], s->h, PRODUCT_STORE, s->qkv, a.ld);
     op_rope_kv(g, pass, p->bucket, &a);
