@@ -202,7 +202,7 @@ $(BUILD)/test/tools/%: $(BUILD)/test/tools/%.o $(OURS)
 	$(link) $(SYSTEM)
 $(BUILD)/test/bench/%: $(BUILD)/test/bench/%.o $(OURS)
 	$(link) $(SYSTEM)
-loads: $(BUILD)/test/bench/split_load
+loads: $(BUILD)/test/bench/split_load $(BUILD)/test/bench/split_speed
 
 # Emulated cards.
 $(BUILD)/.emu_flags: TEXT = $(CXX) $(EMU_FLAGS) $(EMU_FLAGS_cpp) $(EMU_FLAGS_cu)

@@ -48,18 +48,21 @@ static int find_functions(struct err *e) {
 }
 
 static int start(struct err *e) {
-    char why[200], version[32];
+    char why[DRIVER_WHY], version[32];
     int n = 0;
     cu_result r = opened.init(0);
     say_version(version, sizeof version);
     if (r == 0)
         r = opened.device_count(&n);
-    if (r == CU_NO_DEVICE || (r == 0 && n == 0))
+    if (r == CU_NO_DEVICE || (r == 0 && n == 0)) {
+        const char *visible = getenv("CUDA_VISIBLE_DEVICES");
         return err_set(
             e, ERR_DEVICE,
-            "there is an NVIDIA driver (CUDA %s) but no card that this process may use: check nvidia-smi and "
-            "CUDA_VISIBLE_DEVICES",
-            version);
+            "there is an NVIDIA driver (CUDA %s) but no card that this process may use%s%.60s%s: check "
+            "nvidia-smi -L; a container is started with --gpus all, and a card with MIG on needs an instance",
+            version, visible ? "; CUDA_VISIBLE_DEVICES is \"" : "", visible ? visible : "",
+            visible ? "\", which may hide it" : "");
+    }
     if (r != 0)
         return err_set(e, ERR_DEVICE, "the NVIDIA driver (CUDA %s) does not start: %s", version,
                        driver_error(&opened, r, why, sizeof why));
@@ -87,11 +90,39 @@ const struct driver *driver_open(struct err *e) {
     return &opened;
 }
 
+/* What a person can do about results that are a machine's and not the program's; NULL: nothing is known. */
+static const char *advice(cu_result r) {
+    static const struct {
+        cu_result r;
+        const char *text;
+    } known[] = {
+        {34, "the libcuda that was found is the toolkit's stub: take its folder out of LD_LIBRARY_PATH"},
+        {46, "another process has the card, whose compute mode is exclusive: end that one, or nvidia-smi -c 0"},
+        {101, "what CUDA_VISIBLE_DEVICES names must be in nvidia-smi -L"},
+        {214, "the card's memory is damaged: nvidia-smi -q -d ECC; reset the card or take another one"},
+        {220, "a link between cards is damaged: nvidia-smi nvlink -e; reset the cards or take others"},
+        {304, "may this process use /dev/nvidia*? A container is started with --gpus all"},
+        {702, "a card that drives a display ends what takes seconds: take another one, or smaller passes"},
+        {802, "on a machine with NVSwitch, nvidia-fabricmanager of the driver's version must run"},
+        {803, "libcuda and the kernel's driver are of different versions: reboot after an update; a container must use "
+              "the libcuda of its host"},
+        {804, "only data centre cards take libcuda of the cuda-compat package: take its folder out of LD_LIBRARY_PATH"},
+        {805, "nvidia-cuda-mps-control does not answer: start it, or unset CUDA_MPS_PIPE_DIRECTORY"},
+        {999,
+         "is the kernel module there? nvidia-modprobe -u, or a reboot after an update; a container is started with "
+         "--gpus all"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].r == r)
+            return known[i].text;
+    return NULL;
+}
+
 const char *driver_error(const struct driver *d, cu_result r, char *buf, size_t n) {
-    const char *name = NULL, *text = NULL;
+    const char *name = NULL, *text = NULL, *what_to_do = advice(r);
     if (d->error_name(r, &name) != 0 || d->error_string(r, &text) != 0 || !name || !text)
-        snprintf(buf, n, "CUDA error %d", r);
+        snprintf(buf, n, "CUDA error %d%s%s", r, what_to_do ? "; " : "", what_to_do ? what_to_do : "");
     else
-        snprintf(buf, n, "%s: %s", name, text);
+        snprintf(buf, n, "%s: %s%s%s", name, text, what_to_do ? "; " : "", what_to_do ? what_to_do : "");
     return buf;
 }

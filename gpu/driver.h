@@ -26,6 +26,8 @@ enum {
     CU_OUT_OF_MEMORY = 2,
     CU_NO_DEVICE = 100,
     CU_NO_BINARY_FOR_GPU = 209,
+    CU_NOT_FOUND = 500,
+    CU_UNKNOWN = 999,
     CU_ATTR_MULTIPROCESSORS = 16,
     CU_ATTR_MAJOR = 75,
     CU_ATTR_MINOR = 76,
@@ -95,7 +97,10 @@ struct driver {
  * here, one that is too old (the function that it lacks is named), or one without a card. Thread-safe. */
 const struct driver *driver_open(struct err *e);
 
-/* "CUDA_ERROR_OUT_OF_MEMORY: out of memory", for messages. Static memory. */
+/* Room for what driver_error says. */
+enum { DRIVER_WHY = 340 };
+/* "CUDA_ERROR_OUT_OF_MEMORY: out of memory", for messages, and what to do about it where the result alone tells. Into
+ * buf. */
 const char *driver_error(const struct driver *d, cu_result r, char *buf, size_t n);
 
 #endif

@@ -11,7 +11,7 @@
 enum { SHARED_DEFAULT = 32 * 1024 };
 
 int gpu_count(int *n, struct err *e) {
-    char why[200];
+    char why[DRIVER_WHY];
     const struct driver *d = driver_open(e);
     if (!d)
         return -1;
@@ -20,7 +20,7 @@ int gpu_count(int *n, struct err *e) {
 }
 
 static int tell(const struct gpu *g, cu_result r, const char *what, struct err *e) {
-    char why[200];
+    char why[DRIVER_WHY];
     return err_set(e, r == CU_OUT_OF_MEMORY ? ERR_MEMORY : ERR_DEVICE, "GPU %d (%s): %s: %s", g->ordinal, g->name, what,
                    driver_error(g->driver, r, why, sizeof why));
 }
@@ -67,7 +67,12 @@ int gpu_open(struct gpu **out, int ordinal, struct err *e) {
     cu_result r = d->context_retain(&g->context, device);
     if (r != 0) {
         g->context = NULL;
-        (void)tell(g, r, "the card cannot be taken into use", e);
+        (void)tell(g, r,
+                   r == CU_OUT_OF_MEMORY
+                       ? "its memory is full, and so it cannot be taken into use (nvidia-smi shows by "
+                         "which processes)"
+                       : "the card cannot be taken into use",
+                   e);
         goto fail;
     }
     r = d->context_set(g->context);

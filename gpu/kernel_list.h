@@ -87,6 +87,9 @@ struct gpu_kernels {
  * of no image (NULL); NVIDIA's refuses that. */
 int gpu_kernels_load(struct gpu *g, struct err *e);
 void gpu_kernels_free(struct gpu *g);
+/* What is wrong when the driver answers r to code named `name` of images that were built as built_for says, and what to
+ * do. Returns -1. */
+int gpu_tell_unloadable(const struct gpu *g, cu_result r, const char *name, const char *built_for, struct err *e);
 
 /* "sm_80 sm_90 and PTX of compute_80, by nvcc 13.0" as the kernels were built; "" without kernels. */
 const char *gpu_built_for(void);

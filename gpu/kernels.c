@@ -51,8 +51,8 @@ const char *gpu_built_for(void) {
 }
 
 /* 13000 of "... by nvcc 13.0", as drivers count. */
-static int nvcc_version(void) {
-    const char *at = strstr(gpu_built_for(), "nvcc ");
+static int nvcc_version(const char *built_for) {
+    const char *at = strstr(built_for, "nvcc ");
     char *end;
     if (!at)
         return 0;
@@ -60,42 +60,51 @@ static int nvcc_version(void) {
     return (int)(major * 1000 + minor * 10);
 }
 
-static int load_image(struct gpu *g, const char *name, const void *fatbin, struct err *e) {
-    struct gpu_kernels *k = g->kernels;
-    char why[200];
-    int driver = 0;
-    cu_result r = g->driver->module_load(&k->modules[k->n_modules], fatbin);
-    if (r == 0) {
-        k->n_modules++;
-        return 0;
-    }
-    if (!fatbin)
+int gpu_tell_unloadable(const struct gpu *g, cu_result r, const char *name, const char *built_for, struct err *e) {
+    char why[DRIVER_WHY];
+    int driver = 0, nvcc = nvcc_version(built_for);
+    if (!*built_for)
         return err_set(e, ERR_DEVICE,
                        "this program was built without GPU kernels: build it where nvcc of the CUDA toolkit is "
                        "(./build.sh looks in PATH and in /usr/local/cuda, or takes NVCC=/path/to/nvcc)");
     /* Code of a later toolkit is to a driver a broken image, PTX that it does not know, or nothing for its card. */
-    if (r != CU_OUT_OF_MEMORY && g->major >= 8 && g->driver->driver_version(&driver) == 0 && driver < nvcc_version())
+    if (r != CU_OUT_OF_MEMORY && g->major >= 8 && g->driver->driver_version(&driver) == 0 && driver < nvcc)
         return err_set(e, ERR_DEVICE,
-                       "the NVIDIA driver here is for CUDA %d.%d, and the kernels were built by a later nvcc (%s): "
-                       "install a newer driver, or build with the toolkit of CUDA %d.%d or before (%s)",
-                       driver / 1000, driver % 1000 / 10, gpu_built_for(), driver / 1000, driver % 1000 / 10,
+                       "the NVIDIA driver here is for CUDA %d.%d, and the kernels were built by nvcc %d.%d: install a "
+                       "driver for CUDA %d.%d or later%s, or build with the toolkit of CUDA %d.%d or before (%s)",
+                       driver / 1000, driver % 1000 / 10, nvcc / 1000, nvcc % 1000 / 10, nvcc / 1000, nvcc % 1000 / 10,
+                       nvcc / 1000 == 13 ? " (number 580 or higher)" : "", driver / 1000, driver % 1000 / 10,
                        driver_error(g->driver, r, why, sizeof why));
     if (r == CU_NO_BINARY_FOR_GPU)
         return err_set(e, ERR_DEVICE,
                        "%s has compute capability %d.%d, and the kernels here were built for %s: a card of 8.0 or "
                        "later is needed, or a build with GPU_ARCHS=%d%d",
-                       g->name, g->major, g->minor, gpu_built_for(), g->major, g->minor);
+                       g->name, g->major, g->minor, built_for, g->major, g->minor);
     return err_set(e, r == CU_OUT_OF_MEMORY ? ERR_MEMORY : ERR_DEVICE,
-                   "the kernels of gpu/%s.cu (%s) cannot be loaded by this driver: %s", name, gpu_built_for(),
+                   "the kernels of %s (%s) cannot be loaded by this driver: %s", name, built_for,
                    driver_error(g->driver, r, why, sizeof why));
 }
 
-/* Several images: whichever has it. */
+static int load_image(struct gpu *g, const char *name, const void *fatbin, struct err *e) {
+    struct gpu_kernels *k = g->kernels;
+    cu_result r = g->driver->module_load(&k->modules[k->n_modules], fatbin);
+    if (r != 0)
+        return gpu_tell_unloadable(g, r, name, gpu_built_for(), e);
+    k->n_modules++;
+    return 0;
+}
+
+/* Several images: whichever has it. Drivers bring a kernel's code to the card now, and not with its image, unless
+ * CUDA_MODULE_LOADING says otherwise. */
 static int find(struct gpu *g, int kernel, struct err *e) {
     struct gpu_kernels *k = g->kernels;
-    for (int i = 0; i < k->n_modules; i++)
-        if (g->driver->module_function(&k->functions[kernel], k->modules[i], names[kernel]) == 0)
+    for (int i = 0; i < k->n_modules; i++) {
+        cu_result r = g->driver->module_function(&k->functions[kernel], k->modules[i], names[kernel]);
+        if (r == 0)
             return 0;
+        if (r != CU_NOT_FOUND)
+            return gpu_tell_unloadable(g, r, names[kernel], gpu_built_for(), e);
+    }
     return err_set(e, ERR_DEVICE, "there is no GPU kernel %s: the build was not complete", names[kernel]);
 }
 

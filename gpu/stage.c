@@ -12,14 +12,6 @@ static struct cuda_stage *stage_of(struct stage *base) {
 
 /* ---- loading ---- */
 
-static int open_embedding(struct cuda_stage *s, struct weights *w, struct err *e) {
-    const struct model_config *c = s->base.config;
-    if (weights_get(w, "model.embed_tokens.weight", (uint32_t)c->vocab, (uint32_t)c->hidden, &s->embed, e) != 0)
-        return -1;
-    s->embed_row = malloc(s->embed.row_bytes);
-    return s->embed_row ? 0 : err_set(e, ERR_MEMORY, "out of memory loading the model");
-}
-
 /* Starts reading ahead, in the order of loading. */
 static int read_ahead(struct loading *l, const struct stage_plan *p, struct err *e) {
     int n = 0, n_layers = p->part.hi - p->part.lo;
@@ -78,7 +70,7 @@ static void cuda_stage_free(struct stage *base) {
         return;
     for (int i = 0; i < s->n_shares; i++)
         share_free(&s->shares[i]);
-    free(s->embed_row);
+    embedding_close(&s->embed);
     free(s);
 }
 
@@ -102,7 +94,7 @@ static int cuda_stage_load(struct backend *b, struct weights *w, const struct pa
     int rc = stage_plan_make(&p, w, part, o->quant, e);
     l.total = p.file;
     if (rc == 0 && part->embed)
-        rc = open_embedding(s, w, e);
+        rc = embedding_open(&s->embed, w, e);
     if (rc == 0)
         rc = read_ahead(&l, &p, e);
     if (rc == 0)
@@ -164,17 +156,7 @@ static int cuda_kv_create(struct stage *base, uint32_t n_slots, enum dtype type,
 /* ---- forward ---- */
 
 static int cuda_embed(struct stage *base, const uint32_t *tokens, int n, float *x, struct err *e) {
-    struct cuda_stage *s = stage_of(base);
-    const struct model_config *c = base->config;
-    if (!base->part.embed)
-        return err_set(e, ERR_USAGE, "this part of the model has no embedding");
-    for (int i = 0; i < n; i++) {
-        if (tokens[i] >= (uint32_t)c->vocab)
-            return err_set(e, ERR_USAGE, "token %u is outside the vocabulary of %d", tokens[i], c->vocab);
-        dtype_decode(s->embed.dtype, tensor_row(&s->embed, tokens[i], s->embed_row), (size_t)c->hidden,
-                     x + (size_t)i * (size_t)c->hidden);
-    }
-    return 0;
+    return embedding_take(&stage_of(base)->embed, tokens, n, x, e);
 }
 
 static int check_rows(const struct cuda_kv *kv, const struct batch *b, struct err *e) {

@@ -5,6 +5,7 @@
 #ifndef GPU_STAGE_H
 #define GPU_STAGE_H
 
+#include "core/model/embed.h"
 #include "gpu/backend.h"
 #include "gpu/share.h"
 
@@ -29,8 +30,7 @@ struct cuda_stage {
     int max_rows;
     int n_shares;
     struct share shares[MAX_CARDS];
-    struct tensor embed; /* rows are decoded on the host, where they lie */
-    void *embed_row;
+    struct embedding embed;
     size_t bytes;
 };
 

@@ -78,17 +78,7 @@ static uint8_t *plane(const struct cpu_kv *kv, int layer, int which) {
 /* ---- forward ---- */
 
 static int cpu_embed(struct stage *base, const uint32_t *tokens, int n, float *x, struct err *e) {
-    struct cpu_stage *s = (struct cpu_stage *)(void *)base;
-    const struct model_config *c = base->config;
-    if (!base->part.embed)
-        return err_set(e, ERR_USAGE, "this part of the model has no embedding");
-    for (int i = 0; i < n; i++) {
-        if (tokens[i] >= (uint32_t)c->vocab)
-            return err_set(e, ERR_USAGE, "token %u is outside the vocabulary of %d", tokens[i], c->vocab);
-        dtype_decode(s->embed.dtype, tensor_row(&s->embed, tokens[i], s->embed_row), (size_t)c->hidden,
-                     x + (size_t)i * (size_t)c->hidden);
-    }
-    return 0;
+    return embedding_take(&((struct cpu_stage *)(void *)base)->embed, tokens, n, x, e);
 }
 
 /* Products over x [n][ldx]; -1 without an error when the progress of a first pass stops it. */

@@ -154,7 +154,7 @@ void stage_free(struct stage *base) {
     for (int i = 0; s->layers && i < s->base.part.hi - s->base.part.lo; i++)
         layer_free(&s->layers[i]);
     free(s->layers);
-    free(s->embed_row);
+    embedding_close(&s->embed);
     free(s->norm);
     packed_free(&s->head);
     free(s->inv_freq);
@@ -297,15 +297,8 @@ int stage_load(struct backend *b, struct weights *w, const struct part *part, co
     if (prepare(&l, e) != 0)
         goto out;
     config_rope_freqs(c, s->inv_freq);
-    if (part->embed) {
-        if (weights_get(w, "model.embed_tokens.weight", (uint32_t)c->vocab, (uint32_t)c->hidden, &s->embed, e) != 0)
-            goto out;
-        s->embed_row = malloc(s->embed.row_bytes);
-        if (!s->embed_row) {
-            err_set(e, ERR_MEMORY, "out of memory loading the model");
-            goto out;
-        }
-    }
+    if (part->embed && embedding_open(&s->embed, w, e) != 0)
+        goto out;
     for (int i = part->lo; i < part->hi; i++)
         if (load_layer(&l, i, &s->layers[i - part->lo], e) != 0)
             goto out;

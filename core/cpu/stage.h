@@ -5,6 +5,7 @@
 
 #include "core/cpu/cpu.h"
 #include "core/cpu/settle.h"
+#include "core/model/embed.h"
 #include "core/model/readahead.h"
 
 struct layer {
@@ -37,9 +38,8 @@ struct cpu_stage {
     struct cpu_backend *backend;
     int max_rows;
     struct layer *layers; /* part.hi - part.lo */
-    struct tensor embed;  /* rows are decoded where they lie */
-    void *embed_row;      /* scratch of one row */
-    float *norm;          /* [hidden], final */
+    struct embedding embed;
+    float *norm; /* [hidden], final */
     struct packed head;
     float *inv_freq; /* [head_dim / 2] */
     size_t bytes;    /* of weights */

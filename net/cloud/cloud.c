@@ -62,20 +62,20 @@ static void drop(struct cloud *c, uint32_t i, enum conn_end why) {
     conn_end(c->conns[i], why);
 }
 
-static uint32_t count_address(const struct cloud *c, const struct conn_address *a, bool strangers_only) {
+static uint32_t count_address(const struct cloud *c, const struct peer_address *a, bool strangers_only) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->n_conns; i++)
-        n += (!strangers_only || conn_is_stranger(c->conns[i])) && conn_address_equal(conn_address(c->conns[i]), a);
+        n += (!strangers_only || conn_is_stranger(c->conns[i])) && peer_address_equal(conn_address(c->conns[i]), a);
     return n;
 }
 
 /* The oldest stranger of the address that has most of them, so that somebody who fills the place loses his own first;
  * only: of this address. max_connections: there is none. */
-static uint32_t choose_victim(const struct cloud *c, const struct conn_address *only) {
+static uint32_t choose_victim(const struct cloud *c, const struct peer_address *only) {
     uint32_t best = c->max_connections, most = 0;
     for (uint32_t i = 0; i < c->n_conns; i++) {
         const struct conn *k = c->conns[i];
-        if (!conn_is_stranger(k) || (only && !conn_address_equal(conn_address(k), only)))
+        if (!conn_is_stranger(k) || (only && !peer_address_equal(conn_address(k), only)))
             continue;
         uint32_t n = only ? 1 : count_address(c, conn_address(k), true);
         if (n > most || (n == most && conn_since(k) < conn_since(c->conns[best]))) {
@@ -94,7 +94,7 @@ static uint32_t count_strangers(const struct cloud *c) {
 }
 
 static bool make_room(struct cloud *c, const struct sockaddr *sa) {
-    struct conn_address a = conn_address_of(sa);
+    struct peer_address a = peer_address(sa);
     uint32_t i;
     if (count_address(c, &a, false) >= c->max_per_address) {
         if ((i = choose_victim(c, &a)) == c->max_connections) {

@@ -5,7 +5,6 @@
 #include "core/base/log.h"
 #include "net/wire.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <event2/event.h>
 #include <inttypes.h>
@@ -44,9 +43,9 @@ struct conn {
     struct port *port;
     struct event *readable, *writable, *timer;
     bool want_read, want_write; /* what the events wait for now */
-    char peer[INET6_ADDRSTRLEN + 16];
+    char peer[PEER_NAME];
     char pin[PIN_TEXT];
-    struct conn_address address;
+    struct peer_address address;
     double since, heard, sent;      /* clock_ms: accepted; last byte in; last byte out, or nothing was to be sent */
     double linger_until, due;       /* due: of the timer */
     bool known, refused_pin, hello; /* its pin is allowed; is not; it has said HELLO */
@@ -71,41 +70,9 @@ struct conn {
     size_t discarded;
 };
 
-/* Who it is. */
-
-struct conn_address conn_address_of(const struct sockaddr *sa) {
-    struct conn_address a = {{0}};
-    if (sa->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
-        a.b[0] = 4;
-        memcpy(a.b + 1, &in->sin_addr, 4);
-    } else if (sa->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)sa;
-        bool mapped = IN6_IS_ADDR_V4MAPPED(&in->sin6_addr);
-        a.b[0] = mapped ? 4 : 6;
-        memcpy(a.b + 1, in->sin6_addr.s6_addr + (mapped ? 12 : 0), mapped ? 4 : 8);
-    }
-    return a;
-}
-
-static void name_peer(const struct sockaddr *sa, char *out, size_t cap) {
-    char host[INET6_ADDRSTRLEN] = "";
-    if (sa->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
-        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
-        snprintf(out, cap, "%s:%u", host, ntohs(in->sin_port));
-    } else if (sa->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)sa;
-        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
-        snprintf(out, cap, "[%s]:%u", host, ntohs(in->sin6_port));
-    } else {
-        snprintf(out, cap, "unknown");
-    }
-}
-
 /* The log. Whoever has an allowed pin gets each line; strangers share few. */
 
-static void log_stranger(struct conn_env *env, const char *peer, const struct conn_address *a, enum conn_end why,
+static void log_stranger(struct conn_env *env, const char *peer, const struct peer_address *a, enum conn_end why,
                          const char *detail) {
     uint8_t key[1 + sizeof a->b] = {(uint8_t)why};
     uint64_t held;
@@ -140,9 +107,9 @@ static void count_end(struct conn *c, enum conn_end why, const char *detail) {
 }
 
 void conn_refuse(struct conn_env *env, const struct sockaddr *sa, enum conn_end why) {
-    char peer[INET6_ADDRSTRLEN + 16];
-    struct conn_address a = conn_address_of(sa);
-    name_peer(sa, peer, sizeof peer);
+    char peer[PEER_NAME];
+    struct peer_address a = peer_address(sa);
+    peer_name(sa, peer);
     env->counters.ended[why]++;
     log_stranger(env, peer, &a, why, "");
 }
@@ -563,8 +530,8 @@ int conn_create(struct conn **out, struct conn_env *env, int fd, const struct so
     c->env = env;
     c->fd = -1; /* the caller's until nothing can fail any more */
     c->since = clock_ms();
-    c->address = conn_address_of(sa);
-    name_peer(sa, c->peer, sizeof c->peer);
+    c->address = peer_address(sa);
+    peer_name(sa, c->peer);
     if (tls_create(&c->tls, env->tls, fd, accept_pin, c, e) != 0)
         goto fail;
     c->readable = event_new(env->base, fd, EV_READ | EV_PERSIST, on_ready, c);
@@ -605,7 +572,7 @@ void conn_free(struct conn *c) {
     free(c);
 }
 
-const struct conn_address *conn_address(const struct conn *c) {
+const struct peer_address *conn_address(const struct conn *c) {
     return &c->address;
 }
 

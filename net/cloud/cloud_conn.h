@@ -37,8 +37,6 @@ struct conn_env {
     void *ctx;
 };
 
-struct conn_address conn_address_of(const struct sockaddr *sa);
-
 /* Counts and logs a connection that was closed before it became one. */
 void conn_refuse(struct conn_env *env, const struct sockaddr *sa, enum conn_end why);
 
@@ -46,7 +44,7 @@ void conn_refuse(struct conn_env *env, const struct sockaddr *sa, enum conn_end 
 int conn_create(struct conn **out, struct conn_env *env, int fd, const struct sockaddr *sa, struct err *e);
 void conn_free(struct conn *c); /* closes the descriptor; says nothing */
 
-const struct conn_address *conn_address(const struct conn *c);
+const struct peer_address *conn_address(const struct conn *c);
 /* Has not said HELLO, or is only waited for until it closes: the first to go when there is no room. */
 bool conn_is_stranger(const struct conn *c);
 /* Everything was said, or is about to be: it goes by itself, soon. */

@@ -2,10 +2,6 @@
 
 #include <string.h>
 
-bool conn_address_equal(const struct conn_address *a, const struct conn_address *b) {
-    return memcmp(a->b, b->b, sizeof a->b) == 0;
-}
-
 void knock_init(struct knock *k, struct knock_rate each, struct knock_rate all) {
     *k = (struct knock){.each = each, .all = all, .left = all.burst};
 }
@@ -17,7 +13,7 @@ static double refilled(const struct knock_rate *r, double left, double at, doubl
 
 /* The place of the address. Where there is none left, the one that has nearly its whole burst back says least; places
  * of strangers go before those of who is allowed. */
-static struct knock_place *place_of(struct knock *k, const struct conn_address *a, double now) {
+static struct knock_place *place_of(struct knock *k, const struct peer_address *a, double now) {
     struct knock_place *best = NULL;
     for (int i = 0; i < KNOCK_PLACES; i++) {
         struct knock_place *p = &k->places[i];
@@ -25,7 +21,7 @@ static struct knock_place *place_of(struct knock *k, const struct conn_address *
             best = !best || best->at != 0 ? p : best;
             continue;
         }
-        if (conn_address_equal(&p->address, a))
+        if (peer_address_equal(&p->address, a))
             return p;
         if (best && best->at == 0)
             continue;
@@ -38,7 +34,7 @@ static struct knock_place *place_of(struct knock *k, const struct conn_address *
     return best;
 }
 
-bool knock_take(struct knock *k, const struct conn_address *a, double now_ms) {
+bool knock_take(struct knock *k, const struct peer_address *a, double now_ms) {
     struct knock_place *p = place_of(k, a, now_ms);
     p->left = refilled(&k->each, p->left, p->at, now_ms);
     p->at = now_ms;
@@ -53,7 +49,7 @@ bool knock_take(struct knock *k, const struct conn_address *a, double now_ms) {
     return true;
 }
 
-void knock_give_back(struct knock *k, const struct conn_address *a, double now_ms) {
+void knock_give_back(struct knock *k, const struct peer_address *a, double now_ms) {
     struct knock_place *p = place_of(k, a, now_ms);
     p->left += 1;
     if (!p->good)
@@ -61,9 +57,9 @@ void knock_give_back(struct knock *k, const struct conn_address *a, double now_m
     p->good = true;
 }
 
-bool knock_is_good(const struct knock *k, const struct conn_address *a) {
+bool knock_is_good(const struct knock *k, const struct peer_address *a) {
     for (int i = 0; i < KNOCK_PLACES; i++)
-        if (k->places[i].at != 0 && conn_address_equal(&k->places[i].address, a))
+        if (k->places[i].at != 0 && peer_address_equal(&k->places[i].address, a))
             return k->places[i].good;
     return false;
 }

@@ -5,16 +5,11 @@
 #ifndef NET_CLOUD_KNOCK_H
 #define NET_CLOUD_KNOCK_H
 
+#include "net/cloud/peer.h"
+
 #include <stdbool.h>
-#include <stdint.h>
 
 enum { KNOCK_PLACES = 256 };
-
-/* Who a peer is before it has said anything: an IPv4 address, or the /64 of an IPv6 one. */
-struct conn_address {
-    uint8_t b[9];
-};
-bool conn_address_equal(const struct conn_address *a, const struct conn_address *b);
 
 struct knock_rate {
     double burst, per_s;
@@ -24,7 +19,7 @@ struct knock {
     struct knock_rate each, all;
     double left, at; /* of all: tokens, and when that was */
     struct knock_place {
-        struct conn_address address;
+        struct peer_address address;
         double left, at; /* at 0: free */
         bool good;       /* somebody who is allowed was here */
     } places[KNOCK_PLACES];
@@ -33,10 +28,10 @@ struct knock {
 /* A rate of 0 means no limit. */
 void knock_init(struct knock *k, struct knock_rate each, struct knock_rate all);
 /* May somebody from there begin a handshake now? If not, it may ask again later. */
-bool knock_take(struct knock *k, const struct conn_address *a, double now_ms);
+bool knock_take(struct knock *k, const struct peer_address *a, double now_ms);
 /* It was somebody who is allowed. */
-void knock_give_back(struct knock *k, const struct conn_address *a, double now_ms);
+void knock_give_back(struct knock *k, const struct peer_address *a, double now_ms);
 /* Somebody who is allowed came from there before. */
-bool knock_is_good(const struct knock *k, const struct conn_address *a);
+bool knock_is_good(const struct knock *k, const struct peer_address *a);
 
 #endif

@@ -2,9 +2,10 @@
  *
  *   throughput  decode steps per second of 1 and of 8 sessions (weights are read once per pass)
  *   prefill     latency of sessions that decode, alone and beside one that prefills, from its first row to its last
+ *   many        with SESSIONS, in place of both: the rate of so many together, and of the slowest and the fastest
  *
- *   test/bench/split_speed.sh [MODEL [PREFILL [SECONDS]]]      starts the server and runs
- *   split_speed HOME ADDRESS PIN MODEL PREFILL SECONDS
+ *   test/bench/split_speed.sh [MODEL [PREFILL [SECONDS [SESSIONS [KV_MEM [CTX]]]]]]      starts the server and runs
+ *   split_speed HOME ADDRESS PIN MODEL PREFILL SECONDS [SESSIONS [CTX]]
  *
  * Clients are remote middles that send noise and compute no layers of their own, so that the processor is the cloud's.
  * The server has all layers but the first and the last. Exit status 1 when 8 sessions give less than 3 times one, or a
@@ -21,7 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_CLIENTS = 9, CHUNK = 256, CTX = 6144, MOST = 1 << 16, ROUNDS = 3 };
+enum { MAX_CLIENTS = 256, CHUNK = 256, MOST = 1 << 16, ROUNDS = 3 };
 
 static const double TIMES_8 = 3, TIMES_PREFILL = 2; /* what issue 3 asks for */
 
@@ -33,14 +34,15 @@ struct client {
     uint32_t end; /* positions to reach; 0: goes on until told */
     uint32_t id, sent, head;
     _Atomic uint32_t len;
-    float *x; /* [CHUNK][hidden] of results */
-    double latency[MOST];
+    float *x;        /* [CHUNK][hidden] of results */
+    double *latency; /* [MOST] */
     int n_latency;
 };
 
 static struct remote_opts options;
 static struct remote_cloud cloud;
 static size_t hidden;
+static uint32_t max_ctx = 6144;
 static float *noise;
 static atomic_bool stop, record;
 
@@ -52,7 +54,7 @@ static _Noreturn void die(const char *what, const struct err *e) {
 static void send_window(struct client *c, struct err *e) {
     struct node nodes[CHUNK];
     int n = c->end && c->end - c->sent < (uint32_t)c->rows ? (int)(c->end - c->sent) : c->rows;
-    if (c->sent + (uint32_t)n > CTX) { /* from an empty context; nothing is in flight, for it decodes */
+    if (c->sent + (uint32_t)n > max_ctx) { /* from an empty context; nothing is in flight, for it decodes */
         if (c->m->ops->rewind(c->m, 0, NODE_NONE, e) != 0)
             die("rewind", e);
         c->sent = 0;
@@ -101,7 +103,10 @@ static void start(struct client *c, int rows, int windows, uint32_t end) {
     c->windows = windows;
     c->end = end;
     c->x = malloc(CHUNK * hidden * sizeof *c->x);
-    if (!c->x || remote_middle_create(&c->m, &options, &e) != 0)
+    c->latency = malloc(MOST * sizeof *c->latency);
+    if (!c->x || !c->latency)
+        die("out of memory", &e);
+    if (remote_middle_create(&c->m, &options, &e) != 0)
         die("connecting", &e);
     pthread_create(&c->thread, NULL, run, c);
 }
@@ -112,6 +117,7 @@ static void finish(struct client *c, int n) {
         pthread_join(c[i].thread, NULL);
         c[i].m->ops->free(c[i].m);
         free(c[i].x);
+        free(c[i].latency);
     }
     stop = false;
 }
@@ -131,21 +137,24 @@ static int by_size(const void *a, const void *b) {
 
 /* Of what was recorded since from_ms, and forgets it. Nothing is being recorded. */
 static struct latency latency_of(struct client *c, int n, double from_ms, double to_ms) {
-    static double all[MAX_CLIENTS * MOST];
     struct latency l = {0};
     size_t k = 0;
+    double *all = malloc((size_t)n * MOST * sizeof *all);
+    if (!all)
+        die("out of memory", &(struct err){0});
     for (int i = 0; i < n; i++) {
         for (int j = 0; j < c[i].n_latency; j++)
             l.mean += all[k++] = c[i].latency[j];
         c[i].n_latency = 0;
     }
-    if (k == 0)
-        return l;
-    qsort(all, k, sizeof *all, by_size);
-    l.mean /= (double)k;
-    l.median = all[k / 2];
-    l.p95 = all[k * 95 / 100];
-    l.steps = (double)k / (to_ms - from_ms) * 1e3;
+    if (k > 0) {
+        qsort(all, k, sizeof *all, by_size);
+        l.mean /= (double)k;
+        l.median = all[k / 2];
+        l.p95 = all[k * 95 / 100];
+        l.steps = (double)k / (to_ms - from_ms) * 1e3;
+    }
+    free(all);
     return l;
 }
 
@@ -181,6 +190,7 @@ static double prefill(uint32_t n) {
     double speed = c->len / (clock_ms() - from) * 1e3;
     c->m->ops->free(c->m);
     free(c->x);
+    free(c->latency);
     free(c);
     return speed;
 }
@@ -227,14 +237,41 @@ static bool beside_prefill(int n, uint32_t n_prefill, double seconds) {
     return beside.mean < TIMES_PREFILL * mean && beside.median < TIMES_PREFILL * median;
 }
 
+/* n clients that decode: all together, and how much less than the fastest the slowest gets. */
+static bool many(int n, double seconds) {
+    int least = MOST, most = 0;
+    for (int i = 0; i < n; i++)
+        start(&clients[i], 1, 1, 0);
+    wait_s(seconds / 3);
+    double from = recording(true);
+    wait_s(seconds);
+    double to = clock_ms();
+    recording(false);
+    for (int i = 0; i < n; i++) {
+        least = clients[i].n_latency < least ? clients[i].n_latency : least;
+        most = clients[i].n_latency > most ? clients[i].n_latency : most;
+    }
+    struct latency l = latency_of(clients, n, from, to);
+    finish(clients, n);
+    double s = (to - from) / 1e3;
+    printf("%d sessions: %.1f tokens/s together; the slowest %.2f/s, the fastest %.2f/s (%.2f of it); a step takes "
+           "%.1f ms "
+           "in the median, %.1f at 95%%\n",
+           n, l.steps, least / s, most / s, most ? (double)least / most : 0, l.median, l.p95);
+    return least > 0;
+}
+
 int main(int argc, char **argv) {
     struct err e = {0};
     struct identity *id;
     struct weights *w;
-    if (argc != 7) {
-        fprintf(stderr, "usage: split_speed HOME ADDRESS PIN MODEL PREFILL SECONDS\n");
+    if (argc < 7 || argc > 9) {
+        fprintf(stderr, "usage: split_speed HOME ADDRESS PIN MODEL PREFILL SECONDS [SESSIONS [CTX]]\n");
         return 2;
     }
+    int n_many = argc > 7 ? atoi(argv[7]) : 0;
+    n_many = n_many < MAX_CLIENTS ? n_many : MAX_CLIENTS;
+    max_ctx = argc > 8 ? (uint32_t)atoi(argv[8]) : max_ctx;
     setvbuf(stdout, NULL, _IOLBF, 0);
     uint32_t n_prefill = (uint32_t)atoi(argv[5]);
     double seconds = atof(argv[6]);
@@ -248,17 +285,17 @@ int main(int argc, char **argv) {
     if (fingerprint_hello(w, 1, config->n_layers - 1, &options.hello, &e) != 0)
         die("the model", &e);
     options.hello.codec = CODEC_F16;
-    options.hello.ctx = CTX;
-    options.hello.live = session_live(CHUNK, SESSION_WINDOWS);
+    options.hello.ctx = max_ctx;
+    options.hello.live = n_many ? 8 : session_live(CHUNK, SESSION_WINDOWS);
     hidden = (size_t)config->hidden;
     noise = malloc(CHUNK * hidden * sizeof *noise);
     for (size_t i = 0; i < CHUNK * hidden; i++)
         noise[i] = (float)(rand() % 2001 - 1000) / 1000;
 
     printf("%s, hidden %zu, %d middle layers\n", argv[4], hidden, config->n_layers - 2);
-    bool good = throughput(seconds);
+    bool good = n_many ? many(n_many, seconds) : throughput(seconds);
     const int counts[] = {1, 8};
-    for (int k = 0; k < 2 && n_prefill; k++)
+    for (int k = 0; k < 2 && n_prefill && !n_many; k++)
         good = beside_prefill(counts[k], n_prefill, seconds) && good;
     weights_close(w);
     identity_free(id);

@@ -30,6 +30,7 @@ void gpu_rig_prepare(int n_devices, size_t memory) {
     if (gpu_rig_real())
         return;
     setenv("SPLITINF_LIBCUDA", EMU_LIBRARY, 1);
+    setenv("SPLITINF_LIBNCCL", EMU_LIBRARY, 1);
     if (n_devices > 0) {
         snprintf(number, sizeof number, "%d", n_devices);
         setenv("EMU_DEVICES", number, 1);
@@ -79,6 +80,14 @@ void gpu_rig_fail_in(int n) {
 
 void gpu_rig_break_in(int n) {
     emu_set("emu_break", n);
+}
+
+void gpu_rig_gathers(enum gpu_rig_gathers what, int n) {
+    static const char *const functions[] = {[GATHERS_FAIL] = "emu_nccl_fail",
+                                            [GATHERS_HANG] = "emu_nccl_silence",
+                                            [GATHERS_GARBLE] = "emu_nccl_garble",
+                                            [GATHERS_LATE_ERROR] = "emu_nccl_late_error"};
+    emu_set(functions[what], n);
 }
 
 void gpu_rig_close(struct gpu *g) {

@@ -4,8 +4,8 @@
 
 #include "gpu/gpu.h"
 
-/* Says which library driver_open shall take; before anything else of gpu/. Emulated cards: n of them with so many bytes
- * each, 0: 2 and 1 GiB; with a real card both mean nothing. */
+/* Says which libraries driver_open and nccl_open shall take; before anything else of gpu/. Emulated cards: n of them
+ * with so many bytes each, 0: 2 and 1 GiB; with a real card both mean nothing. */
 void gpu_rig_prepare(int n_devices, size_t memory);
 /* Whether tests run on a real card; needs_real_card skips the test where they do not, saying why. */
 bool gpu_rig_real(void);
@@ -21,6 +21,10 @@ void gpu_rig_close(struct gpu *g);
 void gpu_rig_fail_in(int n);
 /* The nth launch from now on breaks its card: waits and all later calls fail, until the card is closed. */
 void gpu_rig_break_in(int n);
+/* The nth call of NCCL from now on fails that connects or gathers; the nth gather never takes place, or brings wrong
+ * bytes; NCCL has found an error on its own, result n. Emulated cards only. */
+enum gpu_rig_gathers { GATHERS_FAIL, GATHERS_HANG, GATHERS_GARBLE, GATHERS_LATE_ERROR };
+void gpu_rig_gathers(enum gpu_rig_gathers what, int n);
 /* What emulated cards have counted as never freed. */
 int gpu_rig_leaks(void);
 

@@ -1,6 +1,6 @@
 /* cmd: option tables, suggestions, help, stop strings, lines into messages, memory limits. */
+#include "cmd/chat/line_join.h"
 #include "cmd/help.h"
-#include "cmd/line_join.h"
 #include "cmd/memory.h"
 #include "cmd/options.h"
 #include "cmd/stop.h"

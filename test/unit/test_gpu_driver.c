@@ -21,6 +21,8 @@
 SAME(CU_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY);
 SAME(CU_NO_DEVICE, CUDA_ERROR_NO_DEVICE);
 SAME(CU_NO_BINARY_FOR_GPU, CUDA_ERROR_NO_BINARY_FOR_GPU);
+SAME(CU_NOT_FOUND, CUDA_ERROR_NOT_FOUND);
+SAME(CU_UNKNOWN, CUDA_ERROR_UNKNOWN);
 SAME(CU_ATTR_MULTIPROCESSORS, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
 SAME(CU_ATTR_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 SAME(CU_ATTR_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
@@ -81,6 +83,92 @@ Test(gpu_driver, no_card) {
     gpu_rig_needs_emulated_card();
     gpu_rig_prepare(0, 0);
     no_driver(getenv("SPLITINF_LIBCUDA"), "(CUDA 13.0) but no card that this process may use");
+}
+
+Test(gpu_driver, a_list_of_cards_that_hides_them_is_named) {
+    setenv("EMU_DEVICES", "0", 1);
+    setenv("CUDA_VISIBLE_DEVICES", "7", 1);
+    gpu_rig_needs_emulated_card();
+    gpu_rig_prepare(0, 0);
+    no_driver(getenv("SPLITINF_LIBCUDA"), "CUDA_VISIBLE_DEVICES is \"7\", which may hide it: check nvidia-smi -L; a "
+                                          "container is started with --gpus all");
+}
+
+/* What cuInit answers where the machine around a driver is not in order. */
+static void not_started(const char *result, const char *text) {
+    setenv("EMU_INIT", result, 1);
+    gpu_rig_needs_emulated_card();
+    gpu_rig_prepare(0, 0);
+    no_driver(getenv("SPLITINF_LIBCUDA"), text);
+}
+Test(gpu_driver, a_driver_of_another_version_than_the_kernels) {
+    not_started("803", "the NVIDIA driver (CUDA 13.0) does not start: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: system has "
+                       "unsupported display driver / cuda driver combination; libcuda and the kernel's driver are of "
+                       "different versions: reboot after an update; a container must use the libcuda of its host");
+}
+Test(gpu_driver, a_compatibility_library_on_a_card_that_takes_none) {
+    not_started("804", "CUDA error 804; only data centre cards take libcuda of the cuda-compat package");
+}
+Test(gpu_driver, no_kernel_module_or_device_node) {
+    not_started("999", "CUDA_ERROR_UNKNOWN: unknown error; is the kernel module there? nvidia-modprobe -u");
+}
+Test(gpu_driver, switches_between_cards_that_nobody_manages) {
+    not_started("802", "nvidia-fabricmanager");
+}
+Test(gpu_driver, the_stub_of_the_toolkit) {
+    not_started("34", "is the toolkit's stub");
+}
+
+/* A card that is there and cannot be had. */
+static void not_opened(const char *result, enum err_kind kind, const char *text) {
+    struct err e = {0};
+    struct gpu *g;
+    setenv("EMU_CONTEXT", result, 1);
+    gpu_rig_needs_emulated_card();
+    gpu_rig_prepare(0, 0);
+    cr_assert_eq(gpu_open(&g, 0, &e), -1);
+    cr_assert_null(g);
+    cr_assert_eq(e.kind, kind);
+    cr_assert(strstr(e.msg, "GPU 0 (Emulated card 0): ") && strstr(e.msg, text), "%s", e.msg);
+}
+Test(gpu_driver, a_card_that_another_process_has_alone) {
+    not_opened("46", ERR_DEVICE,
+               "another process has the card, whose compute mode is exclusive: end that one, or nvidia-smi -c 0");
+}
+Test(gpu_driver, a_card_whose_memory_is_full) {
+    not_opened("2", ERR_MEMORY,
+               "its memory is full, and so it cannot be taken into use (nvidia-smi shows by which processes)");
+}
+Test(gpu_driver, a_card_of_damaged_memory) {
+    not_opened("214", ERR_DEVICE, "nvidia-smi -q -d ECC");
+}
+
+/* Code that a driver does not take. */
+Test(gpu_driver, older_than_the_kernels) {
+    static const char built_for[] = "sm_80 sm_90 and PTX of compute_80, by nvcc 13.0";
+    struct err e = {0}, same = {0}, old_card = {0}, full = {0};
+    setenv("EMU_DRIVER", "12020", 1);
+    gpu_rig_needs_emulated_card();
+    struct gpu *g = gpu_rig_open();
+    cr_assert_eq(gpu_tell_unloadable(g, 222, "norm", built_for, &e), -1);
+    cr_assert(strstr(e.msg,
+                     "the NVIDIA driver here is for CUDA 12.2, and the kernels were built by nvcc 13.0: install a "
+                     "driver for CUDA 13.0 or later (number 580 or higher), or build with the toolkit of CUDA 12.2 "
+                     "or before (CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
+              "%s", e.msg);
+    (void)gpu_tell_unloadable(g, CU_OUT_OF_MEMORY, "norm", built_for, &full);
+    cr_assert(full.kind == ERR_MEMORY && strstr(full.msg, "the kernels of norm (sm_80"), "%s", full.msg);
+    setenv("EMU_DRIVER", "13000", 1);
+    (void)gpu_tell_unloadable(g, CU_NO_BINARY_FOR_GPU, "norm", built_for, &same);
+    cr_assert(
+        strstr(same.msg, "Emulated card 0 has compute capability 8.6, and the kernels here were built for sm_80") &&
+            strstr(same.msg, "GPU_ARCHS=86"),
+        "%s", same.msg);
+    setenv("EMU_DRIVER", "12020", 1);
+    g->major = 7; /* whatever the driver, there is no code for it */
+    (void)gpu_tell_unloadable(g, CU_NO_BINARY_FOR_GPU, "norm", built_for, &old_card);
+    cr_assert(strstr(old_card.msg, "a card of 8.0 or later is needed"), "%s", old_card.msg);
+    gpu_rig_close(g);
 }
 
 Test(gpu_driver, is_opened_once_and_names_results) {

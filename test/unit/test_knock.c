@@ -16,12 +16,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static struct conn_address address(int i) {
-    return (struct conn_address){{4, 10, 0, (uint8_t)(i >> 8), (uint8_t)i}};
+static struct peer_address address(int i) {
+    return (struct peer_address){{4, 10, 0, (uint8_t)(i >> 8), (uint8_t)i}};
 }
 
 static int take(struct knock *k, int who, double now, int tries) {
-    struct conn_address a = address(who);
+    struct peer_address a = address(who);
     int n = 0;
     for (int i = 0; i < tries; i++)
         n += knock_take(k, &a, now);
@@ -52,13 +52,13 @@ Test(knock, all_together_have_a_rate) {
 
 Test(knock, who_is_allowed_does_not_run_out) {
     struct knock k;
-    struct conn_address a = address(7);
+    struct peer_address a = address(7);
     knock_init(&k, (struct knock_rate){20, 5}, (struct knock_rate){100, 25});
     for (int i = 0; i < 1000; i++) {
         cr_assert(knock_take(&k, &a, 1000));
         knock_give_back(&k, &a, 1000);
     }
-    const struct conn_address other = address(8);
+    const struct peer_address other = address(8);
     cr_assert(knock_is_good(&k, &a) && !knock_is_good(&k, &other));
     cr_assert_eq(take(&k, 8, 1000, 50), 20, "and takes nothing from others");
     for (int i = 100; i < 2100; i++)

@@ -6,7 +6,11 @@
  *   EMU_DEVICES=2        how many cards
  *   EMU_MEMORY=BYTES     memory of each (1 GiB)
  *   EMU_FAIL=N           the Nth launch or allocation from cuInit on fails (emu_fail does the same at any time)
- *   EMU_BREAK=N          the Nth launch breaks its card: the next wait and every later call fail (emu_break)
+ *   EMU_BREAK=N          the Nth launch breaks its card: the next wait and every later call fail (emu_break),
+ *   EMU_BREAK_AS=RESULT  with this (700, an illegal address)
+ *   EMU_INIT=RESULT, EMU_CONTEXT=RESULT
+ *                        what cuInit and cuDevicePrimaryCtxRetain answer, as on machines where something is wrong
+ *   EMU_DRIVER=13000     the CUDA that the driver is for
  *   EMU_SEED=N           another order of blocks and threads */
 #include "test/gpu/emu/libcuda.h"
 
@@ -30,6 +34,7 @@ static pthread_key_t current_key; /* not thread_local, which is the shared memor
 static std::set<const object *> alive;
 
 std::mutex emu::driver_lock;
+cu_result emu::break_as = ILLEGAL_ADDRESS;
 
 CUctx_st *emu::current() {
     return started ? (CUctx_st *)pthread_getspecific(current_key) : nullptr;
@@ -113,9 +118,19 @@ bool emu::breaks_now() {
     return break_in > 0 && --break_in == 0;
 }
 
+void emu::make_current(CUctx_st *c) {
+    pthread_setspecific(current_key, c);
+}
+
+CUctx_st *emu::context_of(int device) {
+    return started && device >= 0 && device < n_devices ? &contexts[device] : nullptr;
+}
+
 void emu::drain_context(const CUctx_st *c) {
     std::vector<const object *> objects(alive.begin(), alive.end());
     for (const object *o : objects) {
+        if (!alive.count(o)) /* another thread's, while this one waited */
+            continue;
         CUstream_st *s = dynamic_cast<CUstream_st *>(const_cast<object *>(o));
         if (s && s->context == c)
             drain(s);
@@ -150,6 +165,10 @@ API cu_result cuInit(unsigned) {
     memory_bytes = (size_t)env_number("EMU_MEMORY", 1l << 30);
     fail_in = (int)env_number("EMU_FAIL", 0);
     break_in = (int)env_number("EMU_BREAK", 0);
+    break_as = (cu_result)env_number("EMU_BREAK_AS", ILLEGAL_ADDRESS);
+    cu_result wrong_here = (cu_result)env_number("EMU_INIT", 0);
+    if (wrong_here != 0)
+        return wrong_here;
     if (n_devices <= 0)
         return CU_NO_DEVICE;
     if (n_devices > MAX_DEVICES || pthread_key_create(&current_key, nullptr) != 0)
@@ -161,7 +180,7 @@ API cu_result cuInit(unsigned) {
 }
 
 API cu_result cuDriverGetVersion(int *version) {
-    *version = 13000;
+    *version = (int)env_number("EMU_DRIVER", 13000);
     return 0;
 }
 
@@ -174,7 +193,15 @@ static const struct {
     {CU_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
     {NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
     {CU_NO_DEVICE, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
+    {DEVICE_UNAVAILABLE, "CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA-capable device(s) is/are busy or unavailable"},
     {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {CU_NO_BINARY_FOR_GPU, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
+    {ECC_UNCORRECTABLE, "CUDA_ERROR_ECC_UNCORRECTABLE", "uncorrectable ECC error encountered"},
+    {UNSUPPORTED_PTX, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+     "the provided PTX was compiled with an unsupported toolchain."},
+    {DRIVER_MISMATCH, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+     "system has unsupported display driver / cuda driver combination"},
+    {UNKNOWN, "CUDA_ERROR_UNKNOWN", "unknown error"},
     {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
@@ -251,6 +278,9 @@ API cu_result cuDevicePrimaryCtxRetain(cu_context *c, cu_device d) {
     cu_result r = check_device(d);
     if (r != 0)
         return r;
+    cu_result wrong_here = (cu_result)env_number("EMU_CONTEXT", 0);
+    if (wrong_here != 0)
+        return wrong_here;
     contexts[d].n_retained++;
     *c = &contexts[d];
     return 0;
@@ -266,7 +296,7 @@ API cu_result cuDevicePrimaryCtxRelease_v2(cu_device d) {
         return wrong(INVALID_CONTEXT, "release of a context that is not held");
     if (--c->n_retained > 0)
         return 0;
-    int n = memory_count(d) + memory_count(HOST + d);
+    int n = memory_count(d) + memory_count(HOST + d) + gathers_left(c);
     memory_clear(d);
     memory_clear(HOST + d);
     std::vector<const object *> objects(alive.begin(), alive.end());
@@ -287,7 +317,7 @@ API cu_result cuCtxSetCurrent(cu_context c) {
     guard lock(driver_lock);
     if (c && c->n_retained == 0)
         return wrong(INVALID_CONTEXT, "a context that nobody holds is made current");
-    pthread_setspecific(current_key, c);
+    make_current(c);
     return 0;
 }
 

@@ -25,14 +25,19 @@ extern "C" {
 enum {
     INVALID_VALUE = 1,
     NOT_INITIALIZED = 3,
+    DEVICE_UNAVAILABLE = 46,
     INVALID_DEVICE = 101,
     INVALID_CONTEXT = 201,
+    ECC_UNCORRECTABLE = 214,
+    UNSUPPORTED_PTX = 222,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
     LAUNCH_FAILED = 719,
+    DRIVER_MISMATCH = 803,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
+    UNKNOWN = 999,
 };
 enum { SHARED_DEFAULT = 48 * 1024, SHARED_OPTIN = 99 * 1024 }; /* as on cards of 8.6, 8.9 and 12.0, which have least */
 
@@ -55,13 +60,18 @@ struct CUfunc_st : object {
     int shared_max = SHARED_DEFAULT;
 };
 
+namespace emu {
+struct gather; /* between cards (nccl.cpp) */
+}
+
 struct launch {
     emu::kernel *kernel;
     emu::dim grid;
     int threads;
     size_t shared;
     std::shared_ptr<void> arg;
-    bool breaks; /* the card fails while it runs */
+    bool breaks;                               /* the card fails while it runs */
+    std::shared_ptr<emu::gather> between = {}; /* no kernel then */
 };
 struct CUgraph_st : object {
     std::vector<launch> launches;
@@ -73,6 +83,7 @@ struct CUgraphExec_st : object {
 struct CUstream_st : object {
     std::deque<std::function<void()>> queue;
     uint64_t n_queued = 0, n_done = 0;
+    bool running = false; /* a thread is at the first of the queue; in a gather it gives the lock to others meanwhile */
     bool capturing = false, spoiled = false;
     std::vector<launch> captured;
 };
@@ -92,6 +103,7 @@ struct CUevent_st : object {
 namespace emu {
 
 extern std::mutex driver_lock;
+extern cu_result break_as; /* what a broken card answers */
 
 CUctx_st *current();
 /* Says what was wrong with a call to whoever reads the test's output; returns r. */
@@ -121,10 +133,24 @@ bool fails_now();
 bool breaks_now();
 
 void enqueue(CUstream_st *s, std::function<void()> work);
-/* Runs what was queued up to that place, or all. */
+/* Runs what was queued up to that place, or all. Where cards wait for each other the lock is given away meanwhile. */
 void drain(CUstream_st *s, uint64_t upto);
 void drain(CUstream_st *s);
 void drain_context(const CUctx_st *c);
+
+/* Gives the lock away until something has changed. Ends the process, saying in what, when nothing helps for a minute.
+ */
+void wait_for_change(std::chrono::steady_clock::time_point since, const char *what);
+void changed();
+
+/* NULL: there is no such card. */
+CUctx_st *context_of(int device);
+void make_current(CUctx_st *c);
+/* Gathers (nccl.cpp): one was put at the end of s, or a recording with one; its turn has come. */
+void gather_queued(const std::shared_ptr<gather> &g, CUstream_st *s);
+void gather_run(const std::shared_ptr<gather> &g);
+/* Parts of cliques that a card still has. */
+int gathers_left(const CUctx_st *c);
 
 } // namespace emu
 

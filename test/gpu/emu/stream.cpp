@@ -12,11 +12,21 @@ void emu::enqueue(CUstream_st *s, std::function<void()> work) {
 }
 
 void emu::drain(CUstream_st *s, uint64_t upto) {
-    while (s->n_done < upto) {
+    auto since = std::chrono::steady_clock::now();
+    while (is_alive(s) && s->n_done < upto) {
+        if (s->running) {
+            wait_for_change(since, "what another thread waits for");
+            continue;
+        }
         std::function<void()> work = std::move(s->queue.front());
         s->queue.pop_front();
-        s->n_done++;
+        s->running = true;
         work();
+        if (!is_alive(s))
+            return;
+        s->running = false;
+        s->n_done++;
+        changed();
     }
 }
 
@@ -122,8 +132,9 @@ API cu_result cuStreamSynchronize(cu_stream s) {
     cu_result r = check_running(s, "cuStreamSynchronize");
     if (r != 0)
         return r;
+    const CUctx_st *c = s->context;
     drain(s);
-    return s->context->broken;
+    return c->broken;
 }
 
 static void wait_for(const std::shared_ptr<record> &what) {
@@ -195,11 +206,15 @@ API cu_result cuEventElapsedTime(float *ms, cu_event from, cu_event to) {
 }
 
 static void run(CUctx_st *c, const launch &l) {
+    if (l.breaks && c->broken == 0)
+        c->broken = ILLEGAL_ADDRESS;
+    if (l.between)
+        return gather_run(l.between);
     if (c->broken != 0)
         return;
     memory_enter(c->ordinal);
     if (l.breaks)
-        c->broken = ILLEGAL_ADDRESS;
+        c->broken = break_as;
     else
         run_kernel(*l.kernel, l.grid, l.threads, l.shared, l.arg.get());
 }
@@ -283,13 +298,17 @@ API cu_result cuGraphLaunch(cu_graph_exec x, cu_stream s) {
         r = LAUNCH_FAILED;
     if (r != 0)
         return r;
-    std::vector<launch> launches = x->launches; /* x may be destroyed before it has run */
-    if (breaks_now() && !launches.empty())
-        launches.back().breaks = true;
-    enqueue(s, [=] {
-        for (const launch &l : launches)
-            run(s->context, l);
-    });
+    bool breaks = breaks_now();
+    CUctx_st *c = s->context;
+    /* One by one, so that another stream that waits for a gather need not wait for the whole. x may be destroyed before
+     * they have run. */
+    for (size_t i = 0; i < x->launches.size(); i++) {
+        launch l = x->launches[i];
+        l.breaks = breaks && i + 1 == x->launches.size();
+        if (l.between)
+            gather_queued(l.between, s);
+        enqueue(s, [=] { run(c, l); });
+    }
     return 0;
 }
 

@@ -1,9 +1,9 @@
 /* The chat command at a terminal: messages, slash commands, and answers that Ctrl-C stops. An error is said and the
  * conversation stands as it was. */
-#include "cmd/chat.h"
-#include "cmd/chat_file.h"
+#include "cmd/chat/chat.h"
+#include "cmd/chat/file.h"
+#include "cmd/chat/line_input.h"
 #include "cmd/interrupt.h"
-#include "cmd/line_input.h"
 #include "cmd/suggest.h"
 #include "cmd/term.h"
 #include "core/base/file.h"

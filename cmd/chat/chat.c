@@ -1,5 +1,5 @@
-/* The chat command: its options, and one answer to one prompt. chat_repl.c is the conversation at a terminal. */
-#include "cmd/chat.h"
+/* The chat command: its options, and one answer to one prompt. repl.c is the conversation at a terminal. */
+#include "cmd/chat/chat.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/wipe.h"

@@ -1,5 +1,5 @@
 /* The verify command: does the split give what the model alone would have given, bit for bit? */
-#include "cmd/verify.h"
+#include "cmd/verify/verify.h"
 #include "cmd/command.h"
 #include "cmd/device.h"
 #include "cmd/draft_log.h"

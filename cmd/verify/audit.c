@@ -1,8 +1,8 @@
 /* The client's side of an audit (docs/protocol.md, Commitments). */
-#include "cmd/verify.h"
+#include "net/audit.h"
+#include "cmd/verify/verify.h"
 #include "core/base/wipe.h"
 #include "core/model/kv.h"
-#include "net/audit.h"
 
 #include <stdio.h>
 #include <stdlib.h>

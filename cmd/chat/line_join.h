@@ -1,7 +1,7 @@
-/* cmd/line_join.h - how typed lines make one message, apart from any terminal. Pure.
+/* cmd/chat/line_join.h - how typed lines make one message, apart from any terminal. Pure.
  * A line that ends in a backslash goes on in the next; a line that starts with """ opens a block that """ ends. */
-#ifndef CMD_LINE_JOIN_H
-#define CMD_LINE_JOIN_H
+#ifndef CMD_CHAT_LINE_JOIN_H
+#define CMD_CHAT_LINE_JOIN_H
 
 #include "core/base/buf.h"
 

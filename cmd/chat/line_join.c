@@ -1,4 +1,4 @@
-#include "cmd/line_join.h"
+#include "cmd/chat/line_join.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
-/* cmd/verify.h - what the rooms of the verify command share. */
-#ifndef CMD_VERIFY_H
-#define CMD_VERIFY_H
+/* cmd/verify/verify.h - what the rooms of the verify command share. */
+#ifndef CMD_VERIFY_VERIFY_H
+#define CMD_VERIFY_VERIFY_H
 
 #include "cmd/engine.h"
 #include "cmd/loopback.h"

@@ -1,7 +1,7 @@
-/* cmd/line_input.h - messages typed at a terminal: line editing and history (libedit), several lines in one message
- * (line_join.h). */
-#ifndef CMD_LINE_INPUT_H
-#define CMD_LINE_INPUT_H
+/* cmd/chat/line_input.h - messages typed at a terminal: line editing and history (libedit), several lines in one
+ * message (line_join.h). */
+#ifndef CMD_CHAT_LINE_INPUT_H
+#define CMD_CHAT_LINE_INPUT_H
 
 #include "core/base/buf.h"
 #include "core/base/err.h"

@@ -1,6 +1,6 @@
-/* cmd/chat.h - what the rooms of the chat command share: its options, its state, and one turn. */
-#ifndef CMD_CHAT_H
-#define CMD_CHAT_H
+/* cmd/chat/chat.h - what the rooms of the chat command share: its options, its state, and one turn. */
+#ifndef CMD_CHAT_CHAT_H
+#define CMD_CHAT_CHAT_H
 
 #include "cmd/command.h"
 #include "cmd/conversation.h"

@@ -1,6 +1,6 @@
 /* One turn of a chat: settings into sampling parameters, messages into a prompt that fits, the answer into the
  * conversation. */
-#include "cmd/chat.h"
+#include "cmd/chat/chat.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/wipe.h"

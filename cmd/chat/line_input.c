@@ -1,7 +1,7 @@
-#include "cmd/line_input.h"
+#include "cmd/chat/line_input.h"
 
+#include "cmd/chat/line_join.h"
 #include "cmd/interrupt.h"
-#include "cmd/line_join.h"
 #include "core/base/wipe.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* What is said of an answer beside its text: --stats and --json. */
-#include "cmd/chat.h"
+#include "cmd/chat/chat.h"
 #include "cmd/json.h"
 #include "cmd/term.h"
 #include "core/base/wipe.h"

@@ -1,6 +1,6 @@
 /* Where the cloud and this machine compute with unlike backends, whose bits cannot be equal: how far are they apart? */
 #include "cmd/interrupt.h"
-#include "cmd/verify.h"
+#include "cmd/verify/verify.h"
 
 #include <math.h>
 

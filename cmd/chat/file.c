@@ -1,4 +1,4 @@
-#include "cmd/chat_file.h"
+#include "cmd/chat/file.h"
 
 #include "cmd/json.h"
 #include "core/base/file.h"

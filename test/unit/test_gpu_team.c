@@ -1,0 +1,393 @@
+#include "gpu/kernel_list.h"
+#include "gpu/team.h"
+#include "test/gpu/emu/test_kernels.h"
+#include "test/unit/gpu_rig.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MOST = 4 };
+
+static struct gpu *cards[MOST];
+static cu_module modules[MOST];
+static int n_cards;
+
+/* Opens so many cards; on a real machine that has fewer, the test is skipped. */
+static void open_cards(int n) {
+    struct err e = {0};
+    int have = 0;
+    gpu_rig_prepare(n, 64 << 20);
+    cr_assert_eq(gpu_count(&have, &e), 0, "%s", e.msg);
+    if (have < n)
+        cr_skip_test("this machine has %d cards, and %d are needed", have, n);
+    for (int i = 0; i < n; i++)
+        cr_assert_eq(gpu_open(&cards[i], i, &e), 0, "%s", e.msg);
+    n_cards = n;
+}
+
+static void close_cards(void) {
+    for (int i = 0; i < n_cards; i++) {
+        gpu_enter(cards[i]);
+        if (modules[i])
+            (void)cards[i]->driver->module_unload(modules[i]);
+        gpu_close(cards[i]);
+    }
+    if (!gpu_rig_real())
+        cr_assert_eq(gpu_rig_leaks(), 0);
+}
+
+/* Kernel 0 becomes test_load_once: thread t of one block writes in_u[n t] + in_u[n t + 3] to out_u[t]. */
+static void load_kernel(void) {
+    for (int i = 0; i < n_cards; i++) {
+        const struct driver *d = cards[i]->driver;
+        gpu_enter(cards[i]);
+        cr_assert_eq(d->module_load(&modules[i], NULL), 0);
+        cr_assert_eq(d->module_function(&cards[i]->kernels->functions[0], modules[i], "test_load_once"), 0);
+    }
+}
+
+static struct team *join(void) {
+    struct err e = {0};
+    struct team *t;
+    cr_assert_eq(team_create(&t, cards, n_cards, &e), 0, "%s", e.msg);
+    cr_assert_eq(team_size(t), n_cards);
+    return t;
+}
+
+static void run(struct team *t, int (*fn)(void *, int, struct err *), void *ctx) {
+    struct err e = {0};
+    cr_assert_eq(team_run(t, fn, ctx, &e), 0, "%s", e.msg);
+}
+
+/* Up to so many microseconds, another time for each call: threads come in other orders. */
+static void dawdle(unsigned *seed, unsigned most) {
+    *seed = *seed * 1664525 + 1013904223;
+    struct timespec t = {.tv_nsec = (long)((*seed >> 8) % most) * 1000};
+    if (*seed >> 30 != 0) /* or not at all */
+        nanosleep(&t, NULL);
+}
+
+static void wait_until(atomic_int *flag, int value) {
+    struct timespec t = {.tv_nsec = 1000000};
+    while (atomic_load(flag) < value)
+        nanosleep(&t, NULL);
+}
+
+/* Gathers of bytes. */
+
+struct exchange {
+    struct team *t;
+    struct part {
+        cu_ptr buf;
+        uint8_t *host;
+        cu_graph_exec recording;
+        unsigned seed;
+        pthread_t thread;
+    } parts[MOST];
+    size_t bytes;
+    int gathers, round; /* so many, one behind the other in the buffer */
+    atomic_int arrived;
+};
+#define ROOM ((size_t)MOST * 300000)
+
+static struct exchange *exchange(struct team *t) {
+    static struct exchange x;
+    struct err e = {0};
+    x.t = t;
+    for (int r = 0; r < n_cards; r++) {
+        gpu_enter(cards[r]);
+        x.parts[r].seed = (unsigned)r + 1;
+        x.parts[r].buf = gpu_rig_alloc(cards[r], ROOM);
+        cr_assert_eq(gpu_host_alloc(cards[r], (void **)&x.parts[r].host, ROOM, &e), 0, "%s", e.msg);
+    }
+    gpu_enter(cards[0]);
+    return &x;
+}
+
+static void forget(struct exchange *x) {
+    for (int r = 0; r < n_cards; r++) {
+        gpu_enter(cards[r]);
+        gpu_forget(cards[r], x->parts[r].recording);
+        x->parts[r].recording = NULL;
+    }
+    gpu_enter(cards[0]);
+}
+
+static void end(struct exchange *x) {
+    forget(x);
+    for (int r = 0; r < n_cards; r++) {
+        gpu_enter(cards[r]);
+        gpu_free(cards[r], x->parts[r].buf);
+        gpu_host_free(cards[r], x->parts[r].host, ROOM);
+        cr_assert_eq(cards[r]->failed, 0);
+    }
+    gpu_enter(cards[0]);
+}
+
+static uint8_t byte_of(int rank, int gather, int round, size_t i) {
+    return (uint8_t)(i * 7 + i / 251 + (size_t)(rank * 61 + gather * 17 + round * 5));
+}
+
+static void enqueue_gathers(struct exchange *x, int rank) {
+    size_t all = (size_t)n_cards * x->bytes;
+    for (int k = 0; k < x->gathers; k++) {
+        dawdle(&x->parts[rank].seed, 50);
+        team_gather(x->t, rank, x->parts[rank].buf + (size_t)k * all, x->bytes);
+    }
+}
+
+static int record(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    gpu_record_begin(cards[rank]);
+    enqueue_gathers(x, rank);
+    x->parts[rank].recording = gpu_record_end(cards[rank]);
+    return gpu_wait(cards[rank], e);
+}
+
+static int exchanged(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    struct part *p = &x->parts[rank];
+    size_t all = (size_t)n_cards * x->bytes, own = (size_t)rank * x->bytes;
+    memset(p->host, 0xee, (size_t)x->gathers * all);
+    for (int k = 0; k < x->gathers; k++)
+        for (size_t i = 0; i < x->bytes; i++)
+            p->host[(size_t)k * all + own + i] = byte_of(rank, k, x->round, i);
+    dawdle(&p->seed, 200);
+    gpu_copy_to(cards[rank], p->buf, p->host, (size_t)x->gathers * all);
+    if (p->recording)
+        team_replay(x->t, rank, p->recording);
+    else
+        enqueue_gathers(x, rank);
+    dawdle(&p->seed, 200);
+    gpu_copy_from(cards[rank], p->host, p->buf, (size_t)x->gathers * all);
+    if (gpu_wait(cards[rank], e) != 0)
+        return -1;
+    for (int k = 0; k < x->gathers; k++)
+        for (int r = 0; r < n_cards; r++)
+            for (size_t i = 0; i < x->bytes; i++)
+                if (p->host[(size_t)k * all + (size_t)r * x->bytes + i] != byte_of(r, k, x->round, i))
+                    return err_set(e, ERR_IO, "rank %d: gather %d of %zu bytes, byte %zu of rank %d is wrong", rank, k,
+                                   x->bytes, i, r);
+    return 0;
+}
+
+static void gather_all(int n) {
+    static const size_t sizes[] = {1, 7, 512, 4097, 100000};
+    open_cards(n);
+    struct team *t = join();
+    struct exchange *x = exchange(t);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        x->bytes = sizes[s];
+        x->gathers = s == 4 ? 3 : 1 + (int)s;
+        for (int i = 0; i < 3; i++, x->round++)
+            run(t, exchanged, x);
+        run(t, record, x);
+        cr_assert(x->parts[n - 1].recording);
+        for (int i = 0; i < 20; i++, x->round++)
+            run(t, exchanged, x);
+        forget(x);
+    }
+    end(x);
+    team_free(t);
+    close_cards();
+}
+
+Test(gpu_team, one_card_has_what_it_gathers) {
+    gather_all(1);
+}
+Test(gpu_team, two_cards_gather) {
+    gather_all(2);
+}
+Test(gpu_team, three_cards_gather) {
+    gather_all(3);
+}
+Test(gpu_team, four_cards_gather) {
+    gather_all(4);
+}
+
+static int note_thread(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    x->parts[rank].thread = pthread_self();
+    cu_ptr p; /* which only a thread that has entered its card gets */
+    if (gpu_alloc(cards[rank], &p, 100, "a test", e) != 0)
+        return -1;
+    gpu_free(cards[rank], p);
+    return gpu_wait(cards[rank], e);
+}
+
+Test(gpu_team, each_card_keeps_its_thread_and_the_caller_is_the_first) {
+    open_cards(3);
+    struct team *t = join();
+    struct exchange *x = exchange(t);
+    pthread_t before[MOST];
+    for (int i = 0; i < 5; i++) {
+        run(t, note_thread, x);
+        cr_assert(pthread_equal(x->parts[0].thread, pthread_self()));
+        for (int r = 1; r < 3; r++) {
+            cr_assert(i == 0 || pthread_equal(x->parts[r].thread, before[r]));
+            cr_assert(!pthread_equal(x->parts[r].thread, x->parts[r - 1].thread));
+            before[r] = x->parts[r].thread;
+        }
+    }
+    end(x);
+    team_free(t);
+    close_cards();
+}
+
+/* Kernels between gathers: each reads what all cards wrote before and writes its own block of the other buffer. */
+
+enum { WORDS = 64, BACK = MOST * WORDS * 4 }; /* a card's block; where the second buffer lies */
+
+static void one_step(struct exchange *x, int rank, size_t from, size_t to) {
+    cu_ptr buf = x->parts[rank].buf;
+    struct test_args a = {.in_u = GPU_AT(uint32_t, buf + from + (size_t)rank * 16),
+                          .out_u = GPU_AT(uint32_t, buf + to + (size_t)rank * WORDS * 4),
+                          .n = 4};
+    gpu_launch(cards[rank], 0, 1, 1, 1, (unsigned)(16 * n_cards - 4), 0, &a);
+    team_gather(x->t, rank, buf + to, (size_t)WORDS * 4);
+}
+
+static int two_steps(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    one_step(x, rank, 0, BACK);
+    one_step(x, rank, BACK, 0);
+    return cards[rank]->recording ? 0 : gpu_wait(cards[rank], e);
+}
+
+static int record_two_steps(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    gpu_record_begin(cards[rank]);
+    (void)two_steps(ctx, rank, e);
+    x->parts[rank].recording = gpu_record_end(cards[rank]);
+    return gpu_wait(cards[rank], e);
+}
+
+/* Several passes are under way at once, as far as cards are concerned. */
+static int replay_two_steps(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    for (int i = 0; i < 10; i++) {
+        dawdle(&x->parts[rank].seed, 100);
+        team_replay(x->t, rank, x->parts[rank].recording);
+    }
+    return gpu_wait(cards[rank], e);
+}
+
+static void expected_steps(uint32_t words[2][MOST * WORDS], int n) {
+    for (int s = 0; s < 2 * n; s++)
+        for (int r = 0; r < n_cards; r++)
+            for (int t = 0; t < 16 * n_cards - 4; t++) {
+                const uint32_t *from = words[s % 2] + 4 * r + 4 * t;
+                words[1 - s % 2][r * WORDS + t] = from[0] + from[3];
+            }
+}
+
+Test(gpu_team, steps_and_gathers_keep_their_order) {
+    gpu_rig_needs_emulated_card();
+    uint32_t words[2][MOST * WORDS] = {{0}}, got[2][MOST * WORDS];
+    open_cards(4);
+    load_kernel();
+    struct team *t = join();
+    struct exchange *x = exchange(t);
+    for (uint32_t i = 0; i < MOST * WORDS; i++)
+        words[0][i] = i * 2654435761u;
+    for (int r = 0; r < n_cards; r++) {
+        gpu_enter(cards[r]);
+        gpu_rig_write(cards[r], x->parts[r].buf, words, sizeof words);
+    }
+    for (int i = 0; i < 3; i++)
+        run(t, two_steps, x);
+    run(t, record_two_steps, x);
+    for (int i = 0; i < 10; i++)
+        run(t, replay_two_steps, x);
+    expected_steps(words, 103);
+    for (int r = 0; r < n_cards; r++) {
+        gpu_enter(cards[r]);
+        gpu_rig_read(cards[r], got, x->parts[r].buf, sizeof got);
+        cr_assert_eq(memcmp(got, words, sizeof got), 0, "card %d", r);
+    }
+    end(x);
+    team_free(t);
+    close_cards();
+}
+
+/* Failures. */
+
+static void fails(struct team *t, int (*fn)(void *, int, struct err *), void *ctx, const char *text) {
+    struct err e = {0};
+    cr_assert_eq(team_run(t, fn, ctx, &e), -1);
+    cr_assert_neq(e.kind, ERR_NONE);
+    cr_assert(strstr(e.msg, text), "%s", e.msg);
+}
+
+static int rank_1_fails(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    return rank == 1 ? err_set(e, ERR_MEMORY, "rank 1 of %d has failed", team_size(x->t)) : 0;
+}
+
+Test(gpu_team, a_failure_before_any_gather_leaves_the_team_as_it_was) {
+    open_cards(2);
+    struct team *t = join();
+    struct exchange *x = exchange(t);
+    x->bytes = 1000;
+    x->gathers = 2;
+    run(t, record, x);
+    for (int i = 0; i < 3; i++) {
+        fails(t, rank_1_fails, x, "rank 1 of 2 has failed");
+        run(t, exchanged, x);
+    }
+    end(x);
+    team_free(t);
+    close_cards();
+}
+
+/* Rank 1 fails once the others have enqueued theirs, before its own. */
+static int rank_1_fails_late(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    if (rank == 1) {
+        wait_until(&x->arrived, n_cards - 1);
+        dawdle(&x->parts[1].seed, 3000);
+        return rank_1_fails(ctx, rank, e);
+    }
+    if (x->parts[rank].recording)
+        team_replay(x->t, rank, x->parts[rank].recording);
+    else
+        enqueue_gathers(x, rank);
+    atomic_fetch_add(&x->arrived, 1);
+    dawdle(&x->parts[rank].seed, 3000);
+    return gpu_wait(cards[rank], e);
+}
+
+static void breaks(int n, bool replayed) {
+    open_cards(n);
+    for (int i = 0; i < 3; i++) {
+        struct team *t = join();
+        struct exchange *x = exchange(t);
+        x->bytes = 1000;
+        x->gathers = 2;
+        x->arrived = 0;
+        if (replayed)
+            run(t, record, x);
+        fails(t, rank_1_fails_late, x, "rank 1 of");
+        fails(t, exchanged, x, "no longer work together");
+        fails(t, exchanged, x, "rank 1 of");
+        end(x);
+        team_free(t);
+    }
+    team_free(join()); /* others can do it */
+    close_cards();
+}
+
+Test(gpu_team, a_failure_after_a_gather_frees_the_others) {
+    breaks(2, false);
+}
+Test(gpu_team, a_failure_after_a_gather_frees_three_others) {
+    breaks(4, false);
+}
+Test(gpu_team, a_failure_frees_those_who_replay) {
+    breaks(3, true);
+}
