@@ -58,9 +58,10 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
 int device_check_kv(const struct backend *b, const struct engine_opts *o, struct err *e) {
     if (wire_kv_type((uint8_t)o->kv) != DT_E4M3 || device_is_card(b))
         return 0;
-    return err_set(e, ERR_USAGE,
-                   "--kv fp8 halves the KV cache of a card; on the CPU it would save nothing. Take --kv f16, or --backend "
-                   "cuda");
+    return err_set(
+        e, ERR_USAGE,
+        "--kv fp8 halves the KV cache of a card; on the CPU it would save nothing. Take --kv f16, or --backend "
+        "cuda");
 }
 
 bool device_is_card(const struct backend *b) {

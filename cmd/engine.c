@@ -47,7 +47,8 @@ const struct opt engine_options[] = {
      .min = 0, .max = 1024},
     {"quant", "TYPE", "re-encode the weights while loading", OPT_CHOICE, AT(quant), .choices = quant_choices},
     {"kv", "TYPE",
-     "the numbers in the KV cache, the same on both sides: f32 is for processors; fp8 takes half of a card's memory, and "
+     "the numbers in the KV cache, the same on both sides: f32 is for processors; fp8 takes half of a card's memory, "
+     "and "
      "answers differ a little",
      OPT_CHOICE, AT(kv), .choices = kv_choices},
     {"memory", "BYTES",
@@ -289,7 +290,10 @@ static int check_memory(const struct engine *en, const struct memory_plan *p, ui
                        en->o.quant == QUANT_NONE ? "--quant q8 or q4, "
                        : en->o.quant == QUANT_Q8 ? "--quant q4, "
                                                  : "",
-                       type == DT_F32 ? "--kv f16, " : type == DT_F16 && card ? "--kv fp8, " : "", card ? ", --backend cpu" : "",
+                       type == DT_F32           ? "--kv f16, "
+                       : type == DT_F16 && card ? "--kv fp8, "
+                                                : "",
+                       card ? ", --backend cpu" : "",
                        en->o.memory ? " or more --memory" : " (--memory BYTES overrides what the system says)");
     if (need > limit - limit / 10)
         term_warn("%s needs %s %s and %s %s: that is near the limit", en->o.model, total,
@@ -414,8 +418,7 @@ int engine_load(struct engine *en, struct err *e) {
     if (!en->backend &&
         (device_open(&en->backend, &en->o, e) != 0 || (!remote && device_check_kv(en->backend, &en->o, e) != 0)))
         return -1;
-    if (open_guesser(en, kv, &guesser, e) != 0 ||
-        (remote && connect_middle(en, live, e) != 0))
+    if (open_guesser(en, kv, &guesser, e) != 0 || (remote && connect_middle(en, live, e) != 0))
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk,
                     device_is_card(en->backend), e) != 0)

@@ -224,8 +224,8 @@ static int plan_memory(struct server *s, uint64_t *file, struct err *e) {
     const struct engine *en = &s->en;
     struct memory_plan p;
     const enum quant quant[3] = {QUANT_NONE, (enum quant)en->o.quant, QUANT_NONE};
-    if (memory_plan(&p, en->weights, en->parts, quant, engine_kv_type(en), 1, s->o->max_rows, device_is_card(en->backend), e) !=
-        0)
+    if (memory_plan(&p, en->weights, en->parts, quant, engine_kv_type(en), 1, s->o->max_rows,
+                    device_is_card(en->backend), e) != 0)
         return -1;
     const char *is;
     uint64_t limit = device_memory(en->backend, en->o.memory, &is);

@@ -27,8 +27,8 @@
  * trunk of all rows it is one step; then come a step for the rows that still find it there and one for each row that
  * has its tail in it. The steps are found by struct steps, of attend.cuh.
  *
- * Numbers. K and V are f16 here; Q, in f32, goes in as two f16 terms, and so does P, scaled by 2^15 (in that top is 15 less
- * than the largest score), which keeps weights down to 2^-29 from being subnormal.
+ * Numbers. K and V are f16 here; Q, in f32, goes in as two f16 terms, and so does P, scaled by 2^15 (in that top is 15
+ * less than the largest score), which keeps weights down to 2^-29 from being subnormal.
  *
  * Two shapes of a block, in template shape below: with one item four warps share the work - each has 16 of the 64
  * keys' scores, then a quarter of the columns of O; weights go through shared memory. With four items each warp has an
@@ -271,7 +271,7 @@ template <int HD, int ITEMS, class Cells> DEVICE void attend(const struct attend
     SHARED int query_at[sh::QUERIES]; /* in a.q; -1: there is none */
     SHARED uint32_t slots[GPU_KV_BLOCK];
     SHARED uint32_t factors[2][Cells::SCALED ? GPU_KV_BLOCK : 1]; /* of fp8: of a step, and the one before */
-    SHARED float tops[sh::WARPS][16]; /* among the keys of each warp of the item */
+    SHARED float tops[sh::WARPS][16];                             /* among the keys of each warp of the item */
     SHARED u32x4 shared_hi[4][32], shared_lo[4][32];
     DYNAMIC_SHARED(uint16_t, dynamic);
     Cells cells;

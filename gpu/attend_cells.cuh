@@ -2,13 +2,13 @@
  * takes them as f16, rows STRIDE = HD + 8 apart (eight rows meet all banks). Device code only.
  *
  * In two steps, between which other work is done: fetch begins asynchronous copies, ready makes what has come into the
- * f16 that is multiplied. Both share their work between threads alike, so that a thread makes ready what it fetched, and
- * only what follows has to wait for the others. Slots that nobody sees, and columns behind head_dim, are zeros.
+ * f16 that is multiplied. Both share their work between threads alike, so that a thread makes ready what it fetched,
+ * and only what follows has to wait for the others. Slots that nobody sees, and columns behind head_dim, are zeros.
  *
- * f16 is copied to where it is multiplied, and each of K and V has its place there. fp8 (core/model/e4m3.h) is copied as
- * it is; K and V in turn are made ready in one place, as they are needed. The bits of an e4m3, shifted, are those of an
- * f16 2^8 times as small, subnormals too; one multiplication by a power of two brings it, and the head's scale, up, and
- * is exact. So attention over fp8 has the very bits of attention over f16 that holds the same numbers. */
+ * f16 is copied to where it is multiplied, and each of K and V has its place there. fp8 (core/model/e4m3.h) is copied
+ * as it is; K and V in turn are made ready in one place, as they are needed. The bits of an e4m3, shifted, are those of
+ * an f16 2^8 times as small, subnormals too; one multiplication by a power of two brings it, and the head's scale, up,
+ * and is exact. So attention over fp8 has the very bits of attention over f16 that holds the same numbers. */
 #ifndef GPU_ATTEND_CELLS_CUH
 #define GPU_ATTEND_CELLS_CUH
 

@@ -100,18 +100,18 @@ static void run_layer(const struct share *s, const struct share_kv *kv, int inde
     struct gpu *g = s->card->gpu;
     float *x = card_at(s, p->at.x);
     struct attention a = {.qkv = s->qkv,
-                                .ld = y->w[LAYER_QKV].rows,
-                                .q_at = 0,
-                                .k_at = y->k_at,
-                                .v_at = y->v_at,
-                                .n_heads = c->n_heads,
-                                .n_kv_heads = c->n_kv_heads,
-                                .head_dim = c->head_dim,
-                                .q_norm = y->v.q_norm,
-                                .k_norm = y->v.k_norm,
-                                .eps = c->rms_eps,
-                                .window = index >= c->sliding_from ? c->sliding_window : 0,
-                                .out = s->att};
+                          .ld = y->w[LAYER_QKV].rows,
+                          .q_at = 0,
+                          .k_at = y->k_at,
+                          .v_at = y->v_at,
+                          .n_heads = c->n_heads,
+                          .n_kv_heads = c->n_kv_heads,
+                          .head_dim = c->head_dim,
+                          .q_norm = y->v.q_norm,
+                          .k_norm = y->v.k_norm,
+                          .eps = c->rms_eps,
+                          .window = index >= c->sliding_from ? c->sliding_window : 0,
+                          .out = s->att};
     share_kv_place(kv, index, &a);
     op_rmsnorm(g, pass, p->bucket, x, y->v.attn_norm, c->hidden, c->rms_eps, s->h);
     product(s, pass, p->bucket, &y->w[LAYER_QKV], y->v.bias[LAYER_QKV], s->h, PRODUCT_STORE, s->qkv, a.ld);

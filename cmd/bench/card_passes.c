@@ -73,7 +73,8 @@ static int record(struct passes *p, const char *model, int n, uint32_t context, 
     double keys = context ? context + 1 : (n + 1) / 2.0; /* a row has in the mean */
     if (r) {
         *r = (struct card_result){.model = model, .rows = n, .ms = ms, .layers = layers};
-        r->bytes = p->weights + layers * (context + (double)n) * (double)config_kv_bytes(c, wire_kv_type((uint8_t)p->b->o->kv));
+        r->bytes = p->weights +
+                   layers * (context + (double)n) * (double)config_kv_bytes(c, wire_kv_type((uint8_t)p->b->o->kv));
         r->flop = layers * n * (2 * weights + 4 * q * keys);
         if (context)
             snprintf(r->what, sizeof r->what, "pass, %d layers, at %u", layers, context);
@@ -133,8 +134,8 @@ int card_passes(struct card_bench *b, const char *model, struct weights *w, stru
         goto out;
     p.weights = (double)plan.weights;
     if (ops->stage_load(b->backend, w, &part, &lo, &p.stage, e) == 0 &&
-        ops->kv_create(p.stage, slots, wire_kv_type((uint8_t)b->o->kv), &p.kv, e) == 0 && slot_pool_create(&p.pool, slots, e) == 0 &&
-        kv_table_create(&p.table, p.pool, slots, (uint32_t)n, e) == 0)
+        ops->kv_create(p.stage, slots, wire_kv_type((uint8_t)b->o->kv), &p.kv, e) == 0 &&
+        slot_pool_create(&p.pool, slots, e) == 0 && kv_table_create(&p.table, p.pool, slots, (uint32_t)n, e) == 0)
         rc = time_all(&p, model, e);
 out:
     kv_table_free(p.table);

@@ -15,7 +15,7 @@ static double distance(const float *split, const float *alone, int n) {
 }
 
 int verify_near(struct session *alone, struct session *split, const struct ids *prompt, int n_tokens, int vocab,
-                struct near_report *r, struct err *e) {
+                double most, struct near_report *r, struct err *e) {
     struct sample_params greedy;
     sample_params_default(&greedy);
     *r = (struct near_report){.at = -1};
@@ -29,7 +29,7 @@ int verify_near(struct session *alone, struct session *split, const struct ids *
         double d = distance(session_logits(split), session_logits(alone), vocab);
         if (!(d <= r->worst) && !isnan(r->worst))
             r->worst = d;
-        if (r->at < 0 && !(d <= VERIFY_NEAR))
+        if (r->at < 0 && !(d <= most))
             r->at = i;
         if (interrupt_asked())
             return err_set(e, ERR_IO, "stopped");

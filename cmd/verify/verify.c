@@ -327,6 +327,10 @@ static void print_row(const struct comparison *c, int tokens) {
     fflush(stdout);
 }
 
+static double near_enough(const struct verify *v) {
+    return engine_kv_type(&v->en) == DT_E4M3 ? VERIFY_NEAR_FP8 : VERIFY_NEAR;
+}
+
 /* Of unlike backends the answer of the model alone is what both go along. */
 static int compare_near(struct verify *v, int prompt, struct err *e) {
     struct near_report r;
@@ -334,7 +338,8 @@ static int compare_near(struct verify *v, int prompt, struct err *e) {
     *c = (struct comparison){.draw = "greedy", .mode = "near", .prompt = prompt + 1, .near = true};
     c->n_prompt = (int)v->prompts[prompt].n;
     session_set_mode(v->split, SESSION_SEQUENTIAL);
-    if (verify_near(v->en.session, v->split, &v->prompts[prompt], v->o->tokens, v->en.config->vocab, &r, e) != 0)
+    if (verify_near(v->en.session, v->split, &v->prompts[prompt], v->o->tokens, v->en.config->vocab, near_enough(v), &r,
+                    e) != 0)
         return -1;
     c->first = r.at;
     c->apart = r.worst;
@@ -365,7 +370,7 @@ static int compare_all(struct verify *v, struct err *e) {
     if (v->there[0] && !v->o->common.json)
         printf("the cloud computes with %s, this machine with %s: logits have to be near those of the model alone, "
                "within %.0e,\nand each mode has to equal sequential decoding through the cloud\n",
-               v->there, engine_backend_name(&v->en), VERIFY_NEAR);
+               v->there, engine_backend_name(&v->en), near_enough(v));
     if (!v->o->common.json)
         printf("text  tokens  draw     mode           answer  %s  split tok/s   logits and tokens\n",
                v->there[0] ? " seq. tok/s" : "alone tok/s");

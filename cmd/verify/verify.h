@@ -14,19 +14,20 @@ struct audit_report {
     int n_layers;                       /* opened and found right */
 };
 
-/* Between unlike backends: the relative L2 distance that the logits of a position may have. docs/threat-model.md has
- * the measurement behind it. */
-#define VERIFY_NEAR 2e-2
+/* Between unlike backends: the relative L2 distance that the logits of a position may have, and with fp8 keys and
+ * values. docs/threat-model.md has the measurements behind it. */
+#define VERIFY_NEAR     2e-2
+#define VERIFY_NEAR_FP8 2e-1
 
 struct near_report {
     double worst; /* distance of a position */
-    int at;       /* the first position that is further off than VERIFY_NEAR; -1: none */
+    int at;       /* the first position that is further off than `most`; -1: none */
 };
 
 /* Continues prompt by n_tokens likeliest tokens of `alone` in both sessions and compares the logits of each position.
  */
 int verify_near(struct session *alone, struct session *split, const struct ids *prompt, int n_tokens, int vocab,
-                struct near_report *r, struct err *e);
+                double most, struct near_report *r, struct err *e);
 
 /* Commits a cloud to what its layers computed for n tokens (a window from position 0; fewer when it takes no window of
  * n), opens `rounds` layers chosen at

@@ -252,8 +252,9 @@ static struct result run(struct gpu *g, const struct scene *s, const int *which,
     for (size_t i = 0; i < n_scratch; i++)
         nans[i] = NAN;
     cu_ptr dq = gpu_rig_put(g, qkv, sizeof *qkv * (size_t)n * ld), dk = gpu_rig_put(g, k, kv_bytes),
-           dv = gpu_rig_put(g, v, kv_bytes), df = gpu_rig_put(g, factors, heads * sizeof *factors), hi = gpu_rig_put(g, out.hi, plane * 2),
-           lo = gpu_rig_put(g, out.lo, plane * 2), d_rows = gpu_rig_put(g, rows, sizeof *rows * (size_t)n),
+           dv = gpu_rig_put(g, v, kv_bytes), df = gpu_rig_put(g, factors, heads * sizeof *factors),
+           hi = gpu_rig_put(g, out.hi, plane * 2), lo = gpu_rig_put(g, out.lo, plane * 2),
+           d_rows = gpu_rig_put(g, rows, sizeof *rows * (size_t)n),
            d_items = gpu_rig_put(g, items, sizeof *items * (size_t)n_items),
            d_slots = gpu_rig_put(g, slots, sizeof *slots * n_slots),
            scratch = gpu_rig_put(g, nans, sizeof *nans * (n_scratch + 1));
