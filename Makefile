@@ -63,10 +63,11 @@ UNIT_C := $(wildcard test/unit/*.c)
 FUZZ_C := $(wildcard test/fuzz/fuzz_*.c)
 ALL_C  := $(wildcard main.c) $(CMD_C) $(NET_C) $(GPU_C) $(CORE_C) $(TOK_C)
 
-# Kernels for cards: one image (fatbin) for each .cu file, which gpu/kernels.c embeds: compiled once, to PTX of the oldest
-# architecture, which is assembled for each of them (they have what kernels use in common) and goes along for later ones. They
-# depend on no C compiler and serve all release builds. NVCC=none, or no nvcc: a program without kernels. What the compiler
-# tells of each kernel (registers, spills) is in NAME.log, for test/e2e/gpu_build.sh.
+# Kernels for cards: one image (fatbin) for each .cu file, which gpu/kernels.c embeds: compiled to PTX of the oldest
+# architecture, which is assembled for those up to 8.9, and again to that of 9.0, with which launches may overlap, for all from
+# there on. Both go along, for cards that are not in the list. They depend on no C compiler and serve all release builds.
+# NVCC=none, or no nvcc: a program without kernels. What the compiler tells of each kernel (registers, spills) is in NAME.log,
+# for test/e2e/gpu_build.sh.
 comma  := ,
 IMAGES := build-gpu
 CU     := $(wildcard gpu/*.cu)
@@ -80,13 +81,16 @@ NVCC_KNOWS := $(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code))
 GPU_MAKES  := $(filter $(NVCC_KNOWS),$(GPU_ARCHS))
 $(if $(GPU_MAKES),,$(error $(NVCC) compiles for none of GPU_ARCHS="$(GPU_ARCHS)"; it knows: $(NVCC_KNOWS)))
 GPU_LACKS  := $(filter-out $(NVCC_KNOWS),$(GPU_ARCHS))
-GPU_PTX    := 80
+GPU_OLD    := $(filter 8%,$(GPU_MAKES))
+GPU_NEW    := $(filter-out 8%,$(GPU_MAKES))
+GPU_PTX    := $(strip $(if $(GPU_OLD),compute_80) $(if $(GPU_NEW),compute_90))
+gpu_code    = -gencode "arch=compute_$(1),code=[$(subst $() ,$(comma),$(2:%=sm_%)),compute_$(1)]"
 NVCC_VERSION := $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
 FATBINS    := $(CU:gpu/%.cu=$(IMAGES)/%.fatbin)
 NVCC_FLAGS := -std=c++17 -O3 --fmad=false -I. -Werror all-warnings -Xptxas -v --threads 0 \
               $(if $(findstring --compress-mode,$(shell $(NVCC) --help)),--compress-mode=size) \
-              -gencode "arch=compute_$(GPU_PTX),code=[$(subst $() ,$(comma),$(GPU_MAKES:%=sm_%)),compute_$(GPU_PTX)]"
-FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of compute_$(GPU_PTX), by nvcc $(NVCC_VERSION)"'
+              $(if $(GPU_OLD),$(call gpu_code,80,$(GPU_OLD))) $(if $(GPU_NEW),$(call gpu_code,90,$(GPU_NEW)))
+FLAGS_gpu/kernels.c := -DGPU_IMAGES='"$(BUILD)/gpu/images.h"' -DGPU_BUILT_FOR='"$(GPU_MAKES:%=sm_%) and PTX of $(GPU_PTX), by nvcc $(NVCC_VERSION)"'
 endif
 
 # The kernels as ordinary C++ in a library that looks like NVIDIA's driver: cards for tests (test/gpu/emu). Kernels are compiled

@@ -40,7 +40,9 @@ const struct opt engine_options[] = {
     {"back", "N", "layers of the last part", OPT_INT, AT(back), .def = "2", .min = 0, .max = CONFIG_MAX_LAYERS},
     {"backend", "NAME", "what computes here; auto: a card where there is one that can be used, else the CPU",
      OPT_CHOICE, AT(backend), .choices = device_choices},
-    {"device", "N[,N...]", "the card to compute on; with several, layers are spread over them. The first if not given",
+    {"device", "N[,N+N...]",
+     "the card to compute on, the first if not given. 0,1: the layers are spread over both; 0+1: both compute every "
+     "layer together, each a half of it, which needs NVIDIA's NCCL",
      OPT_STRING, AT(device)},
     {"isa", "NAME", "CPU instructions to use, for comparisons", OPT_CHOICE, AT(isa), .choices = engine_isa_choices},
     {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",

@@ -23,7 +23,7 @@ struct engine_opts {
     const char *chat_template; /* a file; NULL: the model's own */
     int front, back;
     int backend;                 /* index into device_choices */
-    const char *device;          /* cards, "0" or "1,0"; NULL: the first */
+    const char *device;          /* cards, "0", "1,0" or "0+1"; NULL: the first */
     int isa;                     /* engine_isa_name */
     int threads;                 /* 0: all */
     int ctx;                     /* 0: what the model was made for, at most 4096 */

@@ -56,7 +56,7 @@ static int plan_card(struct memory_plan *p, struct weights *w, const struct part
         int n = parts[i].hi - parts[i].lo;
         if (n == 0 && !parts[i].head)
             continue;
-        if (stage_plan_make(&s, w, &parts[i], quant[i], e) != 0)
+        if (stage_plan_make(&s, w, &parts[i], (struct seat){0, 1}, quant[i], e) != 0)
             return -1;
         p->file[i] = s.file;
         for (int l = 0; l < n; l++)

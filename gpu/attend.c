@@ -1,4 +1,4 @@
-/* Launches of norm.cu, rope.cu and attend.cu. */
+/* Launches of norm.cu, join.cu, rope.cu and attend.cu. */
 #include "gpu/attend.h"
 
 #include "core/model/e4m3.h"
@@ -16,11 +16,43 @@ static unsigned ceil_div(size_t n, size_t by) {
     return (unsigned)((n + by - 1) / by);
 }
 
-void op_rmsnorm(struct gpu *g, const struct gpu_pass *pass, int rows, const float *x, const float *w, int cols,
-                float eps, struct planes out) {
-    const struct norm_args a = {.pass = pass, .x = x, .w = w, .cols = cols, .eps = eps, .out = out};
+void op_rmsnorm(struct gpu *g, const struct gpu_pass *pass, int rows, const float *x, int slice, const float *w,
+                int cols, float eps, struct planes out) {
+    const struct norm_args a = {.pass = pass,
+                                .x = x,
+                                .w = w,
+                                .cols = cols,
+                                .slice = slice,
+                                .skip = (size_t)(rows - 1) * (size_t)slice,
+                                .eps = eps,
+                                .out = out};
     gpu_launch(g, KERNEL_rmsnorm, (unsigned)rows, 1, 1, NORM_THREADS, 0, &a);
 }
+
+/* ---- joining ---- */
+
+int op_join_ld(int each) {
+    return (each + JOIN_COLUMNS - 1) / JOIN_COLUMNS * JOIN_COLUMNS;
+}
+
+size_t op_join_block(int rows, int each) {
+    return 2 * (size_t)rows * (size_t)op_join_ld(each) * sizeof(uint16_t);
+}
+
+void op_join(struct gpu *g, const struct gpu_pass *pass, int rows, const uint16_t *blocks, int n, int each,
+             struct planes out) {
+    const struct join_args a = {.pass = pass,
+                                .blocks = blocks,
+                                .n = n,
+                                .each = each,
+                                .ld = op_join_ld(each),
+                                .plane = (size_t)rows * (size_t)op_join_ld(each),
+                                .out = out};
+    gpu_launch(g, KERNEL_join, (unsigned)rows, ceil_div((size_t)out.ld, JOIN_COLUMNS * JOIN_THREADS), 1, JOIN_THREADS,
+               0, &a);
+}
+
+/* ---- RoPE ---- */
 
 size_t op_kv_row(int head_dim) {
     return ((size_t)head_dim + E4M3_ALIGN - 1) / E4M3_ALIGN * E4M3_ALIGN;

@@ -279,6 +279,8 @@ template <int HD, int ITEMS, class Cells> DEVICE void attend(const struct attend
 
     const int warp = thread_x() / 32, lane = thread_x() % 32;
     const int mine = warp / sh::WARPS, share = warp % sh::WARPS; /* the warp's item, and its part of that */
+    release_successor();
+    await_predecessor();
     const int n_items = a.pass->n_items, n_blocks = (n_items + ITEMS - 1) / ITEMS;
     if (block_x() >= n_blocks)
         return;
@@ -423,6 +425,8 @@ KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_fp8_128_4, struct attend_args,
 /* Folds the partial results of a query over the splits that it sees, behind what was folded of those before: a warp
  * each. */
 KERNEL(COMBINE_THREADS, attend_combine, struct attend_args a) {
+    release_successor();
+    await_predecessor();
     constexpr int PAIRS = GPU_HEAD_DIM_MAX / 64, AHEAD = 4; /* parts that are fetched at a time */
     int i = block_x() * COMBINE_QUERIES + thread_x() / 32, lane = thread_x() % 32;
     int row = i / a.n_heads, head = i % a.n_heads;

@@ -1,5 +1,5 @@
-/* gpu/attend.h - what the kernels of norm.cu, rope.cu and attend.cu are given, and how their launches are shaped.
- * Read by both sides, as kernels.h. */
+/* gpu/attend.h - what the kernels of norm.cu, rope.cu, attend.cu and join.cu are given, and how their launches are
+ * shaped. Read by both sides, as kernels.h. */
 #ifndef GPU_ATTEND_H
 #define GPU_ATTEND_H
 
@@ -17,13 +17,26 @@ enum {
     ATTEND_ITEMS = 4, /* of a block that takes more than one */
     COMBINE_THREADS = 128,
     COMBINE_QUERIES = COMBINE_THREADS / 32,
+    JOIN_THREADS = 128, /* of a row; each takes so many columns */
+    JOIN_COLUMNS = 8,
 };
 
 struct norm_args {
     const struct gpu_pass *pass;
     const float *x, *w;
     int cols;
+    int slice;   /* columns of a slice of x, in which they are [row][slice]: a multiple of 4, or all */
+    size_t skip; /* elements from the end of a row in one slice to where it goes on in the next */
     float eps;
+    struct planes out;
+};
+
+struct join_args {
+    const struct gpu_pass *pass;
+    const uint16_t *blocks; /* [n][hi, lo][plane] */
+    int n, each;            /* blocks, and columns of each */
+    int ld;                 /* from row to row: a multiple of JOIN_COLUMNS */
+    size_t plane;           /* elements of hi, or of lo */
     struct planes out;
 };
 

@@ -33,11 +33,29 @@ enum {
     CU_ATTR_MINOR = 76,
     CU_ATTR_SHARED_OPTIN = 97, /* bytes of shared memory that a block may ask for */
     CU_ATTR_L2_BYTES = 38,
+    CU_FUNC_PTX_VERSION = 5, /* 90: compiled for compute_90 */
     CU_FUNC_DYNAMIC_SHARED = 8,
+    CU_LAUNCH_PROGRAMMATIC = 6, /* launch attribute: programmatic stream serialization */
     CU_STREAM_NON_BLOCKING = 1,
     CU_EVENT_DEFAULT = 0,
     CU_EVENT_NO_TIMING = 2,
     CU_CAPTURE_THREAD = 1,
+};
+
+/* One attribute of a launch; those here are switches. */
+struct cu_launch_attribute {
+    int id;
+    int pad;
+    union {
+        int on;
+        char pad[64];
+    } value;
+};
+struct cu_launch_config {
+    unsigned gx, gy, gz, bx, by, bz, shared;
+    cu_stream stream;
+    struct cu_launch_attribute *attributes;
+    unsigned n_attributes;
 };
 
 /* X(name in libcuda, field, parameters) */
@@ -76,6 +94,8 @@ enum {
     X(cuModuleUnload, module_unload, (cu_module m))                                                                    \
     X(cuModuleGetFunction, module_function, (cu_function * f, cu_module m, const char *name))                          \
     X(cuFuncSetAttribute, function_set, (cu_function f, int attribute, int value))                                     \
+    X(cuFuncGetAttribute, function_get, (int *value, int attribute, cu_function f))                                    \
+    X(cuLaunchKernelEx, launch_with, (const struct cu_launch_config *c, cu_function f, void **params, void **extra))   \
     X(cuLaunchKernel, launch,                                                                                          \
       (cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,   \
        cu_stream s, void **params, void **extra))                                                                      \

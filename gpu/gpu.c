@@ -5,10 +5,14 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Shared memory that a launch may have without asking for more: a block gets 48 KB, of which its kernel's own variables
  * take some. */
 enum { SHARED_DEFAULT = 32 * 1024 };
+
+/* The first driver that can record launches that overlap: graphs whose edges say so. */
+enum { CUDA_OVERLAPS = 12030 };
 
 int gpu_count(int *n, struct err *e) {
     char why[DRIVER_WHY];
@@ -53,6 +57,13 @@ static int find_card(struct gpu *g, cu_device *device, struct err *e) {
     return r == 0 ? 0 : tell(g, r, "the card does not say what it is", e);
 }
 
+static bool may_overlap(const struct gpu *g) {
+    const char *v = getenv("SPLITINF_PDL");
+    int version = 0;
+    return g->major >= 9 && g->driver->driver_version(&version) == 0 && version >= CUDA_OVERLAPS &&
+           !(v && strcmp(v, "0") == 0);
+}
+
 int gpu_open(struct gpu **out, int ordinal, struct err *e) {
     cu_device device = 0;
     *out = NULL;
@@ -84,6 +95,7 @@ int gpu_open(struct gpu **out, int ordinal, struct err *e) {
         (void)tell(g, r, "no streams", e);
         goto fail;
     }
+    g->overlaps = may_overlap(g);
     if (gpu_kernels_load(g, e) != 0)
         goto fail;
     *out = g;
@@ -223,9 +235,14 @@ void gpu_launch(struct gpu *g, int kernel, unsigned gx, unsigned gy, unsigned gz
         r = g->driver->function_set(k->functions[kernel], CU_FUNC_DYNAMIC_SHARED, (int)shared);
         k->shared[kernel] = r == 0 ? shared : 0;
     }
-    if (r == 0)
+    if (r == 0 && k->awaits[kernel]) {
+        struct cu_launch_attribute overlap = {.id = CU_LAUNCH_PROGRAMMATIC, .value.on = 1};
+        const struct cu_launch_config c = {gx, gy, gz, threads, 1, 1, (unsigned)shared, g->stream, &overlap, 1};
+        r = g->driver->launch_with(&c, k->functions[kernel], params, NULL);
+    } else if (r == 0) {
         r = g->driver->launch(k->functions[kernel], gx, gy, gz, threads, 1, 1, (unsigned)shared, g->stream, params,
                               NULL);
+    }
     note(g, r, kernel_name(kernel));
 }
 

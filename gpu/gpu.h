@@ -27,6 +27,7 @@ struct gpu {
     cu_module module;
     struct gpu_kernels *kernels;
     bool recording;
+    bool overlaps;         /* launches may begin before the one before them has ended: gpu_launch */
     cu_result failed;      /* first failure since gpu_wait */
     const char *failed_at; /* what it was */
 };
@@ -55,7 +56,9 @@ void gpu_host_free(struct gpu *g, void *p, size_t bytes); /* wipes */
 void gpu_copy_to(struct gpu *g, cu_ptr dst, const void *src, size_t bytes);
 void gpu_copy_from(struct gpu *g, void *dst, cu_ptr src, size_t bytes);
 
-/* Launches kernel (enum kernel) with one struct as its argument. */
+/* Launches kernel (enum kernel) with one struct as its argument. Where the card and the driver can (compute capability
+ * 9.0, CUDA 12.3) and SPLITINF_PDL=0 does not forbid it, what the kernel does before await_predecessor (simt.cuh) may
+ * happen while the launches before it still run; copies, events and recordings it begins behind. */
 void gpu_launch(struct gpu *g, int kernel, unsigned gx, unsigned gy, unsigned gz, unsigned threads, size_t shared,
                 const void *args);
 

@@ -36,9 +36,10 @@
     PRODUCT_FORMS(X, q6_K)                                                                                             \
     X(product_combine)
 
-/* gpu/norm.cu, gpu/rope.cu, gpu/attend.cu */
+/* gpu/norm.cu, gpu/join.cu, gpu/rope.cu, gpu/attend.cu */
 #define KERNELS_OF_ATTENTION(X)                                                                                        \
     X(rmsnorm)                                                                                                         \
+    X(join)                                                                                                            \
     X(rope_kv)                                                                                                         \
     X(attend_32)                                                                                                       \
     X(attend_64)                                                                                                       \
@@ -76,6 +77,7 @@ struct gpu_kernels {
     cu_function functions[N_KERNELS + 1]; /* one more: C has no arrays of none */
     size_t shared[N_KERNELS +
                   1]; /* bytes of dynamic shared memory that a launch of it may ask for: CU_FUNC_DYNAMIC_SHARED */
+    bool awaits[N_KERNELS + 1]; /* its code waits for its predecessor: it may be launched before that has ended */
     cu_module modules[GPU_MAX_IMAGES];
     int n_modules;
 };
@@ -91,7 +93,7 @@ void gpu_kernels_free(struct gpu *g);
  * do. Returns -1. */
 int gpu_tell_unloadable(const struct gpu *g, cu_result r, const char *name, const char *built_for, struct err *e);
 
-/* "sm_80 sm_90 and PTX of compute_80, by nvcc 13.0" as the kernels were built; "" without kernels. */
+/* "sm_80 sm_90 and PTX of compute_80 compute_90, by nvcc 13.0" as the kernels were built; "" without kernels. */
 const char *gpu_built_for(void);
 
 #endif

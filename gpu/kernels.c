@@ -100,10 +100,15 @@ static int find(struct gpu *g, int kernel, struct err *e) {
     struct gpu_kernels *k = g->kernels;
     for (int i = 0; i < k->n_modules; i++) {
         cu_result r = g->driver->module_function(&k->functions[kernel], k->modules[i], names[kernel]);
-        if (r == 0)
-            return 0;
-        if (r != CU_NOT_FOUND)
+        if (r == CU_NOT_FOUND)
+            continue;
+        if (r != 0)
             return gpu_tell_unloadable(g, r, names[kernel], gpu_built_for(), e);
+        /* Code that came by way of older PTX does not wait, on whatever card: only the driver knows which it took. */
+        int ptx = 0;
+        k->awaits[kernel] =
+            g->overlaps && g->driver->function_get(&ptx, CU_FUNC_PTX_VERSION, k->functions[kernel]) == 0 && ptx >= 90;
+        return 0;
     }
     return err_set(e, ERR_DEVICE, "there is no GPU kernel %s: the build was not complete", names[kernel]);
 }

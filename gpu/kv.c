@@ -26,7 +26,7 @@ static size_t attend_scratch(const struct share *s, uint32_t max_keys) {
     size_t most = 0;
     for (int rows = 1; rows <= s->piece_rows; rows = share_bucket(rows + 1))
         for (uint32_t keys = GPU_KV_SPLIT; keys <= max_keys; keys *= 2) {
-            size_t n = op_attend_scratch(s->card->gpu, rows, c->n_heads, c->n_kv_heads, c->head_dim, keys);
+            size_t n = op_attend_scratch(s->card->gpu, rows, s->n_heads, s->n_kv_heads, c->head_dim, keys);
             most = n > most ? n : most;
         }
     return most * sizeof(float);
@@ -54,7 +54,8 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, enum
         return 0;
     if (card_enter(s->card, e) != 0)
         return -1;
-    kv->layer = aligned(n_slots * config_kv_bytes(c, type));
+    /* Of its own heads. */
+    kv->layer = aligned(n_slots * config_kv_bytes(c, type) / (size_t)c->n_kv_heads * (size_t)s->n_kv_heads);
     kv->bytes = kv->layer * (size_t)(s->hi - s->lo);
     kv->scratch_bytes = attend_scratch(s, kv_max_keys(c, n_slots));
     if (check_memory(kv, n_slots, e) != 0)
@@ -75,16 +76,45 @@ fail:
     return -1;
 }
 
-void share_kv_place(const struct share_kv *kv, int layer, struct attention *a) {
+void share_kv_layer(const struct share_kv *kv, int layer, struct attention *a) {
     const struct share *s = kv->share;
     bool fp8 = kv->type == DT_E4M3;
     size_t row = fp8 ? op_kv_row(s->config->head_dim) : (size_t)s->config->head_dim * sizeof(uint16_t);
-    size_t plane = (size_t)s->config->n_kv_heads * kv->n_slots * row;
+    size_t plane = (size_t)s->n_kv_heads * kv->n_slots * row;
     uint8_t *at = (uint8_t *)(uintptr_t)kv->data + kv->layer * (size_t)(layer - s->lo);
     a->k = at;
     a->v = at + plane;
     a->factors = fp8 ? (uint32_t *)(void *)(at + 2 * plane) : NULL;
     a->n_slots = kv->n_slots;
+}
+
+static bool same(const struct launches *a, const struct launches *b) {
+    return a->lo == b->lo && a->hi == b->hi && a->rows == b->rows && a->max_keys == b->max_keys && a->epoch == b->epoch;
+}
+
+struct recording *share_kv_find(struct share_kv *kv, const struct launches *of) {
+    for (int i = 0; i < kv->n_recordings; i++)
+        if (same(&kv->recordings[i].of, of))
+            return &kv->recordings[i];
+    return NULL;
+}
+
+struct recording *share_kv_place(struct share_kv *kv, const struct launches *of) {
+    struct recording *r = share_kv_find(kv, of), *oldest = kv->recordings;
+    if (r)
+        return r;
+    for (int i = 0; i < kv->n_recordings; i++) {
+        r = &kv->recordings[i];
+        if (r->used < oldest->used || r->of.epoch != of->epoch)
+            oldest = r;
+    }
+    r = kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
+    if (r->exec) {
+        gpu_enter(kv->share->card->gpu);
+        gpu_forget(kv->share->card->gpu, r->exec);
+    }
+    *r = (struct recording){.of = *of};
+    return r;
 }
 
 void share_kv_clear(struct share_kv *kv) {

@@ -19,8 +19,8 @@ static enum dtype stored_type(const struct tensor *t, enum quant quant) {
     return t->dtype;
 }
 
-static int tiles_of(const struct tensor *t) {
-    return (int)(t->rows / GPU_TILE + (t->rows % GPU_TILE != 0));
+static int tiles_of(const struct matrix_part *p) {
+    return (int)((matrix_part_rows(p) + GPU_TILE - 1) / GPU_TILE);
 }
 
 static size_t run_quants(const struct gpu_run *r, int steps) {
@@ -48,9 +48,10 @@ int matrix_plan(struct gpu_matrix *m, struct matrix_part *parts, int n_parts, bo
         if (t->cols % (uint32_t)dtype_info(t->dtype)->block != 0)
             return err_set(e, ERR_MODEL, "tensor %s has %u columns, which are no whole blocks of %s", t->name, t->cols,
                            dtype_info(t->dtype)->name);
-        if (t->cols != parts[0].t.cols || (interleave && (n_parts != 2 || t->rows != parts[0].t.rows)))
+        uint32_t rows = matrix_part_rows(&parts[i]), rows0 = matrix_part_rows(&parts[0]);
+        if (t->cols != parts[0].t.cols || (interleave && (n_parts != 2 || rows != rows0)))
             return err_set(e, ERR_MODEL, "tensors %s and %s cannot be multiplied together: %u x %u and %u x %u",
-                           parts[0].t.name, t->name, parts[0].t.rows, parts[0].t.cols, t->rows, t->cols);
+                           parts[0].t.name, t->name, rows0, parts[0].t.cols, rows, t->cols);
         enum dtype type = stored_type(t, quant);
         if (interleave && type != stored_type(&parts[1 - i].t, quant))
             type = DT_F32;
@@ -60,8 +61,8 @@ int matrix_plan(struct gpu_matrix *m, struct matrix_part *parts, int n_parts, bo
             last = &m->runs[m->n_runs++];
             *last = (struct gpu_run){.type = type, .tile = n_tiles};
         }
-        last->n_tiles += tiles_of(t);
-        n_tiles += tiles_of(t);
+        last->n_tiles += tiles_of(&parts[i]);
+        n_tiles += tiles_of(&parts[i]);
     }
     m->interleaved = interleave;
     m->rows = n_tiles * GPU_TILE;
@@ -287,9 +288,10 @@ static int load_part(const struct load *o, const struct matrix_part *p, struct e
         return -1;
     uint32_t most = (uint32_t)(l->slot_bytes / (b.row_bytes * GPU_TILE)) * GPU_TILE;
     most = most < MAX_BATCH ? most : MAX_BATCH;
-    for (b.first = 0; b.first < t->rows; b.first += b.n) {
-        b.n = t->rows - b.first < most ? t->rows - b.first : most;
-        tensor_will_need(t, b.first, t->rows - b.first < 2 * most ? t->rows : b.first + 2 * most);
+    uint32_t end = p->first + matrix_part_rows(p);
+    for (b.first = p->first; b.first < end; b.first += b.n) {
+        b.n = end - b.first < most ? end - b.first : most;
+        tensor_will_need(t, b.first, end - b.first < 2 * most ? end : b.first + 2 * most);
         struct slot *s = next_slot(l);
         b.to = s->host;
         pool_run(l->pool, read_rows, &b, (int)((b.n + GPU_TILE - 1) / GPU_TILE));
@@ -300,7 +302,8 @@ static int load_part(const struct load *o, const struct matrix_part *p, struct e
         if (o->progress && o->progress(o->ctx, (uint64_t)b.n * t->row_bytes) != 0)
             return err_set(e, ERR_IO, "loading was stopped");
     }
-    tensor_done(t);
+    if (end == t->rows) /* rows before these were read by others, and their pages as well are done with */
+        tensor_done(t);
     return 0;
 }
 

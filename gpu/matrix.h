@@ -34,13 +34,18 @@ struct gpu_matrix {
     size_t bytes;
 };
 
-/* One tensor of a matrix. matrix_row tells where its rows are. */
+/* One tensor of a matrix, or rows [first, first + n) of it; n 0: all. matrix_row tells where they are. */
 struct matrix_part {
     struct tensor t;
-    int at; /* the first one; filled in by matrix_plan */
+    uint32_t first, n;
+    int at; /* where the first of them is; filled in by matrix_plan */
 };
 
-/* Row r of a part, as a row of the whole: what a product calls it, and where its bias belongs. */
+static inline uint32_t matrix_part_rows(const struct matrix_part *p) {
+    return p->n ? p->n : p->t.rows;
+}
+
+/* The r-th row of a part, as a row of the whole: what a product calls it, and where its bias belongs. */
 static inline int matrix_row(const struct gpu_matrix *m, const struct matrix_part *p, int r) {
     return m->interleaved ? p->at + r / 16 * 32 + r % 16 : p->at + r;
 }

@@ -17,6 +17,14 @@ DEVICE f32x4 load_four(const float *row, int at, int cols) {
     return r;
 }
 
+/* The same of x, which may lie in slices. */
+DEVICE f32x4 load_x(const struct norm_args &a, int row, int at) {
+    const float *x = a.x + (size_t)row * (size_t)a.slice;
+    if (a.slice != a.cols)
+        x += (size_t)(at / a.slice) * a.skip;
+    return load_four(x, at, a.cols);
+}
+
 DEVICE float add_squares(f32x4 x, float sum) {
     UNROLL
     for (int i = 0; i < 4; i++)
@@ -43,18 +51,19 @@ DEVICE void store_four(const struct norm_args &a, int row, int at, f32x4 x, floa
 DEVICE void norm(const struct norm_args &a) {
     constexpr int STRIDE = NORM_THREADS * 4, KEPT = 4;
     SHARED float sums[NORM_THREADS / 32];
+    release_successor();
+    await_predecessor();
     int row = block_x(), mine = thread_x() * 4, n_rows = a.pass->n_rows;
-    const float *x = a.x + (size_t)row * (size_t)a.cols;
     f32x4 kept[KEPT];
     UNROLL
     for (int i = 0; i < KEPT; i++)
-        kept[i] = load_four(x, mine + i * STRIDE, a.cols);
+        kept[i] = load_x(a, row, mine + i * STRIDE);
     float sum = 0;
     UNROLL
     for (int i = 0; i < KEPT; i++)
         sum = add_squares(kept[i], sum);
     for (int at = mine + KEPT * STRIDE; at < a.cols; at += STRIDE)
-        sum = add_squares(load_four(x, at, a.cols), sum);
+        sum = add_squares(load_x(a, row, at), sum);
 
     UNROLL
     for (int half = 16; half > 0; half /= 2)
@@ -75,7 +84,7 @@ DEVICE void norm(const struct norm_args &a) {
         if (mine + i * STRIDE < a.out.ld)
             store_four(a, row, mine + i * STRIDE, kept[i], r);
     for (int at = mine + KEPT * STRIDE; at < a.out.ld; at += STRIDE)
-        store_four(a, row, at, load_four(x, at, a.cols), r);
+        store_four(a, row, at, load_x(a, row, at), r);
 }
 
 KERNEL_INSTANCE_BLOCKS(NORM_THREADS, 2, rmsnorm, struct norm_args, norm)

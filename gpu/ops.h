@@ -8,9 +8,18 @@
 #include "gpu/kernels.h"
 #include "gpu/matrix.h"
 
-/* out = x / rms(x) * w over rows of `cols`; x f32 [rows][cols]. Zhang & Sennrich 2019. */
-void op_rmsnorm(struct gpu *g, const struct gpu_pass *pass, int rows, const float *x, const float *w, int cols,
-                float eps, struct planes out);
+/* out = x / rms(x) * w over rows of `cols`; x f32 in slices of so many columns: [slice][rows][slice]. slice cols: x is
+ * [rows][cols]; else it is a multiple of 16. The bits are the same. Zhang & Sennrich 2019. */
+void op_rmsnorm(struct gpu *g, const struct gpu_pass *pass, int rows, const float *x, int slice, const float *w,
+                int cols, float eps, struct planes out);
+
+/* Planes that the cards of a team have made, each `each` columns, and gathered: a block of each card, one behind the
+ * other, of hi [rows][op_join_ld] and lo behind it. */
+int op_join_ld(int each);
+size_t op_join_block(int rows, int each); /* bytes */
+/* Puts them together, with zeros behind the last column of the last one. */
+void op_join(struct gpu *g, const struct gpu_pass *pass, int rows, const uint16_t *blocks, int n, int each,
+             struct planes out);
 
 /* What becomes of y = W x + bias. */
 enum product_use {

@@ -72,6 +72,8 @@ template <enum dtype T> DEVICE void pack_scales(uint8_t *scales, const uint8_t *
 
 template <enum dtype T> DEVICE void pack(const pack_args &a) {
     constexpr int WORDS = matrix_step_words(T);
+    release_successor();
+    await_predecessor();
     int step = block_x(), first_row = block_y() * GPU_TILE, tile = a.tile + block_y() * a.tile_stride;
     uint32_t *to = (uint32_t *)(void *)a.quants + ((size_t)tile * (size_t)a.steps + (size_t)step) * WORDS;
     for (int word = thread_x(); word < WORDS; word += PACK_THREADS) {

@@ -1,6 +1,7 @@
 #include "gpu/plan.h"
 
 #include "core/model/names.h"
+#include "gpu/kernels.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,13 +27,73 @@ static const char *head_name(const struct model_config *c) {
     return c->tied_head ? "model.embed_tokens.weight" : "lm_head.weight";
 }
 
-static int plan_tensor(struct stage_plan *p, const char *name, struct matrix_part *out, struct err *e) {
+/* ---- slices ---- */
+
+enum { MOST_TEAM = 16 }; /* that messages speak of */
+
+struct slice plan_slice(int rows, struct seat seat) {
+    int tiles = rows / GPU_TILE + (rows % GPU_TILE != 0), each = (tiles + seat.n - 1) / seat.n * GPU_TILE;
+    struct slice s = {.first = seat.rank * each, .each = seat.n == 1 ? rows : each};
+    s.n = rows - s.first < s.each ? rows - s.first : s.each;
+    return s;
+}
+
+/* What keeps n cards from computing this model together; false: nothing. */
+static bool obstacle(const struct model_config *c, int n, char *text, size_t cap) {
+    const struct {
+        const char *name;
+        int rows;
+    } dims[] = {{"hidden size", c->hidden}, {"MLP's size", c->ffn}, {"vocabulary", c->vocab}};
+    if (c->n_kv_heads % n != 0) {
+        snprintf(text, cap, "its KV heads are %d", c->n_kv_heads);
+        return true;
+    }
+    for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++)
+        if (plan_slice(dims[i].rows, (struct seat){n - 1, n}).n <= 0) {
+            snprintf(text, cap, "its %s of %d has no tile of %d rows for each", dims[i].name, dims[i].rows, GPU_TILE);
+            return true;
+        }
+    return false;
+}
+
+int plan_check_team(const struct model_config *c, int n, const char *model, struct err *e) {
+    char why[100], other[100], sizes[100] = "";
+    if (n == 1 || !obstacle(c, n, why, sizeof why))
+        return 0;
+    for (int i = 2; i <= MOST_TEAM; i++)
+        if (!obstacle(c, i, other, sizeof other)) {
+            size_t at = strlen(sizes);
+            snprintf(sizes + at, sizeof sizes - at, "%s%d", at ? ", " : "", i);
+        }
+    return err_set(e, ERR_USAGE,
+                   "%d cards cannot compute the layers of %s together (--device 0+1): %s. %s%s%s--device 0,1 spreads "
+                   "layers over any number",
+                   n, model, why, *sizes ? "Teams of " : "No team can; ", sizes, *sizes ? " cards can; " : "");
+}
+
+/* The rows of tensor i of a layer that a seat has: those of its heads, or a slice. */
+static void slice_tensor(const struct stage_plan *p, int i, struct matrix_part *t) {
+    const struct layer_matrix *qkv = &layer_matrices[LAYER_QKV];
+    if (i >= qkv->first && i < qkv->first + qkv->n) {
+        t->n = t->t.rows / (uint32_t)p->seat.n;
+        t->first = t->n * (uint32_t)p->seat.rank;
+        return;
+    }
+    struct slice s = plan_slice((int)t->t.rows, p->seat);
+    t->first = (uint32_t)s.first;
+    t->n = (uint32_t)s.n;
+}
+
+/* ---- matrices ---- */
+
+static int plan_tensor(struct stage_plan *p, const char *name, int i, struct matrix_part *out, struct err *e) {
     struct tensor_info shape;
     if (!names_find(p->config, name, &shape))
         return err_set(e, ERR_MODEL, "%s has no tensor %s", weights_path(p->weights), name);
     if (weights_get(p->weights, name, shape.rows, shape.cols, &out->t, e) != 0)
         return -1;
-    p->file += (uint64_t)out->t.rows * out->t.row_bytes;
+    slice_tensor(p, i, out);
+    p->file += (uint64_t)out->n * out->t.row_bytes;
     return 0;
 }
 
@@ -42,7 +103,7 @@ static int plan_layer(struct stage_plan *p, int layer, struct layer_plan *y, str
     char name[NAMES_MAX];
     for (int i = 0; i < N_LAYER_TENSORS; i++) {
         snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, tensors[i]);
-        if (plan_tensor(p, name, &y->tensors[i], e) != 0)
+        if (plan_tensor(p, name, i, &y->tensors[i], e) != 0)
             return -1;
     }
     for (int i = 0; i < N_LAYER_MATRICES; i++) {
@@ -57,8 +118,11 @@ static int plan_layer(struct stage_plan *p, int layer, struct layer_plan *y, str
     return 0;
 }
 
-int stage_plan_make(struct stage_plan *p, struct weights *w, const struct part *part, enum quant quant, struct err *e) {
-    *p = (struct stage_plan){.weights = w, .config = weights_config(w), .part = *part, .quant = quant};
+int stage_plan_make(struct stage_plan *p, struct weights *w, const struct part *part, struct seat seat,
+                    enum quant quant, struct err *e) {
+    *p = (struct stage_plan){.weights = w, .config = weights_config(w), .part = *part, .seat = seat, .quant = quant};
+    if (plan_check_team(p->config, seat.n, weights_path(w), e) != 0)
+        goto fail;
     p->layers = calloc((size_t)(part->hi - part->lo) + 1, sizeof *p->layers);
     if (!p->layers)
         return err_set(e, ERR_MEMORY, "out of memory loading the model");
@@ -66,7 +130,7 @@ int stage_plan_make(struct stage_plan *p, struct weights *w, const struct part *
         if (plan_layer(p, i, &p->layers[i - part->lo], e) != 0)
             goto fail;
     if (part->head) {
-        if (plan_tensor(p, head_name(p->config), &p->head_tensor, e) != 0)
+        if (plan_tensor(p, head_name(p->config), N_LAYER_TENSORS, &p->head_tensor, e) != 0)
             goto fail;
         if (matrix_plan(&p->head, &p->head_tensor, 1, false, quant, e) != 0) {
             err_wrap(e, "the head of %s", weights_path(w));
@@ -120,7 +184,7 @@ static bool has_bias(const struct model_config *c, int matrix) {
     return matrix == LAYER_QKV ? c->qkv_bias : matrix == LAYER_O ? c->o_bias : c->mlp_bias;
 }
 
-/* The biases of a matrix's tensors, each element where the row stands in the matrix. */
+/* The biases of a matrix's rows, each element where the row stands in the matrix. */
 static int bias(const struct stage_plan *p, int layer, int matrix, struct vectors *v, const float **out,
                 struct err *e) {
     const struct layer_plan *y = &p->layers[layer - p->part.lo];
@@ -141,8 +205,8 @@ static int bias(const struct stage_plan *p, int layer, int matrix, struct vector
             free(rows);
             return -1;
         }
-        for (int r = 0; r < (int)t->t.rows; r++)
-            host[matrix_row(&y->w[matrix], t, r)] = rows[r];
+        for (int r = 0; r < (int)t->n; r++)
+            host[matrix_row(&y->w[matrix], t, r)] = rows[t->first + (uint32_t)r];
         free(rows);
     }
     return 0;

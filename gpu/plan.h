@@ -1,6 +1,9 @@
 /* gpu/plan.h - what a part of a model is made of on a card: which tensors become which matrices, what each layer takes,
- * and how layers are dealt out to several cards. Host memory only: reads the headers of files, touches no card. File
- * content is untrusted; shapes and types come checked out of weights_get and matrix_plan. */
+ * and how layers are dealt out to several cards, and rows to those of a team. Host memory only: reads the headers of
+ * files, touches no card. File content is untrusted; shapes and types come checked out of weights_get and matrix_plan.
+ *
+ * A card of a team has of q, k and v the rows of its heads, and of every other matrix a slice of the rows. Never
+ * columns: sums are formed whole, in the order of one card. */
 #ifndef GPU_PLAN_H
 #define GPU_PLAN_H
 
@@ -18,6 +21,21 @@ struct layer_matrix {
 };
 extern const struct layer_matrix layer_matrices[N_LAYER_MATRICES];
 
+/* A card's place in its team; alone it is the first of one. */
+struct seat {
+    int rank, n;
+};
+
+/* Rows [first, first + n) are a card's: whole tiles, `each` of them, and less at the end only. So column c of an
+ * activation, which is cut likewise, is column c % each of slice c / each. A card alone has one slice of all columns.
+ */
+struct slice {
+    int first, n, each;
+};
+struct slice plan_slice(int rows, struct seat seat);
+/* ERR_USAGE where n cards cannot compute layers of this model together, with what is in the way and what would do. */
+int plan_check_team(const struct model_config *c, int n, const char *model, struct err *e);
+
 struct layer_plan {
     struct matrix_part tensors[N_LAYER_TENSORS];
     struct gpu_matrix w[N_LAYER_MATRICES];
@@ -28,16 +46,18 @@ struct stage_plan {
     struct weights *weights;
     const struct model_config *config;
     struct part part;
+    struct seat seat;
     enum quant quant;
     struct layer_plan *layers; /* part.hi - part.lo */
     struct matrix_part head_tensor;
     struct gpu_matrix head;
     size_t head_bytes; /* with the final norm; 0: the part has none */
-    uint64_t file;     /* bytes of all these matrices in the file */
+    uint64_t file;     /* bytes of all these rows in the file */
 };
 
-/* Finds every tensor of the part. On error p is empty. */
-int stage_plan_make(struct stage_plan *p, struct weights *w, const struct part *part, enum quant quant, struct err *e);
+/* Finds every tensor of the part, and the rows of it that belong to the seat. On error p is empty. */
+int stage_plan_make(struct stage_plan *p, struct weights *w, const struct part *part, struct seat seat,
+                    enum quant quant, struct err *e);
 void stage_plan_free(struct stage_plan *p);
 
 /* The vectors of layers [lo, hi), and with the head the final norm: one block of floats. Counts only while host is
@@ -56,9 +76,9 @@ int plan_layer_vectors(const struct stage_plan *p, int layer, struct vectors *v,
                        struct err *e);
 int plan_head_vectors(const struct stage_plan *p, struct vectors *v, const float **at, struct err *e);
 
-/* Deals n layers and the head behind them (0 bytes: none) out to cards, in order and in proportion to the memory that
- * each has left: each goes to the card in whose share of the whole its middle lies. Card i gets n_layers[i]; returns
- * the head's card. */
+/* Deals n layers and the head behind them (0 bytes: none) out to cards (or teams of them), in order and in proportion
+ * to the memory that each has left: each goes to the card in whose share of the whole its middle lies. Card i gets
+ * n_layers[i]; returns the head's card. */
 int spread_layers(const size_t *cost, int n, size_t head, const size_t *left, int n_cards, int *n_layers);
 
 /* "3.20 GB", "12.5 MB", for messages. */

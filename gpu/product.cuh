@@ -38,7 +38,8 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
     constexpr int DEPTH = ring_depth<T, TILES, NT>();
     SHARED float sums[GPU_SEGMENTS][TILES][NT][8 * SUM_PITCH];
     int lane = thread_x() % 32, warp = thread_x() / 32, g = lane / 4, t = lane % 4;
-    int first_tile = block_x() * TILES, n_rows = at_most(a.pass->n_rows, NT * 8);
+    int first_tile = block_x() * TILES;
+    release_successor();
     weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
 
     weights<T> ring[DEPTH][TILES];
@@ -52,7 +53,9 @@ template <enum dtype T, int TILES, int NT> DEVICE void product_narrow(const prod
             load_scales<T, TILES>(ring_scales[d], tiles, from + d, lane);
         }
     }
-    if (n_rows < 1) /* not asked before: the first weights need not wait for the answer */
+    await_predecessor(); /* not before the first weights are under way: they need not wait */
+    int n_rows = at_most(a.pass->n_rows, NT * 8);
+    if (n_rows < 1)
         return;
     uint32_t x_at[NT]; /* this lane's rows in the planes; rows behind the last repeat it: harmless, and free */
     UNROLL
@@ -133,7 +136,7 @@ template <enum dtype T> DEVICE constexpr int tile_units() {
 }
 
 template <enum dtype T, int THREADS>
-DEVICE filler find_filler(const product_args &a, int first_tile, int first_row, int n_rows, int step) {
+DEVICE filler find_filler(const product_args &a, int first_tile, int first_row, int step) {
     int tile = at_most(first_tile, a.n_tiles - 1), row = first_row + thread_x() / 16;
     size_t tile_bytes = (size_t)a.steps * (tile_units<T>() * 16), row_bytes = (size_t)a.x.ld * 2;
     const uint16_t *plane = thread_x() / 8 % 2 ? a.x.lo : a.x.hi;
@@ -142,13 +145,13 @@ DEVICE filler find_filler(const product_args &a, int first_tile, int first_row, 
     f.to_tile = tile + 1 < a.n_tiles ? tile_bytes : 0;
     f.x = (const uint8_t *)plane + (size_t)row * row_bytes + (size_t)(step * MATRIX_STEP * 2 + thread_x() % 8 * 16);
     f.to_row = THREADS / 16 * row_bytes;
-    f.n_rows = n_rows - row;
+    f.n_rows = -row; /* to which the rows of the pass are added, when it is known how many there are */
     return f;
 }
 
-/* Begins to copy the next step to a stage. */
-template <enum dtype T, int N> DEVICE void fill_stage(uint32_t *stage, filler &f) {
-    constexpr int WN = product_columns(T, N), UNITS = 2 * tile_units<T>(), ROWS = product_threads(T, N) / 16;
+/* Begins to copy the weights of the next step to a stage. */
+template <enum dtype T, int N> DEVICE void fill_weights(uint32_t *stage, filler &f) {
+    constexpr int WN = product_columns(T, N), UNITS = 2 * tile_units<T>();
     int warp = thread_x() / 32, lane = thread_x() % 32, part = warp % WN;
     uint32_t *w = stage + warp / WN * UNITS * 4;
     UNROLL
@@ -158,6 +161,10 @@ template <enum dtype T, int N> DEVICE void fill_stage(uint32_t *stage, filler &f
             copy_async(w + j * 4, f.w + (size_t)(j / tile_units<T>()) * f.to_tile + (size_t)(j % tile_units<T>() * 16));
     }
     f.w += tile_units<T>() * 16;
+}
+/* And its activations. */
+template <enum dtype T, int N> DEVICE void fill_rows(uint32_t *stage, filler &f) {
+    constexpr int ROWS = product_threads(T, N) / 16;
     uint16_t *x = (uint16_t *)(void *)(stage + PRODUCT_BLOCK_TILES * tile_units<T>() * 4);
     int row = thread_x() / 16;
     x += row * X_PITCH + thread_x() / 8 % 2 * MATRIX_STEP + unit_at(row, thread_x() % 8) * 8;
@@ -199,21 +206,32 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
     DYNAMIC_SHARED(uint32_t, stages);
     int lane = thread_x() % 32, warp = thread_x() / 32, g = lane / 4, t = lane % 4;
     int block_tile = block_y() * PRODUCT_BLOCK_TILES, first_tile = block_tile + warp / WN * 2;
-    int first_row = block_x() * N, warp_row = warp % WN * 8 * NT, n_rows = a.pass->n_rows;
-    if (first_row >= n_rows)
-        return;
+    int first_row = block_x() * N, warp_row = warp % WN * 8 * NT;
     int from = WHOLE ? 0 : block_z() * a.segment_steps, to = WHOLE ? a.steps : at_most(from + a.segment_steps, a.steps);
 
-    filler filler = find_filler<T, product_threads(T, N)>(a, first_tile, first_row, n_rows, from);
+    release_successor();
+    filler filler = find_filler<T, product_threads(T, N)>(a, first_tile, first_row, from);
     weight_tiles tiles = find_tiles<T>(a.quants, a.scales, first_tile, a.n_tiles, a.steps, lane);
     scales<T> now[2], then[2];
     load_scales<T, 2>(then, tiles, from, lane);
     float acc[2][NT][4] = {}, total[2][WHOLE ? NT : 1][4] = {};
     UNROLL
+    for (int s = 0; s < STAGES - 1; s++)
+        if (from + s < to)
+            fill_weights<T, N>(stages + s * STAGE_WORDS, filler);
+    await_predecessor();
+    int n_rows = a.pass->n_rows;
+    if (first_row >= n_rows) {
+        copy_commit();
+        copy_wait<0>();
+        return;
+    }
+    filler.n_rows += n_rows;
+    UNROLL
     for (int s = 0; s < STAGES - 1; s++) {
         if (from + s < to)
-            fill_stage<T, N>(stages + s * STAGE_WORDS, filler);
-        copy_commit();
+            fill_rows<T, N>(stages + s * STAGE_WORDS, filler);
+        copy_commit(); /* the first one takes all weights along that were begun */
     }
     int slot = 0, end = from + a.segment_steps;
     bool idle = first_tile >= a.n_tiles || first_row + warp_row >= n_rows; /* this warp only copies */
@@ -221,8 +239,10 @@ template <enum dtype T, int N, bool WHOLE> DEVICE void product_wide(const produc
         copy_wait<STAGES - 2>();
         sync_block(); /* this step is there, and nobody reads the one before it any more */
         int free_slot = slot == 0 ? STAGES - 1 : slot - 1;
-        if (step + STAGES - 1 < to)
-            fill_stage<T, N>(stages + free_slot * STAGE_WORDS, filler);
+        if (step + STAGES - 1 < to) {
+            fill_weights<T, N>(stages + free_slot * STAGE_WORDS, filler);
+            fill_rows<T, N>(stages + free_slot * STAGE_WORDS, filler);
+        }
         copy_commit();
 
         const uint32_t *stage = stages + slot * STAGE_WORDS;

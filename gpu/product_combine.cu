@@ -9,6 +9,8 @@ DEVICE float sum_of(const product_args &a, int m, int row) {
 }
 
 KERNEL(PRODUCT_COMBINE_THREADS, product_combine, struct product_args a) {
+    release_successor();
+    await_predecessor();
     int i = block_x() * PRODUCT_COMBINE_THREADS + thread_x(), row = block_y();
     if (row >= a.pass->n_rows)
         return;

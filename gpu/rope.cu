@@ -134,6 +134,8 @@ DEVICE void store_fp8(const struct rope_args &a, const head &k, const head &v, s
 }
 
 KERNEL(ROPE_THREADS, rope_kv, struct rope_args a) {
+    release_successor();
+    await_predecessor();
     int row = block_x(), unit = block_y() * ROPE_UNITS + thread_x() / 32, half = a.head_dim / 2;
     if (row >= a.pass->n_rows || unit >= a.n_heads + a.n_kv_heads)
         return;

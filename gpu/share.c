@@ -39,8 +39,12 @@ struct layout share_layout(const struct share *s, int bucket) {
     y.items = y.rows + aligned(n * sizeof(struct gpu_row));
     y.cs = y.items + aligned((size_t)op_attend_max_items(bucket, c->n_heads, c->n_kv_heads) * sizeof(struct gpu_item));
     y.x = y.cs + aligned(n * (size_t)c->head_dim * sizeof(float));
-    y.slots = y.x + aligned(n * (size_t)c->hidden * sizeof(float));
+    y.slots = y.x + aligned(n * (size_t)s->card->seat.n * (size_t)s->hidden.each * sizeof(float));
     return y;
+}
+
+static int greater(int a, int b) {
+    return a > b ? a : b;
 }
 
 static struct planes planes_at(cu_ptr base, size_t *at, size_t rows, size_t cols) {
@@ -75,11 +79,16 @@ static size_t lay_scratch(struct share *s, const struct stage_plan *p, cu_ptr ba
             wide = (size_t)y->w[LAYER_QKV].rows > wide ? (size_t)y->w[LAYER_QKV].rows : wide;
         }
         s->qkv = floats_at(base, &at, rows * wide);
+        if (s->card->seat.n > 1) {
+            size_t block = op_join_block((int)rows, greater(s->n_heads * c->head_dim, s->ffn.each));
+            s->gathered = (uint16_t *)(uintptr_t)(base + at);
+            at += aligned((size_t)s->card->seat.n * block);
+        }
     }
     if (s->has_head) {
         size_t n = op_product_scratch(s->card->gpu, &p->head, s->piece_rows);
         product = n > product ? n : product;
-        s->logits = floats_at(base, &at, (size_t)share_head_rows(s) * (size_t)c->vocab);
+        s->logits = floats_at(base, &at, (size_t)share_head_rows(s) * (size_t)s->vocab.n);
     }
     s->product = floats_at(base, &at, product / sizeof(float));
     return at;
@@ -143,6 +152,10 @@ int share_reserve_slots(struct share *s, size_t slots, struct err *e) {
     return rc;
 }
 
+static size_t logits_bytes(const struct share *s) {
+    return (size_t)share_head_rows(s) * (size_t)s->vocab.n * sizeof(float);
+}
+
 static int reserve_host(struct share *s, struct err *e) {
     const struct model_config *c = s->config;
     struct gpu *g = s->card->gpu;
@@ -155,7 +168,7 @@ static int reserve_host(struct share *s, struct err *e) {
     config_rope_freqs(c, s->inv_freq);
     if (s->has_head) {
         void *p;
-        if (gpu_host_alloc(g, &p, (size_t)share_head_rows(s) * (size_t)c->vocab * sizeof(float), e) != 0)
+        if (gpu_host_alloc(g, &p, logits_bytes(s), e) != 0)
             return -1;
         s->logits_host = p;
     }
@@ -170,6 +183,7 @@ void share_free(struct share *s) {
         return;
     struct gpu *g = s->card->gpu;
     gpu_enter(g);
+    matrix_loader_free(s->loader);
     for (int i = 0; s->layers && i < s->hi - s->lo; i++)
         for (int j = 0; j < N_LAYER_MATRICES; j++)
             matrix_free(g, &s->layers[i].w[j]);
@@ -182,7 +196,7 @@ void share_free(struct share *s) {
     for (int i = 0; i < 2; i++)
         gpu_event_free(g, s->staging[i].done);
     if (s->logits_host)
-        gpu_host_free(g, s->logits_host, (size_t)share_head_rows(s) * (size_t)s->config->vocab * sizeof(float));
+        gpu_host_free(g, s->logits_host, logits_bytes(s));
     free(s->layers);
     free(s->inv_freq);
     free(s->trunks);
@@ -229,67 +243,69 @@ static int on_bytes(void *ctx, uint64_t bytes) {
     return l->opts->progress ? l->opts->progress(l->opts->progress_ctx, l->done, l->total) : 0;
 }
 
-static int load_layer(struct share *s, struct matrix_loader *loader, int index, struct stage_plan *p, struct loading *l,
-                      struct err *e) {
-    struct layer_plan *plan = &p->layers[index - p->part.lo];
-    struct cuda_layer *y = &s->layers[index - s->lo];
+int share_load(struct share *s, struct stage_plan *p, int layer, int matrix, struct loading *l, struct err *e) {
+    struct layer_plan *plan = &p->layers[layer - s->lo];
+    struct cuda_layer *y = &s->layers[layer - s->lo];
+    const struct layer_matrix *m = &layer_matrices[matrix];
     char what[64];
+    snprintf(what, sizeof what, "layer %d's %s", layer, m->name);
     y->k_at = plan->tensors[1].at;
     y->v_at = plan->tensors[2].at;
-    for (int i = 0; i < N_LAYER_MATRICES; i++) {
-        const struct layer_matrix *m = &layer_matrices[i];
-        snprintf(what, sizeof what, "layer %d's %s", index, m->name);
-        if (matrix_load(loader, &y->w[i], &plan->tensors[m->first], m->n, m->interleave, p->quant, on_bytes, l, what,
-                        e) != 0)
-            return -1;
-        s->bytes += y->w[i].bytes;
-    }
+    if (matrix_load(s->loader, &y->w[matrix], &plan->tensors[m->first], m->n, m->interleave, p->quant, on_bytes, l,
+                    what, e) != 0)
+        return -1;
+    s->bytes += y->w[matrix].bytes;
     return 0;
 }
 
-static int load_matrices(struct share *s, struct matrix_loader *loader, struct stage_plan *p, struct loading *l,
-                         struct err *e) {
-    for (int i = s->lo; i < s->hi; i++)
-        if (load_layer(s, loader, i, p, l, e) != 0)
-            return -1;
-    if (s->has_head &&
-        matrix_load(loader, &s->head, &p->head_tensor, 1, false, p->quant, on_bytes, l, "the head", e) != 0)
+int share_load_head(struct share *s, struct stage_plan *p, struct loading *l, struct err *e) {
+    if (matrix_load(s->loader, &s->head, &p->head_tensor, 1, false, p->quant, on_bytes, l, "the head", e) != 0)
         return -1;
     s->bytes += s->head.bytes;
-    return card_wait(s->card, e);
+    return 0;
 }
 
-int share_load(struct share *s, struct card *card, struct stage_plan *p, int lo, int hi, bool head, int max_rows,
-               struct loading *l, struct err *e) {
+int share_end(struct share *s, struct err *e) {
+    gpu_enter(s->card->gpu);
+    int rc = card_wait(s->card, e);
+    matrix_loader_free(s->loader);
+    s->loader = NULL;
+    return rc;
+}
+
+int share_begin(struct share *s, struct card *card, const struct stage_plan *p, int max_rows, struct err *e) {
+    const struct model_config *c = p->config;
     *s = (struct share){.card = card,
-                        .config = p->config,
-                        .lo = lo,
-                        .hi = hi,
-                        .has_head = head,
+                        .config = c,
+                        .lo = p->part.lo,
+                        .hi = p->part.hi,
+                        .has_head = p->part.head,
+                        .n_heads = c->n_heads / card->seat.n,
+                        .n_kv_heads = c->n_kv_heads / card->seat.n,
+                        .hidden = plan_slice(c->hidden, card->seat),
+                        .ffn = plan_slice(c->ffn, card->seat),
+                        .vocab = plan_slice(c->vocab, card->seat),
                         .max_rows = max_rows,
                         .piece_rows = share_bucket(max_rows < PIECE_ROWS ? max_rows : PIECE_ROWS)};
-    struct matrix_loader *loader = NULL;
     if (card_enter(card, e) != 0)
         goto fail;
     s->scratch_bytes = lay_scratch(s, p, 0);
-    s->layers = calloc((size_t)(hi - lo) + 1, sizeof *s->layers);
+    s->layers = calloc((size_t)(s->hi - s->lo) + 1, sizeof *s->layers);
     if (!s->layers) {
         err_set(e, ERR_MEMORY, "out of memory loading the model");
         goto fail;
     }
     /* The loader comes first, so that what it takes meanwhile is not counted as free. */
     size_t in = share_layout(s, s->piece_rows).slots + slots_room(LEAST_SLOTS);
-    if (matrix_loader_create(&loader, card->gpu, e) != 0 || check_memory(s, p, s->scratch_bytes + in, e) != 0 ||
+    if (matrix_loader_create(&s->loader, card->gpu, e) != 0 || check_memory(s, p, s->scratch_bytes + in, e) != 0 ||
         gpu_alloc(card->gpu, &s->scratch, s->scratch_bytes, "the activations of a pass", e) != 0)
         goto fail;
     lay_scratch(s, p, s->scratch);
     s->bytes = s->scratch_bytes + in;
-    if (reserve_host(s, e) != 0 || load_vectors(s, p, e) != 0 || load_matrices(s, loader, p, l, e) != 0)
+    if (reserve_host(s, e) != 0 || load_vectors(s, p, e) != 0)
         goto fail;
-    matrix_loader_free(loader);
     return 0;
 fail:
-    matrix_loader_free(loader);
     share_free(s);
     return -1;
 }

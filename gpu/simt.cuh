@@ -2,9 +2,9 @@
  * each thread of a block is a fiber. Everything that a kernel needs beyond plain C++ is named here, so that the same
  * source text runs in tests on machines without a card.
  *
- * Rules for kernels: one struct argument by value; KERNEL or KERNEL_INSTANCE makes it known by name; warp operations
- * are called by all 32 threads of a warp; no recursion, no printf, no library calls but those below; products and sums
- * that shall be fused say fmaf. */
+ * Rules for kernels: one struct argument by value; KERNEL or KERNEL_INSTANCE makes it known by name; every kernel calls
+ * release_successor and await_predecessor; warp operations are called by all 32 threads of a warp; no recursion, no
+ * printf, no library calls but those below; products and sums that shall be fused say fmaf. */
 #ifndef GPU_SIMT_CUH
 #define GPU_SIMT_CUH
 
@@ -69,6 +69,30 @@ DEVICE void sync_block() {
 DEVICE void sync_warp() {
     __syncwarp();
 }
+
+/* A launch of compute capability 9.0 and later may begin before the kernels ahead of it in the stream have ended
+ * (programmatic dependent launch), so that its blocks are there, and their first weights under way, when those have.
+ *
+ * await_predecessor: returns when the kernel before has ended, with all that it wrote visible. Each thread calls it
+ * once, all of a block in the same place, on every way to the end: a kernel that ended without would let the next one
+ * go on while its own predecessor still runs. Before it a thread touches no memory that anything in a pass writes, and
+ * writes none, not even its own: weights, their scales and its arguments are all there is to read.
+ *
+ * release_successor: the next kernel may begin, up to its own await_predecessor. The card does so when all blocks of
+ * this one have called it or ended, so all of them are running then, and those of the next one take but what they leave
+ * free. Nothing of correctness depends on it, as whoever is released has to wait for the end of this kernel all the
+ * same; so each kernel calls it first thing, also before its own wait. Then a product's blocks get in while the
+ * product two launches ahead has its last wave, past the norm of few blocks that comes between. */
+DEVICE void await_predecessor() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+DEVICE void release_successor() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 DEVICE float shuffle_xor(float v, int mask) {
     return __shfl_xor_sync(~0u, v, mask);
 }
@@ -79,10 +103,11 @@ DEVICE uint32_t shuffle(uint32_t v, int lane) {
     return __shfl_sync(~0u, v, lane);
 }
 
-/* 16 bytes that are read once (weights): past the first-level cache. */
+/* 16 bytes that are read once (weights): past the first-level cache. Not by ld.global.nc: ptxas believes that such a
+ * load may happen at any time and puts it behind await_predecessor, and it need not see what the predecessor wrote. */
 DEVICE u32x4 load_once(const void *p) {
     u32x4 r;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r.v[0]), "=r"(r.v[1]), "=r"(r.v[2]), "=r"(r.v[3])
                  : "l"(p));
     return r;

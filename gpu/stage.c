@@ -1,5 +1,5 @@
-/* A stage over one or several cards: its layers are dealt out in order, and x goes from card to card through the host.
- * What the operations of backend.h promise is checked here. */
+/* A stage over one or several teams of cards: its layers are dealt out in order, and x goes from one to the next
+ * through the host. What the operations of backend.h promise is checked here. */
 #include "gpu/stage.h"
 
 #include "core/model/readahead.h"
@@ -28,21 +28,46 @@ static int read_ahead(struct loading *l, const struct stage_plan *p, struct err 
     return rc;
 }
 
-/* Which layers and whether the head go to which card. */
+/* Which layers and whether the head go to which team. */
 static int deal(const struct cuda_backend *b, const struct stage_plan *p, int n_layers[MAX_CARDS], struct err *e) {
-    int n = p->part.hi - p->part.lo;
+    int n = p->part.hi - p->part.lo, n_teams = 0;
     size_t left[MAX_CARDS], *cost = malloc(((size_t)n + 1) * sizeof *cost);
     if (!cost)
         return err_set(e, ERR_MEMORY, "out of memory loading the model");
     for (int i = 0; i < n; i++)
         cost[i] = p->layers[i].bytes;
-    for (int i = 0; i < b->n_cards; i++) {
-        gpu_enter(b->cards[i].gpu);
-        left[i] = gpu_memory_left(b->cards[i].gpu);
-    }
-    int head = spread_layers(cost, n, p->head_bytes, left, b->n_cards, n_layers);
+    for (int i = 0; i < b->n_cards; i += b->cards[i].seat.n)
+        left[n_teams++] = team_memory_left(&b->cards[i]);
+    int head = spread_layers(cost, n, p->head_bytes, left, n_teams, n_layers);
     free(cost);
     return head;
+}
+
+/* The shares of a team, in step: each card reads other rows, and the file is read once. */
+static int load_team(struct cuda_stage *s, struct card *cards, const struct stage_plan *whole, const struct part *part,
+                     struct loading *l, struct err *e) {
+    int n = cards->seat.n, rc = 0;
+    struct share *shares = &s->shares[s->n_shares];
+    struct stage_plan plans[MAX_CARDS] = {0};
+    for (int r = 0; r < n && rc == 0; r++)
+        rc = stage_plan_make(&plans[r], whole->weights, part, cards[r].seat, whole->quant, e);
+    for (int r = 0; r < n && rc == 0; r++) {
+        rc = share_begin(&shares[r], &cards[r], &plans[r], s->max_rows, e);
+        s->n_shares += rc == 0;
+    }
+    for (int i = part->lo; i < part->hi; i++)
+        for (int m = 0; m < N_LAYER_MATRICES; m++)
+            for (int r = 0; r < n && rc == 0; r++)
+                rc = share_load(&shares[r], &plans[r], i, m, l, e);
+    for (int r = 0; r < n && rc == 0 && part->head; r++)
+        rc = share_load_head(&shares[r], &plans[r], l, e);
+    for (int r = 0; r < n; r++) {
+        if (rc == 0)
+            rc = share_end(&shares[r], e);
+        s->bytes += shares[r].bytes;
+        stage_plan_free(&plans[r]);
+    }
+    return rc;
 }
 
 static int load_shares(struct cuda_stage *s, struct stage_plan *p, struct loading *l, struct err *e) {
@@ -50,16 +75,13 @@ static int load_shares(struct cuda_stage *s, struct stage_plan *p, struct loadin
     int n_layers[MAX_CARDS] = {0}, lo = p->part.lo, head = deal(b, p, n_layers, e);
     if (head < 0)
         return -1;
-    for (int i = 0; i < b->n_cards; i++) {
-        bool has_head = p->part.head && i == head;
-        if (n_layers[i] == 0 && !has_head)
+    for (int i = 0, team = 0; i < b->n_cards; i += b->cards[i].seat.n, team++) {
+        const struct part part = {.lo = lo, .hi = lo + n_layers[team], .head = p->part.head && team == head};
+        if (part.lo == part.hi && !part.head)
             continue;
-        struct share *y = &s->shares[s->n_shares];
-        if (share_load(y, &b->cards[i], p, lo, lo + n_layers[i], has_head, s->max_rows, l, e) != 0)
+        if (load_team(s, &b->cards[i], p, &part, l, e) != 0)
             return -1;
-        s->n_shares++;
-        s->bytes += y->bytes;
-        lo += n_layers[i];
+        lo = part.hi;
     }
     return 0;
 }
@@ -91,7 +113,7 @@ static int cuda_stage_load(struct backend *b, struct weights *w, const struct pa
     s->base = (struct stage){.ops = b->ops, .config = c, .part = *part};
     s->backend = (struct cuda_backend *)(void *)b;
     s->max_rows = o->max_rows;
-    int rc = stage_plan_make(&p, w, part, o->quant, e);
+    int rc = stage_plan_make(&p, w, part, (struct seat){0, 1}, o->quant, e);
     l.total = p.file;
     if (rc == 0 && part->embed)
         rc = embedding_open(&s->embed, w, e);
@@ -181,7 +203,7 @@ static int cuda_layers(struct stage *base, struct kv *kvbase, const struct batch
         return -1;
     if (b->n == 0 || lo >= hi)
         return 0;
-    for (int i = 0; i < s->n_shares; i++) {
+    for (int i = 0; i < s->n_shares; i += s->shares[i].card->seat.n) {
         struct share *y = &s->shares[i];
         int from = lo > y->lo ? lo : y->lo, to = hi < y->hi ? hi : y->hi;
         if (from < to && share_layers(y, &kv->shares[i], b, from, to, x, e) != 0)
@@ -197,7 +219,8 @@ static int cuda_head(struct stage *base, const float *x, int n, float *logits, s
                        base->part.head ? "%d rows are more than this part's passes hold"
                                        : "no head in this part of the model (%d rows)",
                        n);
-    return share_head(&s->shares[s->n_shares - 1], x, n, logits, e);
+    struct share *last = &s->shares[s->n_shares - 1];
+    return share_head(last - last->card->seat.rank, x, n, logits, e);
 }
 
 const struct backend_ops cuda_ops = {

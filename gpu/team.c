@@ -6,6 +6,7 @@
 #include "gpu/nccl.h"
 #include "gpu/team_check.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,22 +16,25 @@ enum {
     PATIENCE_MS = 60000, /* for the first gathers, in which NCCL connects the cards */
     LOOK_MS = 250,       /* how often the warden looks after a run */
     CALM_MS = 5000,      /* for calls of NCCL to return once the other cards' parts were aborted */
-    BURY_MS = 30000,     /* for NCCL to give back what it has */
+    END_MS = 30000,      /* for NCCL to give back what it has */
 };
 
 struct rank {
     struct team *team;
     struct gpu *card;
-    int index;
+    int number;
     pthread_t thread; /* not of rank 0 */
     bool started;
     nccl_comm comm;
     struct err refused; /* what kept a gather of this run from being enqueued; its own thread's */
+    int n_gathers;      /* and replays, in this run; with the lock */
+    bool returned;
 };
 
-/* Who may touch a communicator: its rank's thread, in calls that are counted; and the warden, a thread that sleeps
- * until the team breaks and then aborts them all. NCCL's abort frees the other ranks' gathers at once but returns from
- * the last communicator only when no recording holds one any more, so it cannot be called by a thread of the run. */
+/* Who may touch a communicator: its rank's thread, in calls that are counted; and the warden, a thread that looks after
+ * runs, aborts all communicators when the team breaks, and otherwise destroys them at the end. NCCL's abort frees those
+ * who wait in gathers at once, but returns from the last communicator only when no recording holds one any more, so it
+ * cannot be called by a thread of the run. */
 struct team {
     int n;
     struct rank *ranks;
@@ -41,7 +45,7 @@ struct team {
     pthread_cond_t go;    /* to ranks: a run, or stop */
     pthread_cond_t done;  /* to the caller: all ranks have returned */
     pthread_cond_t watch; /* to the warden */
-    pthread_cond_t buried;
+    pthread_cond_t ended;
     unsigned run;
     int n_running;
     int (*fn)(void *ctx, int rank, struct err *e);
@@ -53,7 +57,7 @@ struct team {
     double deadline;   /* of the run, clock_ms; 0: none */
     bool broken;       /* for good, after `failed` of that run */
     int breaker;       /* the rank that failed */
-    bool is_buried;    /* the warden is done */
+    bool at_end;       /* the warden is done */
 };
 
 /* "GPU 0 (NVIDIA H200), GPU 1 (NVIDIA H200)" */
@@ -129,7 +133,7 @@ static void look_after(struct team *t) {
 /* Aborts all communicators. The last of them to be aborted is when NCCL frees their memory; up to then it only sets
  * flags that gathers see, and calls of other threads, which return then. So the last must wait until they have, and be
  * one that nobody is using: that of the rank that failed. */
-static void bury(struct team *t) {
+static void abort_all(struct team *t) {
     double until = clock_ms() + CALM_MS;
     for (int r = 0; r < t->n; r++)
         if (r != t->breaker)
@@ -139,6 +143,15 @@ static void bury(struct team *t) {
         wait_for(&t->watch, t, until - clock_ms());
     pthread_mutex_unlock(&t->lock);
     (void)t->nccl->comm_abort(t->ranks[t->breaker].comm);
+}
+
+static void leave_nccl(struct team *t) {
+    if (t->broken)
+        abort_all(t);
+    else
+        for (int r = 0; r < t->n; r++)
+            if (t->ranks[r].comm)
+                (void)t->nccl->comm_destroy(t->ranks[r].comm);
 }
 
 static void *guard(void *arg) {
@@ -155,37 +168,51 @@ static void *guard(void *arg) {
         if (t->n_running > 0 && !t->broken)
             look_after(t);
     }
-    bool broken = t->broken;
     pthread_mutex_unlock(&t->lock);
-    if (broken)
-        bury(t);
+    leave_nccl(t); /* nothing changes `broken` any more */
     pthread_mutex_lock(&t->lock);
-    t->is_buried = true;
-    pthread_cond_signal(&t->buried);
+    t->at_end = true;
+    pthread_cond_signal(&t->ended);
     pthread_mutex_unlock(&t->lock);
     return NULL;
 }
 
 /* Runs. */
 
+/* A rank that has returned gathers no more: another that has gathered more often would wait for ever. With the lock. */
+static void check_alike(struct team *t, const struct rank *r) {
+    struct err e = {0};
+    for (int i = 0; i < t->n; i++) {
+        const struct rank *o = &t->ranks[i];
+        if (!(r->returned && o->n_gathers > r->n_gathers) && !(o->returned && r->n_gathers > o->n_gathers))
+            continue;
+        (void)err_set(&e, ERR_DEVICE, "GPU %d (%s) and GPU %d (%s) do not gather alike", r->card->ordinal,
+                      r->card->name, o->card->ordinal, o->card->name);
+        fail(t, r->number, &e);
+    }
+}
+
 static void work(struct rank *r) {
     struct team *t = r->team;
     struct err e = {0};
     r->refused = (struct err){0};
     gpu_enter(r->card);
-    int rc = t->fn(t->ctx, r->index, &e);
+    int rc = t->fn(t->ctx, r->number, &e);
     if (r->refused.kind != ERR_NONE) {
         e = r->refused;
         rc = -1;
     }
-    if (rc == 0)
-        return;
-    (void)err_set(&e, ERR_DEVICE, "GPU %d (%s) failed", r->card->ordinal, r->card->name);
+    if (rc != 0)
+        (void)err_set(&e, ERR_DEVICE, "GPU %d (%s) failed", r->card->ordinal, r->card->name);
     pthread_mutex_lock(&t->lock);
-    fail(t, r->index, &e);
+    r->returned = true;
+    if (rc != 0)
+        fail(t, r->number, &e);
+    else
+        check_alike(t, r);
     bool broken = t->broken;
     pthread_mutex_unlock(&t->lock);
-    if (broken)
+    if (rc == 0 || broken)
         return;
     /* The next run finds the card as if there had been none. */
     if (r->card->recording)
@@ -231,6 +258,10 @@ int team_run(struct team *t, int (*fn)(void *ctx, int rank, struct err *e), void
     t->ctx = ctx;
     t->failed = (struct err){0};
     t->enqueued = false;
+    for (int r = 0; r < t->n; r++) {
+        t->ranks[r].n_gathers = 0;
+        t->ranks[r].returned = false;
+    }
     t->n_running = t->n;
     t->run++;
     pthread_cond_broadcast(&t->go);
@@ -265,6 +296,8 @@ static bool call_begin(struct rank *r) {
     if (r->card->failed != 0)
         return false;
     pthread_mutex_lock(&t->lock);
+    r->n_gathers++;
+    check_alike(t, r);
     bool fine = t->failed.kind == ERR_NONE;
     if (fine) {
         t->enqueued = true;
@@ -315,6 +348,7 @@ int team_size(const struct team *t) {
 
 static int connect(struct team *t, struct err *e) {
     char why[300];
+    sigset_t all, old;
     int *ordinals = calloc((size_t)t->n, sizeof *ordinals);
     nccl_comm *comms = calloc((size_t)t->n, sizeof(nccl_comm));
     int rc = -1;
@@ -324,7 +358,10 @@ static int connect(struct team *t, struct err *e) {
     }
     for (int r = 0; r < t->n; r++)
         ordinals[r] = t->ranks[r].card->ordinal;
+    sigfillset(&all); /* NCCL's threads inherit it (thread.h) */
+    pthread_sigmask(SIG_SETMASK, &all, &old);
     nccl_result res = t->nccl->comm_init_all(comms, t->n, ordinals);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (res != 0) {
         err_set(e, ERR_DEVICE, "NCCL: %s", nccl_error(t->nccl, res, why, sizeof why));
         goto out;
@@ -389,14 +426,14 @@ int team_create_within(struct team **out, struct gpu *const *cards, int n, int p
     t->ranks = ranks;
     t->nccl = nccl;
     for (int r = 0; r < n; r++)
-        ranks[r] = (struct rank){.team = t, .card = cards[r], .index = r};
+        ranks[r] = (struct rank){.team = t, .card = cards[r], .number = r};
     pthread_mutex_init(&t->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&t->go, NULL);
     pthread_cond_init(&t->done, NULL);
     pthread_cond_init(&t->watch, &monotonic);
-    pthread_cond_init(&t->buried, &monotonic);
+    pthread_cond_init(&t->ended, &monotonic);
     pthread_condattr_destroy(&monotonic);
     if (n > 1 && join_cards(t, cards, patience_ms, e) != 0) {
         team_free(t);
@@ -411,9 +448,9 @@ int team_create(struct team **out, struct gpu *const *cards, int n, struct err *
     return team_create_within(out, cards, n, PATIENCE_MS, e);
 }
 
-/* Ends the threads. false: NCCL does not come back from aborting. */
+/* Ends the threads. false: NCCL does not come back. */
 static bool stop(struct team *t) {
-    double until = clock_ms() + BURY_MS;
+    double until = clock_ms() + END_MS;
     pthread_mutex_lock(&t->lock);
     t->stop = true;
     pthread_cond_broadcast(&t->go);
@@ -425,9 +462,9 @@ static bool stop(struct team *t) {
     if (!t->guarded)
         return true;
     pthread_mutex_lock(&t->lock);
-    while (!t->is_buried && clock_ms() < until)
-        wait_for(&t->buried, t, until - clock_ms());
-    bool done = t->is_buried;
+    while (!t->at_end && clock_ms() < until)
+        wait_for(&t->ended, t, until - clock_ms());
+    bool done = t->at_end;
     pthread_mutex_unlock(&t->lock);
     if (done)
         pthread_join(t->warden, NULL);
@@ -443,12 +480,9 @@ void team_free(struct team *t) {
         log_line(LOG_WARN, "NCCL does not give its memory on the cards back; that takes the end of the program");
         return; /* the warden has the rest */
     }
-    for (int r = 0; r < t->n; r++)
-        if (t->ranks[r].comm && !t->broken) {
-            gpu_enter(t->ranks[r].card);
-            (void)t->nccl->comm_destroy(t->ranks[r].comm);
-        }
-    pthread_cond_destroy(&t->buried);
+    if (!t->guarded)
+        leave_nccl(t);
+    pthread_cond_destroy(&t->ended);
     pthread_cond_destroy(&t->watch);
     pthread_cond_destroy(&t->done);
     pthread_cond_destroy(&t->go);

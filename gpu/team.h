@@ -11,11 +11,12 @@
 struct team;
 
 /* The n cards stay the caller's and must outlive the team. One card: no NCCL, no threads. Several: connects them, and
- * makes sure that a gather brings what it should, launched and recorded, before saying so. ERR_DEVICE: no NCCL here,
+ * makes sure that a gather brings what it should, launched and recorded, before saying so; NCCL takes memory of each
+ * card for it, so this comes before asking what is left. ERR_DEVICE: no NCCL here,
  * one too old, or it cannot connect these cards (in its words), or they do not answer each other for patience_ms. */
 int team_create(struct team **out, struct gpu *const *cards, int n, struct err *e);
 int team_create_within(struct team **out, struct gpu *const *cards, int n, int patience_ms, struct err *e);
-/* NULL is fine. First all recordings with gathers in them are to be forgotten: NCCL waits until they are. */
+/* NULL is fine. All recordings with gathers in them are to be forgotten before: NCCL waits until they are. */
 void team_free(struct team *t);
 int team_size(const struct team *t);
 

@@ -5,12 +5,12 @@
 #include <string.h>
 
 /* NCCL takes other ways for little and for much. */
-static const size_t sizes[] = {1 << 10, 512 << 10};
-enum { UNSET = 0xee };
+static const size_t sizes[] = {1 << 10, 128 << 10};
+enum { UNSET = 0xee, WORD = sizeof(uint32_t) };
 
 struct part { /* of one card */
     cu_ptr buf;
-    uint8_t *host; /* pinned */
+    uint32_t *host; /* pinned */
     cu_graph_exec recording;
 };
 
@@ -23,8 +23,8 @@ struct check {
     bool replays;
 };
 
-static uint8_t pattern(unsigned rank, unsigned round, size_t i) {
-    return (uint8_t)(((uint32_t)i * 2654435761u >> 13) + 37 * rank + 101 * round);
+static uint32_t pattern(unsigned rank, unsigned round, size_t i) {
+    return ((uint32_t)i + (rank << 20) + (round << 26)) * 2654435761u;
 }
 
 static int record(void *ctx, int rank, struct err *e) {
@@ -42,10 +42,10 @@ static int gather(void *ctx, int rank, struct err *e) {
     struct check *c = ctx;
     struct gpu *g = c->cards[rank];
     struct part *p = &c->parts[rank];
-    size_t all = (size_t)team_size(c->team) * c->bytes;
+    size_t all = (size_t)team_size(c->team) * c->bytes, words = c->bytes / WORD;
     memset(p->host, UNSET, all);
-    for (size_t i = 0; i < c->bytes; i++)
-        p->host[(size_t)rank * c->bytes + i] = pattern((unsigned)rank, c->round, i);
+    for (size_t i = 0; i < words; i++)
+        p->host[(size_t)rank * words + i] = pattern((unsigned)rank, c->round, i);
     gpu_copy_to(g, p->buf, p->host, all);
     if (c->replays)
         team_replay(c->team, rank, p->recording);
@@ -55,8 +55,8 @@ static int gather(void *ctx, int rank, struct err *e) {
     if (gpu_wait(g, e) != 0)
         return -1;
     for (int r = 0; r < team_size(c->team); r++)
-        for (size_t i = 0; i < c->bytes; i++)
-            if (p->host[(size_t)r * c->bytes + i] != pattern((unsigned)r, c->round, i))
+        for (size_t i = 0; i < words; i++)
+            if (p->host[(size_t)r * words + i] != pattern((unsigned)r, c->round, i))
                 return err_set(e, ERR_DEVICE, "GPU %d (%s) does not get what GPU %d has sent", g->ordinal, g->name,
                                c->cards[r]->ordinal);
     return 0;

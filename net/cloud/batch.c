@@ -33,6 +33,7 @@ struct batch_thread {
     /* under ports.lock */
     bool stop, drain, drained;
     double drain_until;
+    struct err broken; /* empty: what computes is in order */
     struct batch_stats shown;
 };
 
@@ -189,6 +190,18 @@ static void publish(struct batch_thread *b) {
     pthread_mutex_unlock(&b->ports.lock);
 }
 
+/* Nothing will be computed here any more: whoever has nothing in the pass that failed may go on elsewhere, or here once
+ * somebody has started this program again. */
+static void give_up(struct batch_thread *b, const struct err *why) {
+    pthread_mutex_lock(&b->ports.lock);
+    if (b->broken.kind == ERR_NONE)
+        b->broken = *why;
+    b->drain = true;
+    b->drain_until = 0;
+    b->ports.wake_due = true;
+    pthread_mutex_unlock(&b->ports.lock);
+}
+
 static void run_pass(struct batch_thread *b) {
     struct pass *p = &b->pass;
     struct err e = {0};
@@ -200,6 +213,8 @@ static void run_pass(struct batch_thread *b) {
             if (i + 1 == p->n || p->rows[i + 1].session != p->rows[i].session)
                 serve_fail(&b->server, p->rows[i].session->port, WIRE_E_FAILED,
                            "the cloud failed to compute; its log says more");
+        if (e.kind == ERR_DEVICE)
+            give_up(b, &e);
         return;
     }
     count_pass(b);
@@ -395,7 +410,7 @@ void batch_stop(struct batch_thread *b) {
 void batch_drain(struct batch_thread *b, uint32_t grace_ms) {
     pthread_mutex_lock(&b->ports.lock);
     b->drain = true;
-    b->drain_until = clock_ms() + grace_ms;
+    b->drain_until = b->broken.kind == ERR_NONE ? clock_ms() + grace_ms : 0;
     ports_notify(&b->ports);
     pthread_mutex_unlock(&b->ports.lock);
 }
@@ -405,6 +420,13 @@ bool batch_drained(struct batch_thread *b) {
     bool drained = b->drained;
     pthread_mutex_unlock(&b->ports.lock);
     return drained;
+}
+
+bool batch_broken(struct batch_thread *b, struct err *why) {
+    pthread_mutex_lock(&b->ports.lock);
+    *why = b->broken;
+    pthread_mutex_unlock(&b->ports.lock);
+    return why->kind != ERR_NONE;
 }
 
 struct port *port_open(struct batch_thread *b, const struct pin *pin, const char *name, struct err *e) {

@@ -40,6 +40,8 @@ int batch_start(struct batch_thread **out, const struct batch_opts *o, struct er
  * flight, at the latest after grace_ms. */
 void batch_drain(struct batch_thread *b, uint32_t grace_ms);
 bool batch_drained(struct batch_thread *b);
+/* A pass failed with ERR_DEVICE: what computes is broken for good, and it is draining, with no grace. Fills why. */
+bool batch_broken(struct batch_thread *b, struct err *why);
 /* Ends the thread; sessions are gone, KV is wiped. Ports must have been closed. */
 void batch_stop(struct batch_thread *b);
 

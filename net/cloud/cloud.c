@@ -239,6 +239,11 @@ static void on_wake(evutil_socket_t fd, short what, void *arg) {
     (void)got;
     atomic_store(&c->poked, false); /* before the ports are looked at: what comes from now on pokes again */
     unsigned stops = atomic_load(&c->stops);
+    struct err why;
+    if (!c->draining && batch_broken(c->batch, &why)) {
+        atomic_store(&c->grace_ms, 0);
+        begin_drain(c);
+    }
     if (atomic_exchange(&c->reload, false))
         reload(c);
     if (stops > 0 && !c->draining)
@@ -405,6 +410,11 @@ int cloud_run(struct cloud *c, struct err *e) {
     stop_listening(c);
     while (c->n_conns > 0)
         drop(c, c->n_conns - 1, END_STOPPED);
+    struct err why;
+    if (batch_broken(c->batch, &why))
+        return err_set(
+            e, why.kind,
+            "what computes here has failed and cannot be used again by this process; start it again (%.350s)", why.msg);
     return rc < 0 ? err_set(e, ERR_IO, "the event loop failed") : 0;
 }
 

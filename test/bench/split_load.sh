@@ -5,10 +5,10 @@
 #   test/bench/split_load.sh [SESSIONS [SECONDS [GROWTH_MB [CYCLES]]]]      64 120 8 1
 #
 # With more than one cycle: SECONDS of load, then rest until all sessions are gone, again and again on the same server, and
-# what is resident at each rest.
+# what is resident at each rest. LOAD_MODEL=M: another model than test/models/tiny.
 set -eu
 cd "$(dirname -- "$0")/../.."
-model=test/models/tiny
+model=${LOAD_MODEL:-test/models/tiny}
 BUILD=${BUILD:-build}
 [ -n "${BUILT:-}" ] || make --no-print-directory -s "$BUILD/splitinf" "$BUILD/test/bench/split_load"
 . test/bench/server.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# test/gpu/run.sh runs to its end where there is no card, and says of each step why it was left out; a failed step is a failed run.
+# test/gpu/run.sh runs to its end where there is no card, and says of each step why it was left out; on an emulated card: gpu_rehearse.sh.
 . test/lib.sh
 out=$SCRATCH/out
 
@@ -18,14 +18,3 @@ recorded() {
 }
 check "a run without a card records nothing" recorded
 check "docs/performance.md has the place for it" has docs/performance.md "<!-- measured: begin -->" "<!-- measured: end -->"
-
-emu=$BUILD/libcuda-emu.so
-if [ ! -f "$emu" ]; then
-    echo "skip emulated card: there is no $emu"
-    exit 0
-fi
-emulated() {
-    SPLITINF_LIBCUDA=$emu BUILT=1 timeout 800 test/gpu/run.sh --out "$SCRATCH/report" --only card,beside-cpu >"$out" 2>&1 || { cat "$out" >&2; return 1; }
-    has "$out" "PASS card" "Emulated card" "PASS beside-cpu" "2 models, 0 too far from the CPU" "2 passed, 0 failed, 0 skipped"
-}
-check "on an emulated card the checks run" emulated

@@ -137,7 +137,7 @@ void batch_rig_open(struct batch_rig *r, const char *model, int front, int back,
     r->twin_stage = load(r, &r->twin_backend, lo, hi, TWIN_ROWS);
     b->stage = &r->gate.base;
     b->mine = (struct wire_hello){.version = WIRE_VERSION,
-                                  .kv = o->mine.kv,
+                                  .kv = rig_on_card() ? 0 : o->mine.kv,
                                   .n_layers = (uint16_t)r->config->n_layers,
                                   .lo = (uint16_t)lo,
                                   .hi = (uint16_t)hi,

@@ -20,10 +20,14 @@ static struct stage *load(struct rig *r, int lo, int hi, bool embed, bool head, 
     return s;
 }
 
+bool rig_on_card(void) {
+    const char *name = getenv("TEST_BACKEND");
+    return name && strcmp(name, "cuda") == 0;
+}
+
 void rig_backend(struct backend **out, int threads, const char *isa) {
     struct err e = {0};
-    const char *name = getenv("TEST_BACKEND");
-    if (name && strcmp(name, "cuda") == 0) {
+    if (rig_on_card()) {
         gpu_rig_prepare(0, 0);
         cr_assert_eq(backend_cuda_create(out, NULL, &e), 0, "%s", e.msg);
     } else {

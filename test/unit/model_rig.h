@@ -35,6 +35,7 @@ struct rig {
 /* What the rigs compute with: the CPU, or with TEST_BACKEND=cuda in the environment a card (gpu_rig.h), so that tests
  * of what stands above the backends can be run over both. */
 void rig_backend(struct backend **out, int threads, const char *isa);
+bool rig_on_card(void); /* whose KV cache is f16 */
 
 void rig_open(struct rig *r, const char *model, const struct rig_opts *o);
 void rig_close(struct rig *r);

@@ -603,7 +603,7 @@ Test(gpu_backend, cards_are_named) {
     gpu_rig_needs_emulated_card();
     e = (struct err){0};
     cr_assert_eq(backend_cuda_create(&b, &(struct cuda_opts){.devices = "1,0"}, &e), 0, "%s", e.msg);
-    cr_expect_str_eq(backend_cuda_name(b), "cuda-sm86");
+    cr_expect_str_eq(backend_cuda_name(b), "cuda-sm86+sm90");
     cr_expect_str_eq(backend_cuda_describe(b), "Emulated card 1, 1 GB; Emulated card 0, 1 GB, driver 13.0");
     cr_expect_eq(backend_cuda_memory_left(b), (uint64_t)2 << 30);
     b->ops->free(b);

@@ -28,6 +28,8 @@ SAME(CU_ATTR_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 SAME(CU_ATTR_MINOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
 SAME(CU_ATTR_SHARED_OPTIN, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
 SAME(CU_ATTR_L2_BYTES, CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
+SAME(CU_FUNC_PTX_VERSION, CU_FUNC_ATTRIBUTE_PTX_VERSION);
+SAME(CU_LAUNCH_PROGRAMMATIC, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION);
 SAME(CU_FUNC_DYNAMIC_SHARED, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 SAME(CU_STREAM_NON_BLOCKING, toolkit_stream_non_blocking);
 SAME(CU_EVENT_DEFAULT, toolkit_event_default);
@@ -36,6 +38,25 @@ SAME(CU_CAPTURE_THREAD, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
 _Static_assert(sizeof(cu_result) == sizeof(CUresult), "cu_result");
 _Static_assert(sizeof(cu_device) == sizeof(CUdevice), "cu_device");
 _Static_assert(sizeof(cu_ptr) == sizeof(CUdeviceptr), "cu_ptr");
+#define SAME_PLACE(type, field, theirs, their_field)                                                                   \
+    _Static_assert(offsetof(type, field) == offsetof(theirs, their_field) &&                                           \
+                       sizeof(((type *)NULL)->field) == sizeof(((theirs *)NULL)->their_field),                         \
+                   #their_field)
+_Static_assert(sizeof(struct cu_launch_attribute) == sizeof(CUlaunchAttribute), "CUlaunchAttribute");
+SAME_PLACE(struct cu_launch_attribute, id, CUlaunchAttribute, id);
+SAME_PLACE(struct cu_launch_attribute, value, CUlaunchAttribute, value);
+SAME_PLACE(struct cu_launch_attribute, value.on, CUlaunchAttribute, value.programmaticStreamSerializationAllowed);
+_Static_assert(sizeof(struct cu_launch_config) == sizeof(CUlaunchConfig), "CUlaunchConfig");
+SAME_PLACE(struct cu_launch_config, gx, CUlaunchConfig, gridDimX);
+SAME_PLACE(struct cu_launch_config, gy, CUlaunchConfig, gridDimY);
+SAME_PLACE(struct cu_launch_config, gz, CUlaunchConfig, gridDimZ);
+SAME_PLACE(struct cu_launch_config, bx, CUlaunchConfig, blockDimX);
+SAME_PLACE(struct cu_launch_config, by, CUlaunchConfig, blockDimY);
+SAME_PLACE(struct cu_launch_config, bz, CUlaunchConfig, blockDimZ);
+SAME_PLACE(struct cu_launch_config, shared, CUlaunchConfig, sharedMemBytes);
+SAME_PLACE(struct cu_launch_config, stream, CUlaunchConfig, hStream);
+SAME_PLACE(struct cu_launch_config, attributes, CUlaunchConfig, attrs);
+SAME_PLACE(struct cu_launch_config, n_attributes, CUlaunchConfig, numAttrs);
 
 #define TEXT_OF(name) #name
 #define TEXT(name)    TEXT_OF(name)
@@ -161,8 +182,8 @@ Test(gpu_driver, older_than_the_kernels) {
     setenv("EMU_DRIVER", "13000", 1);
     (void)gpu_tell_unloadable(g, CU_NO_BINARY_FOR_GPU, "norm", built_for, &same);
     cr_assert(
-        strstr(same.msg, "Emulated card 0 has compute capability 8.6, and the kernels here were built for sm_80") &&
-            strstr(same.msg, "GPU_ARCHS=86"),
+        strstr(same.msg, "Emulated card 0 has compute capability 9.0, and the kernels here were built for sm_80") &&
+            strstr(same.msg, "GPU_ARCHS=90"),
         "%s", same.msg);
     setenv("EMU_DRIVER", "12020", 1);
     g->major = 7; /* whatever the driver, there is no code for it */
@@ -193,7 +214,7 @@ Test(gpu, says_what_it_is) {
     cr_assert_eq(gpu_count(&n, &e), 0);
     cr_assert_eq(n, 3);
     cr_assert_str_eq(g->name, "Emulated card 0");
-    cr_assert(g->major == 8 && g->minor == 6 && g->n_processors == 6);
+    cr_assert(g->major == 9 && g->minor == 0 && g->n_processors == 6);
     cr_assert_eq(g->memory, 50 << 20);
     cr_assert_eq(g->shared_max, 99 * 1024);
     cr_assert_eq(gpu_open(&other, 3, &e), -1);
@@ -281,6 +302,7 @@ static struct gpu *open_with_kernel(const char *name) {
     struct gpu *g = gpu_rig_open();
     cr_assert_eq(g->driver->module_load(&test_module, NULL), 0);
     cr_assert_eq(g->driver->module_function(&g->kernels->functions[0], test_module, name), 0);
+    g->kernels->awaits[0] = false;
     return g;
 }
 static void close_with_kernel(struct gpu *g) {

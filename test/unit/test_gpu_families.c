@@ -1,7 +1,11 @@
 /* The CUDA backend against the CPU's, for every family and weight type: the tiny random models of test/models/families.
- * Within the backend bits are compared: trees, chunkings and sessions against decoding token by token. */
+ * Within the backend bits are compared: trees, chunkings and sessions against decoding token by token, and cards that
+ * are joined (--device 0+1) against one. */
+#include "test/unit/gpu_rig.h"
 #include "test/unit/layer_rig.h"
+#include "test/unit/loading.h"
 #include "test/unit/model_rig.h"
+#include "test/unit/product_rig.h"
 #include "test/unit/tree_rig.h"
 
 #include <criterion/criterion.h>
@@ -241,4 +245,145 @@ Test(gpu_trees, real_width_in_any_chunks, .timeout = 300) {
     free(want);
     free(x);
     weights_close(w);
+}
+
+/* ---- cards that are joined ---- */
+
+static void needs_cards(int n) {
+    struct err e = {0};
+    int there;
+    gpu_rig_prepare(4, 0);
+    cr_assert_eq(gpu_count(&there, &e), 0, "%s", e.msg);
+    if (there < n)
+        cr_skip_test("SKIP: this machine has %d card%s", there, there == 1 ? "" : "s");
+}
+
+/* A model with everything that families of test/models do not have together with several KV heads: q and k norms, K
+ * types (and two of them in a gated pair), a tied head, sizes that are no multiples of a team's tiles. */
+enum { HIDDEN = 256, HEADS = 8, KV_HEADS = 4, DIM = 32, FFN = 288, VOCAB = 203, LAYERS = 2 };
+
+static void add_tensor(struct wbuf *names, struct wbuf *data, const char *name, enum dtype type, int rows, int cols) {
+    static const uint32_t ggml[DT_COUNT] = {[DT_F32] = 0, [DT_Q8_0] = 8, [DT_Q4_K] = 12, [DT_Q6_K] = 14};
+    struct tensor t = prod_tensor(type, rows, cols, data->n + 1);
+    gg_tensor(names, name, rows == 1 ? 1 : 2, (const uint64_t[]){(uint64_t)cols, (uint64_t)rows}, ggml[type], data->n);
+    wbuf_put(data, t.data, (size_t)rows * t.row_bytes);
+    gg_pad(data, 32);
+    prod_tensor_free(&t);
+}
+
+static void make_model(const char *dir) {
+    static const struct {
+        const char *name;
+        enum dtype type;
+        int rows, cols;
+    } layer[] = {
+        {"attn_norm", DT_F32, 1, HIDDEN},
+        {"attn_q", DT_Q4_K, HEADS * DIM, HIDDEN},
+        {"attn_k", DT_Q4_K, KV_HEADS * DIM, HIDDEN},
+        {"attn_v", DT_Q6_K, KV_HEADS * DIM, HIDDEN},
+        {"attn_output", DT_Q4_K, HIDDEN, HEADS * DIM},
+        {"attn_q_norm", DT_F32, 1, DIM},
+        {"attn_k_norm", DT_F32, 1, DIM},
+        {"ffn_norm", DT_F32, 1, HIDDEN},
+        {"ffn_gate", DT_Q4_K, FFN, HIDDEN},
+        {"ffn_up", DT_Q6_K, FFN, HIDDEN},
+        {"ffn_down", DT_Q8_0, HIDDEN, FFN},
+    };
+    enum { N_LAYER = sizeof layer / sizeof layer[0] };
+    struct wbuf file = {0}, data = {0};
+    char name[64];
+    gg_start(&file, 3, LAYERS * N_LAYER + 2, 9);
+    gg_key_str(&file, "general.architecture", "qwen3");
+    gg_key_u32(&file, "qwen3.embedding_length", HIDDEN);
+    gg_key_u32(&file, "qwen3.block_count", LAYERS);
+    gg_key_u32(&file, "qwen3.feed_forward_length", FFN);
+    gg_key_u32(&file, "qwen3.context_length", 512);
+    gg_key_u32(&file, "qwen3.attention.head_count", HEADS);
+    gg_key_u32(&file, "qwen3.attention.head_count_kv", KV_HEADS);
+    gg_key_u32(&file, "qwen3.attention.key_length", DIM);
+    gg_key_f32(&file, "qwen3.attention.layer_norm_rms_epsilon", 1e-5f);
+    add_tensor(&file, &data, "token_embd.weight", DT_Q6_K, VOCAB, HIDDEN);
+    add_tensor(&file, &data, "output_norm.weight", DT_F32, 1, HIDDEN);
+    for (int i = 0; i < LAYERS; i++)
+        for (int j = 0; j < N_LAYER; j++) {
+            snprintf(name, sizeof name, "blk.%d.%s.weight", i, layer[j].name);
+            add_tensor(&file, &data, name, layer[j].type, layer[j].rows, layer[j].cols);
+        }
+    gg_pad(&file, 32);
+    wbuf_put(&file, data.p, data.n);
+    store_file(dir, "model.gguf", file.p, file.n);
+    wbuf_free(&file);
+    wbuf_free(&data);
+}
+
+/* Decoding, trees, a prompt of more rows than are recorded, and its continuation. */
+static void joined_gives_the_bits_of_one(const char *model, const char *cards, enum quant quant, int trees) {
+    enum { PROMPT = 90, MORE = 5 };
+    struct rig one, joined;
+    struct tree t;
+    uint32_t tokens[PROMPT], a[MORE], b[MORE], seed = 11;
+    struct rig_opts o = {.cards = "0", .max_rows = PROMPT, .ctx = CTX, .kv_type = DT_F16, .quant = quant};
+    rig_open(&one, model, &o);
+    o.cards = cards;
+    rig_open(&joined, model, &o);
+    size_t vocab = (size_t)one.config->vocab;
+    tree_open(&t, vocab);
+    for (int i = 0; i < trees; i++) {
+        tree_grow(&t, (uint32_t)vocab, &seed);
+        tree_compare(&t, joined.session, one.session, vocab, model);
+    }
+    tree_close(&t);
+    for (int i = 0; i < PROMPT; i++)
+        tokens[i] = (uint32_t)(i * i * 7 + 3) % (uint32_t)vocab;
+    cr_expect_arr_eq(rig_feed(&joined, tokens, PROMPT), rig_feed(&one, tokens, PROMPT), vocab * sizeof(float),
+                     "%s on %s: a prompt", model, cards);
+    rig_greedy(&one, a, MORE);
+    rig_greedy(&joined, b, MORE);
+    cr_expect_arr_eq(a, b, sizeof a);
+    cr_expect_arr_eq(session_logits(joined.session), session_logits(one.session), vocab * sizeof(float),
+                     "%s on %s: behind it", model, cards);
+    rig_close(&joined);
+    rig_close(&one);
+}
+
+Test(gpu_joined, tiny_on_two) {
+    needs_cards(2);
+    joined_gives_the_bits_of_one("test/models/tiny", "0+1", QUANT_NONE, 0);
+}
+Test(gpu_joined, biases_and_a_window_on_two) {
+    needs_cards(2);
+    joined_gives_the_bits_of_one("test/models/families/qwen2-swa", "1+0", QUANT_NONE, 1);
+}
+Test(gpu_joined, quantised_on_the_way) {
+    needs_cards(2);
+    joined_gives_the_bits_of_one("test/models/families/qwen2-swa", "0+1", QUANT_Q4, 0);
+}
+Test(gpu_joined, biases_everywhere_on_three) {
+    needs_cards(3);
+    joined_gives_the_bits_of_one("test/models/families/llama-bias", "0+2+1", QUANT_NONE, 1);
+}
+Test(gpu_joined, two_teams) {
+    needs_cards(4);
+    joined_gives_the_bits_of_one("test/models/families/qwen2-swa", "0+1,3+2", QUANT_NONE, 1);
+}
+Test(gpu_joined, a_team_and_a_card) {
+    needs_cards(3);
+    joined_gives_the_bits_of_one("test/models/families/qwen2-swa", "2,0+1", QUANT_NONE, 0);
+}
+
+static void with_own_model(const char *cards, int trees) {
+    char dir[64], path[80];
+    scratch_make(dir);
+    make_model(dir);
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
+    joined_gives_the_bits_of_one(path, cards, QUANT_NONE, trees);
+    scratch_remove(dir);
+}
+Test(gpu_joined, norms_of_heads_and_k_types_on_two) {
+    needs_cards(2);
+    with_own_model("0+1", 1);
+}
+Test(gpu_joined, norms_of_heads_and_k_types_on_four) {
+    needs_cards(4);
+    with_own_model("0+1+2+3", 0);
 }

@@ -1,4 +1,5 @@
-/* RMSNorm, and RoPE with the KV write, on a card: against the CPU backend's kernels and float64. */
+/* RMSNorm, RoPE with the KV write, and what puts the planes of several cards together, on a card: against the CPU
+ * backend's kernels and float64. */
 #include "core/cpu/cpu.h"
 #include "core/model/e4m3.h"
 #include "gpu/ops.h"
@@ -31,19 +32,29 @@ static cu_ptr put_pass(struct gpu *g, int n, const struct gpu_row *rows, cu_ptr 
 
 enum { GUARD = 0x5a5a };
 
-/* Rows 0..n of a launch made for `rows`; out [rows][ld] of two planes. */
-static void run_norm(struct gpu *g, int n, int rows, const float *x, const float *w, int cols, float eps,
+/* Rows 0..n of a launch made for `rows`; x [n][cols], which goes to the card in slices; out [rows][ld] of two planes.
+ */
+static void run_norm(struct gpu *g, int n, int rows, const float *x, int slice, const float *w, int cols, float eps,
                      struct planes *out) {
     size_t plane = (size_t)rows * (size_t)out->ld;
     for (size_t i = 0; i < plane; i++)
         out->hi[i] = out->lo[i] = GUARD;
-    cu_ptr dx = gpu_rig_alloc(g, sizeof *x * (size_t)rows * (size_t)cols),
-           dw = gpu_rig_put(g, w, sizeof *w * (size_t)cols), hi = gpu_rig_put(g, out->hi, plane * 2),
-           lo = gpu_rig_put(g, out->lo, plane * 2), pass = put_pass(g, n, NULL, 0);
-    gpu_rig_write(g, dx, x, sizeof *x * (size_t)n * (size_t)cols);
+    size_t n_slices = (size_t)((cols + slice - 1) / slice), room = n_slices * (size_t)rows * (size_t)slice;
+    float *sliced = malloc(room * sizeof *sliced);
+    cr_assert_not_null(sliced);
+    for (size_t i = 0; i < room; i++)
+        sliced[i] = NAN; /* behind the last row and column */
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < cols; i++)
+            sliced[((size_t)(i / slice) * (size_t)rows + (size_t)r) * (size_t)slice + (size_t)(i % slice)] =
+                x[(size_t)r * (size_t)cols + (size_t)i];
+    cu_ptr dx = gpu_rig_put(g, sliced, room * sizeof *sliced), dw = gpu_rig_put(g, w, sizeof *w * (size_t)cols),
+           hi = gpu_rig_put(g, out->hi, plane * 2), lo = gpu_rig_put(g, out->lo, plane * 2),
+           pass = put_pass(g, n, NULL, 0);
+    free(sliced);
     const struct planes to = {GPU_AT(uint16_t, hi), GPU_AT(uint16_t, lo), out->ld};
-    op_rmsnorm(g, GPU_AT(const struct gpu_pass, pass), rows, GPU_AT(const float, dx), GPU_AT(const float, dw), cols,
-               eps, to);
+    op_rmsnorm(g, GPU_AT(const struct gpu_pass, pass), rows, GPU_AT(const float, dx), slice, GPU_AT(const float, dw),
+               cols, eps, to);
     gpu_rig_wait(g);
     gpu_rig_read(g, out->hi, hi, plane * 2);
     gpu_rig_read(g, out->lo, lo, plane * 2);
@@ -63,7 +74,7 @@ static void check_norm(struct gpu *g, int cols, uint32_t seed) {
     float *x = floats((size_t)ROWS * (size_t)cols, seed, 3), *w = floats((size_t)cols, seed + 1, 2);
     struct planes out = {calloc(plane, 2), calloc(plane, 2), ld}, one = {calloc(plane, 2), calloc(plane, 2), ld};
     memset(x + 3 * cols, 0, sizeof *x * (size_t)cols); /* nothing but eps */
-    run_norm(g, ROWS, BUCKET, x, w, cols, eps, &out);
+    run_norm(g, ROWS, BUCKET, x, cols, w, cols, eps, &out);
     double bound = ((cols / 512 + 4 + 21) / 2.0 + 5) * 0x1p-24 + 0x1.2p-16;
     for (int r = 0; r < ROWS; r++) {
         double sum = 0;
@@ -78,7 +89,8 @@ static void check_norm(struct gpu *g, int cols, uint32_t seed) {
                       want);
             cr_assert(i < cols || (hi == 0 && lo == 0));
         }
-        run_norm(g, 1, 1, x + r * cols, w, cols, eps, &one); /* the same bits alone */
+        /* The same bits alone, and in slices. */
+        run_norm(g, 1, 1, x + r * cols, r == 0 || cols <= 32 ? cols : (cols / r / 16 + 1) * 16, w, cols, eps, &one);
         cr_assert_arr_eq(one.hi, out.hi + r * ld, (size_t)ld * 2);
         cr_assert_arr_eq(one.lo, out.lo + r * ld, (size_t)ld * 2);
     }
@@ -92,6 +104,53 @@ Test(gpu_norm, rows_over_their_root_mean_square) {
     struct gpu *g = gpu_rig_open();
     for (size_t i = 0; i < sizeof cols / sizeof *cols; i++)
         check_norm(g, cols[i], 1 + (uint32_t)i);
+    gpu_rig_close(g);
+}
+
+/* ---- joining ---- */
+
+static void check_join(struct gpu *g, int n, int each, int cols, uint32_t seed) {
+    enum { ROWS = 3, BUCKET = 4 };
+    int ld = (cols + 63) / 64 * 64;
+    size_t block = op_join_block(BUCKET, each) / 2, plane = block / 2, row = (size_t)op_join_ld(each);
+    size_t room = (size_t)BUCKET * (size_t)ld;
+    uint16_t *blocks = malloc((size_t)n * block * 2), *got[2];
+    cr_assert_not_null(blocks);
+    for (size_t i = 0; i < (size_t)n * block; i++)
+        blocks[i] = (uint16_t)toy_rnd(&seed);
+    cu_ptr from = gpu_rig_put(g, blocks, (size_t)n * block * 2), pass = put_pass(g, ROWS, NULL, 0), to[2];
+    for (int k = 0; k < 2; k++) {
+        got[k] = malloc(room * 2);
+        cr_assert_not_null(got[k]);
+        for (size_t i = 0; i < room; i++)
+            got[k][i] = GUARD;
+        to[k] = gpu_rig_put(g, got[k], room * 2);
+    }
+    op_join(g, GPU_AT(const struct gpu_pass, pass), BUCKET, GPU_AT(const uint16_t, from), n, each,
+            (struct planes){GPU_AT(uint16_t, to[0]), GPU_AT(uint16_t, to[1]), ld});
+    gpu_rig_wait(g);
+    for (int k = 0; k < 2; k++) {
+        gpu_rig_read(g, got[k], to[k], room * 2);
+        for (int r = 0; r < BUCKET; r++)
+            for (int c = 0; c < ld; c++) {
+                size_t at = (size_t)(c / each) * block + (size_t)k * plane + (size_t)r * row + (size_t)(c % each);
+                uint16_t want = r >= ROWS ? GUARD : c < n * each ? blocks[at] : 0;
+                cr_assert_eq(got[k][r * ld + c], want, "%d x %d columns: row %d, column %d", n, each, r, c);
+            }
+        free(got[k]);
+        gpu_free(g, to[k]);
+    }
+    free(blocks);
+    gpu_free(g, from);
+    gpu_free(g, pass);
+}
+
+Test(gpu_norm, planes_of_several_cards_become_one) {
+    struct gpu *g = gpu_rig_open();
+    check_join(g, 2, 32, 64, 1);
+    check_join(g, 3, 18, 54, 2); /* heads of 18 */
+    check_join(g, 2, 48, 80, 3); /* the last slice is not full */
+    check_join(g, 4, 640, 2560, 4);
     gpu_rig_close(g);
 }
 

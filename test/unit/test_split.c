@@ -173,7 +173,7 @@ Test(split, tiny, .timeout = 600) {
 }
 
 Test(split, tiny_f32_kv, .timeout = 600) {
-    split_equals_local("test/models/tiny", 1, DT_F32, ONCE);
+    split_equals_local("test/models/tiny", 1, rig_on_card() ? DT_F16 : DT_F32, ONCE);
 }
 
 Test(split, stories260K, .timeout = 600) {

@@ -1,5 +1,6 @@
 #include "test/gpu/emu/block.h"
 #include "test/gpu/emu/fiber.h"
+#include "test/gpu/emu/memory.h"
 
 #include <algorithm>
 #include <cstdarg>
@@ -31,6 +32,7 @@ struct lane {
     operands given;
     std::vector<pending_copy> copies;
     int n_groups;
+    bool awaited, released;
 };
 
 /* Lanes take turns in a circle: each runs until it comes to an operation, then the next, and the last of them does the
@@ -49,11 +51,19 @@ struct warp {
 
 static const kernel *running;
 static const void *argument;
-static std::vector<lane *> lanes; /* with their stacks, for all blocks to come */
-static warp warps[32];
-static warp *warp_order[32];
-static int n_warps, n_waiting, n_done; /* warps that wait in sync_block, that have ended */
-static where barrier;
+static bool overlapping; /* the launch may have begun early */
+static bool early;       /* and this block does: it stops in await_predecessor */
+
+/* The threads of one block. */
+struct crew {
+    std::vector<lane *> lanes; /* with their stacks, for all blocks to come */
+    warp warps[32];
+    warp *order[32];
+    int n_warps, n_waiting, n_done; /* warps that wait in sync_block, that have ended */
+    where barrier;
+};
+static std::vector<crew *> idle_crews;
+static crew *own;
 static lane *self;
 static fiber outside; /* whoever launched */
 
@@ -61,9 +71,23 @@ static size_t dynamic_bytes;
 static char *static_shared; /* the SHARED variables of all kernels: this library's thread-local memory */
 static size_t static_bytes;
 
+/* A block that has come to await_predecessor before its launch's turn. */
+struct begun_block {
+    crew *threads;
+    lane *next;
+    int index; /* in the grid */
+    void *dynamic_shared;
+    size_t shared_at; /* what it left of the SHARED variables, which other blocks use meanwhile */
+    std::vector<char> shared;
+};
+
 /* xorshift64*, Vigna 2016 */
 static uint64_t random_state;
-static int random_below(int n) {
+int random_below(int n) {
+    if (random_state == 0) {
+        const char *seed = getenv("EMU_SEED");
+        random_state = (seed ? strtoull(seed, nullptr, 10) : 0) * 2 + 0x9e3779b97f4a7c15ull;
+    }
     random_state ^= random_state >> 12;
     random_state ^= random_state << 25;
     random_state ^= random_state >> 27;
@@ -80,8 +104,11 @@ void broken(where at, const char *format, ...) {
     va_start(ap, format);
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
-    fprintf(stderr, "emulated card: %s:%d: kernel %s, block (%d, %d, %d), thread %d: %s\n", at.file, at.line,
-            running->name, block.x, block.y, block.z, thread, text);
+    fputs("emulated card: ", stderr);
+    if (at.file)
+        fprintf(stderr, "%s:%d: ", at.file, at.line);
+    fprintf(stderr, "kernel %s, block (%d, %d, %d), thread %d: %s\n", running->name, block.x, block.y, block.z, thread,
+            text);
     abort();
 }
 
@@ -109,17 +136,20 @@ static void resume_next_warp(const warp &w) {
 }
 
 static void wait_in_block(warp &w) {
-    if (n_done > 0)
-        broken(w.at, "waits in sync_block, but a warp has ended");
-    if (n_waiting > 0 && barrier.line != w.at.line)
-        broken(w.at, "waits in sync_block, but other warps do so in line %d", barrier.line);
-    barrier = w.at;
+    if (own->n_done > 0)
+        broken(w.at, "waits in %s, but a warp has ended", op_name(w.kind));
+    if (own->n_waiting > 0 && own->barrier.line != w.at.line)
+        broken(w.at, "waits in %s, but other warps wait in line %d", op_name(w.kind), own->barrier.line);
+    own->barrier = w.at;
     w.next = self->next;
     w.n_arrived = 0;
-    if (++n_waiting == n_warps)
-        n_waiting = 0;
-    else
+    if (++own->n_waiting < own->n_warps) {
         resume_next_warp(w);
+        return;
+    }
+    own->n_waiting = 0;
+    if (w.kind == op::await_predecessor)
+        fiber_switch(&self->own, &outside); /* until it is the launch's turn */
 }
 
 static void arrive(op kind, where at) {
@@ -134,7 +164,7 @@ static void arrive(op kind, where at) {
         resume(self->next);
         return;
     }
-    if (kind == op::sync_block) {
+    if (kind == op::sync_block || kind == op::await_predecessor) {
         wait_in_block(w);
         return;
     }
@@ -146,6 +176,19 @@ static void arrive(op kind, where at) {
 
 void sync_block(where at) {
     arrive(op::sync_block, at);
+}
+
+/* No barrier, except for a block that has begun early. */
+void await_predecessor(where at) {
+    if (self->awaited)
+        broken(at, "waits for its predecessor a second time");
+    self->awaited = true;
+    if (early)
+        arrive(op::await_predecessor, at);
+}
+
+void release_successor() {
+    self->released = true;
 }
 
 void warp_op(op kind, where at, void *out, const void *a, const void *b) {
@@ -190,13 +233,17 @@ void copy_wait(int groups) {
 /* A thread has come to the end of the kernel. Returns when its fiber is used for the next block. */
 static void end_thread() {
     warp &w = *self->w;
+    if (overlapping && !self->awaited)
+        broken({}, "ends without await_predecessor, although launched to begin before its predecessor has ended");
+    if (overlapping && !self->released)
+        broken({}, "ends without release_successor, which costs the overlap with the next launch");
     if (w.n_arrived > 0)
         broken(w.at, "ends while others of its warp wait in %s", op_name(w.kind));
-    if (n_waiting > 0)
-        broken(barrier, "ends while other warps wait in sync_block");
+    if (own->n_waiting > 0)
+        broken(own->barrier, "ends while other warps wait there");
     if (++w.n_ended < w.n)
         resume(self->next);
-    else if (++n_done < n_warps)
+    else if (++own->n_done < own->n_warps)
         resume_next_warp(w);
     else
         fiber_switch(&self->own, &outside);
@@ -210,53 +257,70 @@ static void thread_main() {
     }
 }
 
-static void prepare_threads(int threads) {
-    while ((int)lanes.size() < threads) {
+static crew *take_crew(int threads) {
+    if (idle_crews.empty())
+        idle_crews.push_back(new crew());
+    crew *c = idle_crews.back();
+    idle_crews.pop_back();
+    while ((int)c->lanes.size() < threads) {
         lane *l = new lane();
-        l->thread = (int)lanes.size();
+        l->thread = (int)c->lanes.size();
         fiber_create(&l->own, l->thread, thread_main);
-        lanes.push_back(l);
+        c->lanes.push_back(l);
     }
-    n_threads = threads;
-    n_warps = (threads + 31) / 32;
-    for (int i = 0; i < n_warps; i++) {
-        warps[i].n = threads - 32 * i < 32 ? threads - 32 * i : 32;
-        for (int j = 0; j < warps[i].n; j++) {
-            lane *l = lanes[(size_t)(32 * i + j)];
-            l->w = &warps[i];
-            warps[i].order[j] = l;
-            warps[i].given[j] = &l->given;
+    c->n_warps = (threads + 31) / 32;
+    for (int i = 0; i < c->n_warps; i++) {
+        warp &w = c->warps[i];
+        w.n = threads - 32 * i < 32 ? threads - 32 * i : 32;
+        for (int j = 0; j < w.n; j++) {
+            lane *l = c->lanes[(size_t)(32 * i + j)];
+            l->w = &w;
+            w.order[j] = l;
+            w.given[j] = &l->given;
         }
-        warp_order[i] = &warps[i];
+        c->order[i] = &w;
+    }
+    return c;
+}
+
+/* What a block of k has written to SHARED variables. There are many such variables in the library and a kernel has few,
+ * so its first blocks show which, and the others are believed to use no more. */
+static void find_written(kernel &k) {
+    const uint32_t *u = (const uint32_t *)static_shared;
+    if (k.n_seen >= 8)
+        return;
+    size_t from = 0, to = static_bytes / 4;
+    while (from < to && u[from] == garbage)
+        from++;
+    while (to > from && u[to - 1] == garbage)
+        to--;
+    if (from < to) {
+        k.shared_from = std::min(k.shared_from, from * 4);
+        k.shared_to = std::max(k.shared_to, to * 4);
     }
 }
 
-/* A block of k has run: what it wrote to SHARED variables becomes garbage again. There are many such variables in the
- * library and a kernel has few, so its first blocks show which, and the others are believed to use no more. */
+/* A block of k has run: what it wrote to SHARED variables becomes garbage again. */
 static void clean_shared(kernel &k) {
-    const uint32_t *u = (const uint32_t *)static_shared;
-    if (k.n_seen < 8) {
-        size_t from = 0, to = static_bytes / 4;
-        while (from < to && u[from] == garbage)
-            from++;
-        while (to > from && u[to - 1] == garbage)
-            to--;
-        if (from < to) {
-            k.shared_from = std::min(k.shared_from, from * 4);
-            k.shared_to = std::max(k.shared_to, to * 4);
-        }
+    find_written(k);
+    if (k.n_seen < 8)
         k.n_seen++;
-    }
     if (k.shared_from < k.shared_to)
         fill(static_shared + k.shared_from, k.shared_to - k.shared_from);
 }
 
+static void enter_block(int index) {
+    block = {index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y};
+}
+
+/* Runs a block, or what comes before await_predecessor. */
 static void run_block() {
+    int n_warps = own->n_warps;
     fill(dynamic_shared, dynamic_bytes);
-    shake(warp_order, n_warps);
+    shake(own->order, n_warps);
     for (int i = 0; i < n_warps; i++) {
-        warp &w = *warp_order[i];
-        w.after = warp_order[(i + 1) % n_warps];
+        warp &w = *own->order[i];
+        w.after = own->order[(i + 1) % n_warps];
         w.n_arrived = w.n_ended = 0;
         shake(w.order, w.n);
         w.next = w.order[0];
@@ -264,12 +328,36 @@ static void run_block() {
             w.order[j]->next = w.order[(j + 1) % w.n];
             w.order[j]->copies.clear();
             w.order[j]->n_groups = 0;
+            w.order[j]->awaited = w.order[j]->released = false;
         }
     }
-    n_waiting = n_done = 0;
-    self = warp_order[0]->order[0];
+    own->n_waiting = own->n_done = 0;
+    self = own->order[0]->order[0];
     thread = self->thread;
     fiber_switch(&outside, &self->own);
+}
+
+/* Takes away what a block left in SHARED variables when it stopped, and gives it back. */
+static void save_shared(kernel &k, begun_block &b) {
+    find_written(k);
+    if (k.shared_from < k.shared_to) {
+        b.shared_at = k.shared_from;
+        b.shared.assign(static_shared + k.shared_from, static_shared + k.shared_to);
+        fill(static_shared + k.shared_from, k.shared_to - k.shared_from);
+    }
+}
+
+static void end_begun(kernel &k, begun_block *b) {
+    own = b->threads;
+    dynamic_shared = b->dynamic_shared;
+    memcpy(static_shared + b->shared_at, b->shared.data(), b->shared.size());
+    self = b->next;
+    thread = self->thread;
+    fiber_switch(&outside, &self->own);
+    clean_shared(k);
+    idle_crews.push_back(own);
+    free(dynamic_shared);
+    delete b;
 }
 
 /* Where the SHARED variables lie for the thread that calls. This one tells whether they have been filled. */
@@ -292,34 +380,77 @@ static int find_shared(dl_phdr_info *info, size_t, void *) {
     return 1;
 }
 
-void run_kernel(kernel &k, dim g, int threads, size_t shared, const void *arg) {
-    if (random_state == 0) {
-        const char *seed = getenv("EMU_SEED");
-        random_state = (seed ? strtoull(seed, nullptr, 10) : 0) * 2 + 0x9e3779b97f4a7c15ull;
-    }
+/* Of exactly that size, so that AddressSanitizer sees what lies beyond. */
+static void *alloc_shared(size_t bytes) {
+    void *p = nullptr;
+    if (bytes > 0 && posix_memalign(&p, 128, bytes) != 0)
+        abort();
+    return p;
+}
+
+static void enter_launch(const work &w) {
     bool clean = filled == garbage; /* which also gives the thread its copy of them */
     dl_iterate_phdr(find_shared, nullptr);
     if (!clean)
         fill(static_shared, static_bytes);
-    running = &k;
-    grid = g;
-    argument = arg;
-    /* Of exactly that size, so that AddressSanitizer sees what lies beyond. */
-    dynamic_bytes = shared;
-    dynamic_shared = nullptr;
-    if (shared > 0 && posix_memalign(&dynamic_shared, 128, shared) != 0)
-        abort();
-    prepare_threads(threads);
-    std::vector<int> order((size_t)g.x * (size_t)g.y * (size_t)g.z);
+    running = &w.k;
+    grid = w.grid;
+    argument = w.arg;
+    overlapping = w.overlaps;
+    dynamic_bytes = w.shared;
+    n_threads = w.threads;
+}
+
+void begin_early(const work &w, int room, std::vector<begun_block *> &begun) {
+    enter_launch(w);
+    int n_blocks = w.grid.x * w.grid.y * w.grid.z;
+    for (int n = 1 + random_below(2); n > 0; n--) {
+        begun_block *b = new begun_block();
+        b->index = random_below(n_blocks);
+        if (!begun.empty() && begun[0]->index == b->index) {
+            delete b;
+            break;
+        }
+        /* Reading all memory takes its time, so only the first blocks of a kernel are watched. */
+        bool watched = w.k.n_begun_early++ < 2;
+        uint64_t before = watched ? memory_digest(room) : 0;
+        own = b->threads = take_crew(w.threads);
+        dynamic_shared = b->dynamic_shared = alloc_shared(w.shared);
+        enter_block(b->index);
+        early = true;
+        run_block();
+        early = false;
+        if (watched && memory_digest(room) != before)
+            broken({}, "writes to the card's memory before await_predecessor");
+        b->next = self;
+        save_shared(w.k, *b);
+        begun.push_back(b);
+    }
+}
+
+void run_kernel(const work &w, std::vector<begun_block *> &begun) {
+    enter_launch(w);
+    crew *all = take_crew(w.threads);
+    void *shared = alloc_shared(w.shared);
+    std::vector<int> order((size_t)w.grid.x * (size_t)w.grid.y * (size_t)w.grid.z);
     for (size_t i = 0; i < order.size(); i++)
         order[i] = (int)i;
     shake(order.data(), (int)order.size());
     for (int i : order) {
-        block = {i % g.x, i / g.x % g.y, i / g.x / g.y};
+        enter_block(i);
+        auto b = std::find_if(begun.begin(), begun.end(), [=](const begun_block *each) { return each->index == i; });
+        if (b != begun.end()) {
+            end_begun(w.k, *b);
+            begun.erase(b);
+            continue;
+        }
+        own = all;
+        dynamic_shared = shared;
         run_block();
-        clean_shared(k);
+        clean_shared(w.k);
     }
-    free(dynamic_shared);
+    idle_crews.push_back(all);
+    free(shared);
 }
 
 } // namespace emu

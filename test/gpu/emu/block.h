@@ -4,10 +4,29 @@
 
 #include "gpu/simt.cuh"
 
+#include <vector>
+
 namespace emu {
 
-/* Runs all blocks of a launch, in an order of its own. arg: the kernel's struct. */
-void run_kernel(kernel &k, dim grid, int threads, size_t shared, const void *arg);
+/* A launch, when its time has come. */
+struct work {
+    kernel &k;
+    dim grid;
+    int threads;
+    size_t shared;
+    const void *arg; /* the kernel's struct */
+    bool overlaps;   /* may begin before the launches before it have ended: it waits for that itself */
+};
+struct begun_block;
+
+/* Begins one or two blocks of a launch that overlaps: they run up to await_predecessor. room: the card's memory, which
+ * they must not write so early. */
+void begin_early(const work &w, int room, std::vector<begun_block *> &begun);
+/* Runs all blocks of a launch, in an order of its own, and the rest of those that have begun. */
+void run_kernel(const work &w, std::vector<begun_block *> &begun);
+
+/* Below n; for what a card may do one way or the other. */
+int random_below(int n);
 
 /* The operands of one lane, as warp_op got them. */
 struct operands {

@@ -258,12 +258,21 @@ API cu_result cuDeviceTotalMem_v2(size_t *bytes, cu_device d) {
     return check_device(d);
 }
 
+/* The cards are of two kinds in turn: 0, 2 ... of 9.0, whose launches may overlap, 1, 3 ... of 8.6. */
+static int capability(int ordinal) {
+    return ordinal % 2 == 0 ? 90 : 86;
+}
+
+bool emu::overlaps_on(int ordinal) {
+    return capability(ordinal) >= 90;
+}
+
 API cu_result cuDeviceGetAttribute(int *value, int attribute, cu_device d) {
-    static const struct {
+    const struct {
         int attribute, value;
     } known[] = {
-        {CU_ATTR_MULTIPROCESSORS, 6},         {CU_ATTR_MAJOR, 8},          {CU_ATTR_MINOR, 6},
-        {CU_ATTR_SHARED_OPTIN, SHARED_OPTIN}, {CU_ATTR_L2_BYTES, 4 << 20},
+        {CU_ATTR_MULTIPROCESSORS, 6},        {CU_ATTR_SHARED_OPTIN, SHARED_OPTIN}, {CU_ATTR_L2_BYTES, 4 << 20},
+        {CU_ATTR_MAJOR, capability(d) / 10}, {CU_ATTR_MINOR, capability(d) % 10},
     };
     for (const auto &k : known)
         if (k.attribute == attribute) {
@@ -409,6 +418,16 @@ API cu_result cuModuleGetFunction(cu_function *f, cu_module m, const char *name)
             return 0;
         }
     return NOT_FOUND;
+}
+
+API cu_result cuFuncGetAttribute(int *value, int attribute, cu_function f) {
+    guard lock(driver_lock);
+    cu_result r = check(f, "cuFuncGetAttribute");
+    if (r == 0 && attribute != CU_FUNC_PTX_VERSION)
+        r = wrong(INVALID_VALUE, "cuFuncGetAttribute(%s, %d)", f->kernel->name, attribute);
+    if (r == 0)
+        *value = overlaps_on(f->context->ordinal) ? 90 : 80;
+    return r;
 }
 
 API cu_result cuFuncSetAttribute(cu_function f, int attribute, int value) {

@@ -70,8 +70,10 @@ struct launch {
     int threads;
     size_t shared;
     std::shared_ptr<void> arg;
-    bool breaks;                               /* the card fails while it runs */
-    std::shared_ptr<emu::gather> between = {}; /* no kernel then */
+    bool breaks; /* the card fails while it runs */
+    bool overlaps = false;
+    std::vector<emu::begun_block *> begun = {}; /* before its turn; of the one on its way alone */
+    std::shared_ptr<emu::gather> between = {};  /* no kernel then */
 };
 struct CUgraph_st : object {
     std::vector<launch> launches;
@@ -84,6 +86,7 @@ struct CUstream_st : object {
     std::deque<std::function<void()>> queue;
     uint64_t n_queued = 0, n_done = 0;
     bool running = false; /* a thread is at the first of the queue; in a gather it gives the lock to others meanwhile */
+    std::shared_ptr<std::vector<launch>> last; /* the last of the queue, as long as that is launches */
     bool capturing = false, spoiled = false;
     std::vector<launch> captured;
 };
@@ -127,6 +130,9 @@ template <class T> T *make() {
 bool is_alive(const object *o);
 /* Forgets and deletes it; works in a broken context too, and says so. */
 cu_result destroy(object *o, const char *call);
+
+/* Whether launches on a card may overlap. */
+bool overlaps_on(int ordinal);
 
 /* Whether the next launch or allocation is the one that fails. */
 bool fails_now();

@@ -4,6 +4,7 @@
 #define EMU_MEMORY_H
 
 #include <cstddef>
+#include <cstdint>
 
 namespace emu {
 
@@ -19,6 +20,8 @@ void memory_clear(int room);
 bool memory_holds(int room, const void *p, size_t bytes);
 size_t memory_used(int room);
 int memory_count(int room);
+/* A number that changes, almost certainly, when anything in a room does. */
+uint64_t memory_digest(int room);
 
 /* Until the next call, other cards' memory must not be touched. */
 void memory_enter(int room);

@@ -244,7 +244,8 @@ API nccl_result ncclAllGather(const void *from, void *to, size_t count, nccl_typ
     if (now(&fail_in))
         return refused(UNHANDLED_CUDA_ERROR, "this call was to fail");
     if (s->capturing) {
-        launch l = {nullptr, {0, 0, 0}, 0, 0, nullptr, false, g};
+        launch l = {nullptr, {0, 0, 0}, 0, 0, nullptr, false};
+        l.between = g;
         s->captured.push_back(l);
     } else {
         gather_queued(g, s);

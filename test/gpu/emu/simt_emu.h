@@ -45,6 +45,7 @@ struct kernel {
     /* What of the SHARED variables of the library it was seen to write. */
     size_t shared_from = SIZE_MAX, shared_to = 0;
     int n_seen = 0;
+    int n_begun_early = 0;
 
   private:
     template <class A> static void call_as(void (*body)(), const void *arg) {
@@ -67,8 +68,19 @@ struct where {
 };
 #define EMU_WHERE emu::where at = {__builtin_FILE(), __builtin_LINE()}
 
-enum class op { sync_block, sync_warp, shuffle, mma_bf16, mma_f16, load_matrices, load_matrices_transposed };
+enum class op {
+    sync_block,
+    await_predecessor,
+    sync_warp,
+    shuffle,
+    mma_bf16,
+    mma_f16,
+    load_matrices,
+    load_matrices_transposed
+};
 void sync_block(where at);
+void await_predecessor(where at);
+void release_successor();
 /* Waits for the other lanes; the operation is done on all lanes' operands when the last has come. */
 void warp_op(op kind, where at, void *out, const void *a, const void *b);
 void copy_async(void *to_shared, const void *from, where at);
@@ -134,6 +146,12 @@ DEVICE int block_threads() {
 }
 DEVICE void sync_block(EMU_WHERE) {
     emu::sync_block(at);
+}
+DEVICE void await_predecessor(EMU_WHERE) {
+    emu::await_predecessor(at);
+}
+DEVICE void release_successor() {
+    emu::release_successor();
 }
 DEVICE void sync_warp(EMU_WHERE) {
     emu::warp_op(emu::op::sync_warp, at, nullptr, nullptr, nullptr);

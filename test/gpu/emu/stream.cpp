@@ -9,6 +9,7 @@ typedef std::lock_guard<std::mutex> guard;
 void emu::enqueue(CUstream_st *s, std::function<void()> work) {
     s->queue.push_back(std::move(work));
     s->n_queued++;
+    s->last = nullptr;
 }
 
 void emu::drain(CUstream_st *s, uint64_t upto) {
@@ -205,23 +206,45 @@ API cu_result cuEventElapsedTime(float *ms, cu_event from, cu_event to) {
     return r;
 }
 
-static void run(CUctx_st *c, const launch &l) {
+static work work_of(const launch &l) {
+    return {*l.kernel, l.grid, l.threads, l.shared, l.arg.get(), l.overlaps};
+}
+
+static void run(CUctx_st *c, launch &l) {
     if (l.breaks && c->broken == 0)
-        c->broken = ILLEGAL_ADDRESS;
+        c->broken = break_as;
     if (l.between)
         return gather_run(l.between);
     if (c->broken != 0)
         return;
     memory_enter(c->ordinal);
-    if (l.breaks)
-        c->broken = break_as;
-    else
-        run_kernel(*l.kernel, l.grid, l.threads, l.shared, l.arg.get());
+    run_kernel(work_of(l), l.begun);
 }
 
-API cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                             unsigned bz, unsigned shared, cu_stream s, void **params, void **extra) {
-    guard lock(driver_lock);
+/* Launches, one after the other, that overlap where they may. Kernels release their successors at once, so a launch may
+ * begin as soon as all blocks of the one before it have, which may have begun just as early: any number of launches
+ * ahead, but never ahead of the first of them. Here it is up to AHEAD, with some of its blocks; the more of what those
+ * launches write is not there yet, the better. */
+static void run_all(CUctx_st *c, std::vector<launch> &launches) {
+    enum { AHEAD = 3 };
+    for (size_t i = 0; i < launches.size(); i++) {
+        for (size_t next = i + 1; next < launches.size() && next <= i + AHEAD; next++) {
+            launch &l = launches[next];
+            if (c->broken != 0 || launches[i].breaks || l.breaks || !l.overlaps)
+                break;
+            if (!l.begun.empty())
+                continue;
+            if (next > i + 1 && random_below(2) != 0)
+                break;
+            memory_enter(c->ordinal);
+            begin_early(work_of(l), c->ordinal, l.begun);
+        }
+        run(c, launches[i]);
+    }
+}
+
+static cu_result launch_kernel(cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                               unsigned bz, unsigned shared, cu_stream s, void **params, void **extra, bool overlaps) {
     cu_result r = check(f, "cuLaunchKernel");
     if (r == 0)
         r = check(s, "cuLaunchKernel");
@@ -244,12 +267,35 @@ API cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigned g
     if (posix_memalign(&arg, 64, k->arg_bytes) != 0)
         return CU_OUT_OF_MEMORY;
     memcpy(arg, params[0], k->arg_bytes);
-    launch l = {k, {(int)gx, (int)gy, (int)gz}, (int)bx, shared, std::shared_ptr<void>(arg, free), breaks_now()};
-    if (s->capturing)
+    launch l = {k,       {(int)gx, (int)gy, (int)gz}, (int)bx, shared, std::shared_ptr<void>(arg, free), breaks_now(),
+                overlaps};
+    if (s->capturing) {
         s->captured.push_back(l);
-    else
-        enqueue(s, [=] { run(s->context, l); });
+    } else if (overlaps && s->last && !s->running && s->n_done < s->n_queued) {
+        s->last->push_back(l);
+    } else {
+        std::shared_ptr<std::vector<launch>> launches(new std::vector<launch>{l});
+        enqueue(s, [=] { run_all(s->context, *launches); });
+        s->last = launches;
+    }
     return 0;
+}
+
+API cu_result cuLaunchKernel(cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                             unsigned bz, unsigned shared, cu_stream s, void **params, void **extra) {
+    guard lock(driver_lock);
+    return launch_kernel(f, gx, gy, gz, bx, by, bz, shared, s, params, extra, false);
+}
+
+API cu_result cuLaunchKernelEx(const struct cu_launch_config *c, cu_function f, void **params, void **extra) {
+    guard lock(driver_lock);
+    bool overlaps = false;
+    for (unsigned i = 0; i < c->n_attributes; i++) {
+        if (c->attributes[i].id != CU_LAUNCH_PROGRAMMATIC || !current() || !overlaps_on(current()->ordinal))
+            return wrong(INVALID_VALUE, "cuLaunchKernelEx with attribute %d", c->attributes[i].id);
+        overlaps = c->attributes[i].value.on != 0;
+    }
+    return launch_kernel(f, c->gx, c->gy, c->gz, c->bx, c->by, c->bz, c->shared, c->stream, params, extra, overlaps);
 }
 
 API cu_result cuStreamBeginCapture_v2(cu_stream s, int) {
@@ -298,16 +344,20 @@ API cu_result cuGraphLaunch(cu_graph_exec x, cu_stream s) {
         r = LAUNCH_FAILED;
     if (r != 0)
         return r;
+    /* A gather by itself, so that another stream that waits for it need not wait for the whole. x may be destroyed
+     * before it has run. */
     bool breaks = breaks_now();
-    CUctx_st *c = s->context;
-    /* One by one, so that another stream that waits for a gather need not wait for the whole. x may be destroyed before
-     * they have run. */
+    std::vector<launch> some;
     for (size_t i = 0; i < x->launches.size(); i++) {
         launch l = x->launches[i];
         l.breaks = breaks && i + 1 == x->launches.size();
         if (l.between)
             gather_queued(l.between, s);
-        enqueue(s, [=] { run(c, l); });
+        some.push_back(l);
+        if (l.between || i + 1 == x->launches.size() || x->launches[i + 1].between) {
+            enqueue(s, [=]() mutable { run_all(s->context, some); });
+            some.clear();
+        }
     }
     return 0;
 }

@@ -146,6 +146,8 @@ KERNEL(128, test_fma, struct test_args a) {
 }
 
 KERNEL(64, test_load_once, struct test_args a) {
+    release_successor();
+    await_predecessor();
     u32x4 v = load_once(a.in_u + a.n * thread_x());
     a.out_u[thread_x()] = v.v[0] + v.v[3];
 }
@@ -184,4 +186,26 @@ KERNEL(64, test_broken, struct test_args a) {
     if (a.n == 8) /* a lane waits for a warp that has ended */
         if (t >= 32 || t == 3)
             sync_warp();
+}
+
+/* out = in + weights (in_u), a block of 64 each, of what another block of the launch before wrote; in a way that is fine
+ * with launches that overlap (n 0), or is not. */
+KERNEL(64, test_next, struct test_args a) {
+    SHARED uint32_t weights[64];
+    int t = thread_x(), n = grid_x() * 64, i = block_x() * 64 + t, from = (i + 64 * 3 + 1) % n;
+    if (a.n != NEXT_KEEPS)
+        release_successor();
+    weights[63 - t] = a.in_u[63 - t];
+    sync_block();
+    float x = a.n == NEXT_READS_EARLY ? a.in[from] : 0;
+    if (a.n == NEXT_WRITES_EARLY)
+        a.out[i] = -1;
+    if (a.n == NEXT_ENDS || (a.n == NEXT_THREAD_ENDS && i == n - 1))
+        return;
+    await_predecessor();
+    if (a.n == NEXT_WAITS_TWICE)
+        await_predecessor();
+    if (a.n != NEXT_READS_EARLY)
+        x = a.in[from];
+    a.out[i] = x + (float)weights[t];
 }

@@ -12,4 +12,7 @@ struct test_args {
     int n;
 };
 
+/* What is wrong with test_next. */
+enum { NEXT_RIGHT, NEXT_READS_EARLY, NEXT_WRITES_EARLY, NEXT_ENDS, NEXT_THREAD_ENDS, NEXT_WAITS_TWICE, NEXT_KEEPS };
+
 #endif

@@ -111,6 +111,7 @@ void warp_execute(op kind, operands *const lanes[32], where at) {
         break;
     case op::sync_warp:
     case op::sync_block:
+    case op::await_predecessor:
         break;
     }
 }
@@ -119,6 +120,8 @@ const char *op_name(op kind) {
     switch (kind) {
     case op::sync_block:
         return "sync_block";
+    case op::await_predecessor:
+        return "await_predecessor";
     case op::sync_warp:
         return "sync_warp";
     case op::shuffle:

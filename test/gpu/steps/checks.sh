@@ -126,10 +126,26 @@ beside_cpu() {
     [ $bad = 0 ] && [ $n -gt 0 ]
 }
 
+# Tests of what stands above the backends, run over a card.
+server_tests() {
+    (if [ -n "$emulated" ]; then unset SPLITINF_LIBCUDA SPLITINF_TEST_GPU; else export SPLITINF_TEST_GPU=1; fi
+        export TEST_BACKEND=cuda
+        "$build/unit" --ignore-warnings --timeout 1200 -j2 --filter "$server_suites" --tap="$scratch/tap")
+    status=$?
+    sed -i '/# SKIP test was skipped$/d' "$scratch/tap"
+    cat "$scratch/tap"
+    [ $status = 0 ] && grep -q '^ok [^#]*$' "$scratch/tap"
+}
+server_suites=${REHEARSE_SERVER:-@(batch|batch_load|split)/*}
+
 # The server's tests with the card behind it: those whose clients compute the same or compare nothing with the CPU.
 faults() {
     needs_card || return 77
     bad='' left='' n=0 checks=0
+    if [ -x "$build/unit" ] && { [ -z "$emulated" ] || [ -n "$rehearse" ]; }; then
+        server_tests || bad=" unit tests"
+        checks=$(grep -c '^ok [^#]*$' "$scratch/tap")
+    fi
     names=${REHEARSE_FAULTS:-serve_cloud split split_load split_wan}
     [ -z "$emulated" ] || [ -n "$rehearse" ] || names='split_load'
     for name in $names; do

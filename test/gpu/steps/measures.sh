@@ -40,8 +40,8 @@ versus_torch() {
     "$python" test/gpu/versus_torch.py --device "${device%%,*}" --rows $kernel_rows $kernel_models >"$scratch/torch" || { cat "$scratch/torch"; return 1; }
     cp "$scratch/torch" "$out/torch.txt"
     cat "$out/torch.txt"
-    said="$(sed -n 1p "$out/torch.txt"); $(grep -c '^torch ' "$out/torch.txt") passes"
-    grep -q '^torch ' "$out/torch.txt"
+    said="$(sed -n 1p "$out/torch.txt"); $(grep -c '^torch [^ ]* [0-9]* [0-9.]*$' "$out/torch.txt") passes"
+    grep -q '^torch [^ ]* [0-9]* [0-9.]*$' "$out/torch.txt"
 }
 
 # field JSON NAME: of one flat object.
@@ -81,7 +81,7 @@ split_80ms() {
 sessions() {
     needs_real || return 77
     [ -x "$build/test/bench/split_speed" ] || skip "there is no $build/test/bench/split_speed" || return
-    SPLITINF_BACKEND=cuda SPLITINF_DEVICE="$device" BUILT=1 test/bench/split_load.sh $n_sessions $load_seconds 0 >"$scratch/out" 2>&1
+    LOAD_MODEL="$load_model" SPLITINF_BACKEND=cuda SPLITINF_DEVICE="$device" BUILT=1 test/bench/split_load.sh $n_sessions $load_seconds 0 >"$scratch/out" 2>&1
     status=$?
     cat "$scratch/out"
     texts=$(sed -n 's/.* \([0-9]* texts compared, [0-9]* wrong, [0-9]* failed\);.*/\1/p' "$scratch/out")
