@@ -238,22 +238,18 @@ static struct launches launches_of(const struct pass *p, const struct piece *y) 
 
 static struct recording *recording_of(const struct pass *p, int rank, const struct piece *y) {
     struct launches of = launches_of(p, y);
-    return y->bucket <= GPU_DECODE_ROWS ? share_kv_find(&p->kvs[rank], &of) : NULL;
+    return y->bucket <= GPU_DECODE_ROWS ? recordings_find(&p->kvs[rank].recordings, &of) : NULL;
 }
 
 /* Whether launches of this pass are to be recorded: those that come for the second time. */
 static bool note_pieces(const struct pass *p, int rank) {
-    struct share_kv *kv = &p->kvs[rank];
+    struct recordings *all = &p->kvs[rank].recordings;
     bool due = false;
     for (int i = 0; i < p->n_pieces; i++) {
         struct piece y = piece_of(p, i);
         struct launches of = launches_of(p, &y);
-        if (y.bucket > GPU_DECODE_ROWS)
-            continue;
-        struct recording *r = share_kv_place(kv, &of);
-        r->due = r->used > 0 && !r->exec;
-        r->used = ++kv->clock;
-        due |= r->due;
+        if (y.bucket <= GPU_DECODE_ROWS)
+            due |= recordings_note(all, recordings_place(all, &of));
     }
     return due;
 }
@@ -284,11 +280,8 @@ static void level_recordings(const struct pass *p) {
         }
         for (int rank = 0; rank < ranks(p->shares) && !all; rank++) {
             struct recording *r = recording_of(p, rank, &y);
-            if (!r || !r->exec)
-                continue;
-            gpu_enter(p->shares[rank].card->gpu);
-            gpu_forget(p->shares[rank].card->gpu, r->exec);
-            r->exec = NULL;
+            if (r)
+                recording_forget(&p->kvs[rank].recordings, r);
         }
     }
 }

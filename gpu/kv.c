@@ -1,8 +1,6 @@
 /* Keys and values of a share's layers, and what belongs to them: attention's scratch, and launches that name them. */
 #include "gpu/share.h"
 
-#include <stdlib.h>
-
 enum { ALIGN = 16 };
 
 static size_t aligned(size_t n) {
@@ -49,7 +47,7 @@ static int check_memory(const struct share_kv *kv, uint32_t n_slots, struct err 
 
 int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, enum dtype type, struct err *e) {
     const struct model_config *c = s->config;
-    *kv = (struct share_kv){.share = s, .n_slots = n_slots, .type = type, .most_recordings = MAX_RECORDINGS};
+    *kv = (struct share_kv){.share = s, .n_slots = n_slots, .type = type};
     if (s->lo == s->hi)
         return 0;
     if (card_enter(s->card, e) != 0)
@@ -60,11 +58,8 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, enum
     kv->scratch_bytes = attend_scratch(s, kv_max_keys(c, n_slots));
     if (check_memory(kv, n_slots, e) != 0)
         goto fail;
-    kv->recordings = calloc(MAX_RECORDINGS, sizeof *kv->recordings);
-    if (!kv->recordings) {
-        err_set(e, ERR_MEMORY, "out of memory for the KV cache");
+    if (recordings_create(&kv->recordings, s->card->gpu, e) != 0)
         goto fail;
-    }
     /* Slot tables as long as the cache, and branches beside them. */
     if (share_reserve_slots(s, (size_t)n_slots + (size_t)s->piece_rows * GPU_KV_BLOCK, e) != 0 ||
         (kv->bytes && gpu_alloc(s->card->gpu, &kv->data, kv->bytes, "the KV cache", e) != 0) ||
@@ -88,35 +83,6 @@ void share_kv_layer(const struct share_kv *kv, int layer, struct attention *a) {
     a->n_slots = kv->n_slots;
 }
 
-static bool same(const struct launches *a, const struct launches *b) {
-    return a->lo == b->lo && a->hi == b->hi && a->rows == b->rows && a->max_keys == b->max_keys && a->epoch == b->epoch;
-}
-
-struct recording *share_kv_find(struct share_kv *kv, const struct launches *of) {
-    for (int i = 0; i < kv->n_recordings; i++)
-        if (same(&kv->recordings[i].of, of))
-            return &kv->recordings[i];
-    return NULL;
-}
-
-struct recording *share_kv_place(struct share_kv *kv, const struct launches *of) {
-    struct recording *r = share_kv_find(kv, of), *oldest = kv->recordings;
-    if (r)
-        return r;
-    for (int i = 0; i < kv->n_recordings; i++) {
-        r = &kv->recordings[i];
-        if (r->used < oldest->used || r->of.epoch != of->epoch)
-            oldest = r;
-    }
-    r = kv->n_recordings < kv->most_recordings ? &kv->recordings[kv->n_recordings++] : oldest;
-    if (r->exec) {
-        gpu_enter(kv->share->card->gpu);
-        gpu_forget(kv->share->card->gpu, r->exec);
-    }
-    *r = (struct recording){.of = *of};
-    return r;
-}
-
 void share_kv_clear(struct share_kv *kv) {
     if (!kv->data)
         return;
@@ -131,10 +97,7 @@ void share_kv_free(struct share_kv *kv) {
         return;
     struct gpu *g = kv->share->card->gpu;
     gpu_enter(g);
-    for (int i = 0; kv->recordings && i < kv->n_recordings; i++)
-        if (kv->recordings[i].exec)
-            gpu_forget(g, kv->recordings[i].exec);
-    free(kv->recordings);
+    recordings_free(&kv->recordings);
     if (kv->data)
         gpu_wipe(g, kv->data, kv->bytes);
     gpu_free(g, kv->data);

@@ -13,30 +13,15 @@
 #define GPU_SHARE_H
 
 #include "core/model/backend.h"
+#include "gpu/card.h"
 #include "gpu/kernels.h"
 #include "gpu/ops.h"
-#include "gpu/plan.h"
-#include "gpu/team.h"
+#include "gpu/recording.h"
 
 enum {
-    PIECE_ROWS = 512,    /* a pass of more rows goes through a card in pieces */
-    OVERLAP_ROWS = 256,  /* and one of more than these in two, so that the host copies while the card computes */
-    MAX_RECORDINGS = 64, /* of one KV; the least recently used is forgotten */
+    PIECE_ROWS = 512,   /* a pass of more rows goes through a card in pieces */
+    OVERLAP_ROWS = 256, /* and one of more than these in two, so that the host copies while the card computes */
 };
-
-struct card {
-    struct gpu *gpu;
-    struct team *team;
-    struct seat seat;
-    struct err broken; /* why a pass failed: nothing on this card can be trusted any more */
-};
-
-/* ---- card (backend.c) ---- */
-
-/* Before anything is done on it: fails when a pass on it has failed. */
-int card_enter(struct card *c, struct err *e);
-/* Waits for all that was enqueued; a failure is remembered. */
-int card_wait(struct card *c, struct err *e);
 
 struct cuda_layer {
     struct gpu_matrix w[N_LAYER_MATRICES];
@@ -45,10 +30,11 @@ struct cuda_layer {
 };
 
 /* Where the description of a piece of a pass stands in the memory that goes to the card, for pieces of up to so many
- * rows: it follows from the bucket alone, so that recorded launches find it. */
+ * rows: it follows from the bucket alone, so that recorded launches find it. x is [slice][bucket][columns of
+ * a slice]. */
 struct layout {
     size_t rows, items, cs, x, slots; /* byte offsets; struct gpu_pass is at 0, slots are the last */
-};                                    /* x: [slice][bucket][columns of a slice] */
+};
 
 /* Pinned memory of one piece on its way in and out. */
 struct staging {
@@ -96,22 +82,6 @@ struct share {
     struct matrix_loader *loader; /* from share_begin to share_end */
 };
 
-/* What launches were made for. */
-struct launches {
-    int lo, hi, rows;
-    uint32_t max_keys;
-    unsigned epoch; /* of the team's in_epochs: their sum, as each only grows */
-};
-
-/* Launches that were recorded, or seen once (exec NULL): the second time is when it pays. Cards of a team see the same
- * passes, so the same things stand at the same places in each one's table. */
-struct recording {
-    struct launches of;
-    uint64_t used;
-    bool due; /* in this pass */
-    cu_graph_exec exec;
-};
-
 /* K and V of a share's layers, its own heads; each has K, V, of fp8 factors too, as ops.h says. */
 struct share_kv {
     struct share *share;
@@ -122,9 +92,7 @@ struct share_kv {
     size_t bytes;
     cu_ptr scratch; /* of attention */
     size_t scratch_bytes;
-    struct recording *recordings;
-    int n_recordings, most_recordings;
-    uint64_t clock; /* of their use */
+    struct recordings recordings;
 };
 
 /* ---- share (share.c) ---- */
@@ -158,9 +126,6 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, enum
 void share_kv_layer(const struct share_kv *kv, int layer, struct attention *a);
 void share_kv_free(struct share_kv *kv); /* wipes */
 void share_kv_clear(struct share_kv *kv);
-/* Its recording, or NULL; share_kv_place makes one, in place of the one that was not used for longest if need be. */
-struct recording *share_kv_find(struct share_kv *kv, const struct launches *of);
-struct recording *share_kv_place(struct share_kv *kv, const struct launches *of);
 /* The bucket of keys for which launches are made, and the largest: no row sees more keys than there are slots, nor more
  * than the model has positions for. */
 uint32_t kv_key_bucket(uint32_t n_keys);

@@ -210,11 +210,10 @@ static void work(struct rank *r) {
         fail(t, r->number, &e);
     else
         check_alike(t, r);
-    bool broken = t->broken;
     pthread_mutex_unlock(&t->lock);
-    if (rc == 0 || broken)
+    if (rc == 0)
         return;
-    /* The next run finds the card as if there had been none. */
+    /* Who uses the card next finds it as if nothing had been. What it still waits for is not enqueued or given up. */
     if (r->card->recording)
         gpu_forget(r->card, gpu_record_end(r->card));
     (void)gpu_wait(r->card, NULL);

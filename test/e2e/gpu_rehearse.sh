@@ -31,12 +31,13 @@ checks() {
 }
 check "the checks run, and say what they found" checks
 measures() {
-    REHEARSE_ROWS=1,16 rehearse 0 torch,kernels,split-80ms,sessions &&
+    REHEARSE_ROWS=1,16 rehearse 0 torch,kernels,overlap,split-80ms,sessions &&
         line 'PASS torch +\([0-9]+ s\) torch .*; 2 passes' &&
         line 'PASS kernels +\([0-9]+ s\) copies [0-9]+ GB/s, matrices null TFLOP/s \(cuBLASLt .*\); [012] passes meet their goal, [012] miss it' &&
+        line 'PASS overlap +\([0-9]+ s\) 1 passes measured both ways' &&
         line 'PASS split-80ms +\([0-9]+ s\) cpu edges [0-9.]+ tok/s, overhead [0-9.]+ ms; cuda edges [0-9.]+ tok/s, overhead [0-9.]+ ms' &&
         line 'PASS sessions +\([0-9]+ s\) [1-9][0-9]* texts compared, 0 wrong, 0 failed; test/models/tiny: [0-9.]+ tokens/s together; the slowest .*' &&
-        line '6 passed, 0 failed, 0 skipped; .*'
+        line '7 passed, 0 failed, 0 skipped; .*'
 }
 check "so do the measurements" measures
 reported() {

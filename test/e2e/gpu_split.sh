@@ -1,7 +1,8 @@
 #!/bin/sh
 # shellcheck disable=SC2154 # serve sets $server, $at, $cloud
 # The split with a cloud that computes on cards, which are emulated here (test/gpu/emu): it says what the model alone says on a
-# card, one or two make no difference, and a card that is too small is told, and one that fails in mid-service holds up nobody.
+# card, one or two make no difference, joined or not; a card that is too small is told, and one that fails in mid-service holds up
+# nobody.
 . test/lib.sh
 out=$SCRATCH/out err=$SCRATCH/err model=test/models/tiny
 library=$BUILD/libcuda-emu.so
@@ -9,7 +10,7 @@ library=$BUILD/libcuda-emu.so
 server=
 trap '[ -z "$server" ] || kill -9 "$server" 2>/dev/null' EXIT
 pin=$("$SPLITINF" identity --home "$SCRATCH/client")
-export SPLITINF_LIBCUDA="$library" SPLITINF_BACKEND=cuda
+export SPLITINF_LIBCUDA="$library" SPLITINF_LIBNCCL="$library" SPLITINF_BACKEND=cuda
 set -- --home "$SCRATCH/client" --model $model --quiet --max-tokens 16 --prompt "Tell me a story about a fox."
 
 stop() { kill "$server" 2>/dev/null; wait "$server" 2>/dev/null; server=; }
@@ -38,13 +39,17 @@ fp8_audit() {
 check "verify on the CPU finds the same, and audits it" fp8_audit
 stop
 
-serve $model "$pin" --kv-mem 4M --device 1,0
+EMU_DEVICES=3 serve $model "$pin" --kv-mem 4M --device 2,0
 two() {
     timeout 300 "$SPLITINF" verify --home "$SCRATCH/client" --model $model --cloud "$at" --pin "$cloud" --tokens 2 --audit 1 \
         --prompts "$SCRATCH/one" >"$out" 2>"$err" && has "$out" "answers of the split (codec f16) equal" || { cat "$err" >&2; return 1; }
-    has "$SCRATCH/log" "Emulated card 1" "Emulated card 0"
+    has "$SCRATCH/log" "Emulated card 2" "Emulated card 0"
 }
 check "with two cards, every bit is that of one: verify, with an audit" two
+stop
+EMU_DEVICES=3 serve $model "$pin" --kv-mem 4M --device 2+0
+joined() { two && has "$SCRATCH/log" "Emulated card 2, 1 GB + Emulated card 0, 1 GB, joined"; }
+check "with two that compute every layer together as well" joined
 stop
 
 refused() { # STATUS TEXT... -- OPTION...
@@ -73,10 +78,15 @@ timeout 300 "$SPLITINF" chat --cloud "$at" --pin "$cloud" "$@" --max-tokens 60 <
 talking=$!
 broken() {
     wait "$server"
-    [ $? = 1 ] && has "$SCRATCH/log" "CUDA_ERROR_ECC_UNCORRECTABLE" "nvidia-smi -q -d ECC" "event=draining grace_ms=0" "start it again"
+    [ $? = 1 ] && has "$SCRATCH/log" "$@" "event=draining grace_ms=0" "start it again"
 }
-check "a card that fails in mid-service ends the cloud, and the log says why" broken
+check "a card that fails in mid-service ends the cloud, and the log says why" \
+    broken "CUDA_ERROR_ECC_UNCORRECTABLE" "nvidia-smi -q -d ECC"
 serve $model "$pin" --kv-mem 4M --listen "$at"
 goes_on() { wait $talking && [ -s "$out" ] && cmp "$out" "$SCRATCH/alone" || { cat "$err" "$SCRATCH/log" >&2; return 1; }; }
 check "and the answer goes on when it was started again" goes_on
 stop
+
+EMU_BREAK=700 serve $model "$pin" --kv-mem 4M --device 0+1
+joined_broken() { split "$@" --max-tokens 60 --patience 1; broken "CUDA_ERROR_ILLEGAL_ADDRESS"; }
+check "one of two that are joined ends it as well, and the other one does not hang" joined_broken "$@"

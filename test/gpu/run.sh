@@ -36,7 +36,7 @@ while [ $# -gt 0 ]; do
     *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
-all_steps=" build card unit memcheck racecheck initcheck verify beside-cpu faults kernels torch split-80ms sessions "
+all_steps=" build card unit memcheck racecheck initcheck verify beside-cpu faults kernels overlap torch split-80ms sessions "
 for name in $(echo "$only" | tr ',' ' '); do
     case $all_steps in *" $name "*) ;; *) echo "test/gpu/run.sh: --only $name: the steps are$all_steps" >&2; exit 2 ;; esac
 done
@@ -119,6 +119,7 @@ step beside-cpu beside_cpu
 step faults faults
 step torch versus_torch # kernels puts its figures beside its own
 step kernels kernels
+step overlap overlap
 step split-80ms split_80ms
 step sessions sessions
 report >"$out/report.md"

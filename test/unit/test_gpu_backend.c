@@ -270,10 +270,10 @@ Test(gpu_backend, recordings_are_bounded) {
     uint32_t trunk[8];
     int recorded = 0;
     cr_assert(x && first);
-    kv->most_recordings = PLACES;
+    kv->recordings.most = PLACES;
     for (int i = 0; i < 40; i++) {
         /* Each kind three times in a row: plain, recorded, replayed. */
-        int kind = i / 3 % 7, n = 1 << kind % 4, lo = kind / 4, known = kv->n_recordings;
+        int kind = i / 3 % 7, n = 1 << kind % 4, lo = kind / 4, known = kv->recordings.n;
         for (uint32_t k = 0; k < (uint32_t)n; k++) {
             trunk[k] = 31 - k;
             rows[k] = (struct row){.pos = k, .slot = trunk[k], .n_trunk = k + 1, .trunk = trunk};
@@ -285,11 +285,11 @@ Test(gpu_backend, recordings_are_bounded) {
             memcpy(first, x, hidden * sizeof *x);
         if (lo == 0)
             cr_expect_arr_eq(x, first, hidden * sizeof *x, "row 0 of %d in pass %d", n, i);
-        cr_expect_leq(kv->n_recordings, PLACES);
-        cr_expect_geq(kv->n_recordings, known);
+        cr_expect_leq(kv->recordings.n, PLACES);
+        cr_expect_geq(kv->recordings.n, known);
         recorded = 0;
-        for (int k = 0; k < kv->n_recordings; k++)
-            recorded += kv->recordings[k].exec != NULL;
+        for (int k = 0; k < kv->recordings.n; k++)
+            recorded += kv->recordings.list[k].exec != NULL;
     }
     cr_expect_geq(recorded, PLACES - 1, "%d of %d are recorded", recorded, PLACES);
     free(x);

@@ -241,8 +241,8 @@ Test(gpu_joined, pieces_and_recordings) {
         const struct share_kv *kv = &((const struct cuda_kv *)two.kv)->shares[rank];
         cr_expect_eq(kv->bytes, ((const struct cuda_kv *)one.kv)->shares[0].bytes / 2, "half of the heads");
         int recorded = 0;
-        for (int i = 0; i < kv->n_recordings; i++)
-            recorded += kv->recordings[i].exec != NULL;
+        for (int i = 0; i < kv->recordings.n; i++)
+            recorded += kv->recordings.list[i].exec != NULL;
         cr_expect_geq(recorded, 1, "card %d has recorded nothing", rank);
     }
     free(a);

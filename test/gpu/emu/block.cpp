@@ -62,7 +62,7 @@ struct crew {
     int n_warps, n_waiting, n_done; /* warps that wait in sync_block, that have ended */
     where barrier;
 };
-static std::vector<crew *> idle_crews;
+static std::vector<crew *> &idle_crews = *new std::vector<crew *>; /* as long as the process: no leak at its end */
 static crew *own;
 static lane *self;
 static fiber outside; /* whoever launched */
@@ -401,34 +401,28 @@ static void enter_launch(const work &w) {
     n_threads = w.threads;
 }
 
-void begin_early(const work &w, int room, std::vector<begun_block *> &begun) {
+begun_block *begin_early(const work &w, int room) {
     enter_launch(w);
-    int n_blocks = w.grid.x * w.grid.y * w.grid.z;
-    for (int n = 1 + random_below(2); n > 0; n--) {
-        begun_block *b = new begun_block();
-        b->index = random_below(n_blocks);
-        if (!begun.empty() && begun[0]->index == b->index) {
-            delete b;
-            break;
-        }
-        /* Reading all memory takes its time, so only the first blocks of a kernel are watched. */
-        bool watched = w.k.n_begun_early++ < 2;
-        uint64_t before = watched ? memory_digest(room) : 0;
-        own = b->threads = take_crew(w.threads);
-        dynamic_shared = b->dynamic_shared = alloc_shared(w.shared);
-        enter_block(b->index);
-        early = true;
-        run_block();
-        early = false;
-        if (watched && memory_digest(room) != before)
-            broken({}, "writes to the card's memory before await_predecessor");
-        b->next = self;
-        save_shared(w.k, *b);
-        begun.push_back(b);
-    }
+    begun_block *b = new begun_block();
+    b->index = random_below(w.grid.x * w.grid.y * w.grid.z);
+    /* Reading all memory takes its time, so only the first such block of a kernel is watched. */
+    bool watched = !w.k.watched;
+    w.k.watched = true;
+    uint64_t before = watched ? memory_digest(room) : 0;
+    own = b->threads = take_crew(w.threads);
+    dynamic_shared = b->dynamic_shared = alloc_shared(w.shared);
+    enter_block(b->index);
+    early = true;
+    run_block();
+    early = false;
+    if (watched && memory_digest(room) != before)
+        broken({}, "writes to the card's memory before await_predecessor");
+    b->next = self;
+    save_shared(w.k, *b);
+    return b;
 }
 
-void run_kernel(const work &w, std::vector<begun_block *> &begun) {
+void run_kernel(const work &w, begun_block *begun) {
     enter_launch(w);
     crew *all = take_crew(w.threads);
     void *shared = alloc_shared(w.shared);
@@ -438,10 +432,9 @@ void run_kernel(const work &w, std::vector<begun_block *> &begun) {
     shake(order.data(), (int)order.size());
     for (int i : order) {
         enter_block(i);
-        auto b = std::find_if(begun.begin(), begun.end(), [=](const begun_block *each) { return each->index == i; });
-        if (b != begun.end()) {
-            end_begun(w.k, *b);
-            begun.erase(b);
+        if (begun && begun->index == i) {
+            end_begun(w.k, begun);
+            begun = nullptr;
             continue;
         }
         own = all;

@@ -19,11 +19,11 @@ struct work {
 };
 struct begun_block;
 
-/* Begins one or two blocks of a launch that overlaps: they run up to await_predecessor. room: the card's memory, which
- * they must not write so early. */
-void begin_early(const work &w, int room, std::vector<begun_block *> &begun);
-/* Runs all blocks of a launch, in an order of its own, and the rest of those that have begun. */
-void run_kernel(const work &w, std::vector<begun_block *> &begun);
+/* Begins a block of a launch that overlaps: it runs up to await_predecessor. room: the card's memory, which it must not
+ * write so early. */
+begun_block *begin_early(const work &w, int room);
+/* Runs all blocks of a launch, in an order of its own, and the rest of the one that has begun (NULL: none). */
+void run_kernel(const work &w, begun_block *begun);
 
 /* Below n; for what a card may do one way or the other. */
 int random_below(int n);

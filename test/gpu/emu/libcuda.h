@@ -1,7 +1,7 @@
 /* test/gpu/emu/libcuda.h - objects of the emulated driver: what the handles of gpu/driver.h point to, and streams.
  *
  * A stream does nothing until somebody waits for it: what a card may do late is done as late as it may be, so that a
- * wait that is missing shows. All of it under one lock. */
+ * wait that is missing shows. All of it under one lock, which a thread gives away while cards wait for each other. */
 #ifndef EMU_LIBCUDA_H
 #define EMU_LIBCUDA_H
 
@@ -72,8 +72,8 @@ struct launch {
     std::shared_ptr<void> arg;
     bool breaks; /* the card fails while it runs */
     bool overlaps = false;
-    std::vector<emu::begun_block *> begun = {}; /* before its turn; of the one on its way alone */
-    std::shared_ptr<emu::gather> between = {};  /* no kernel then */
+    emu::begun_block *begun = nullptr;         /* before its turn; of the one on its way alone */
+    std::shared_ptr<emu::gather> between = {}; /* no kernel then */
 };
 struct CUgraph_st : object {
     std::vector<launch> launches;

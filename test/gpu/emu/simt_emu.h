@@ -45,7 +45,7 @@ struct kernel {
     /* What of the SHARED variables of the library it was seen to write. */
     size_t shared_from = SIZE_MAX, shared_to = 0;
     int n_seen = 0;
-    int n_begun_early = 0;
+    bool watched = false; /* a block that began early did not write */
 
   private:
     template <class A> static void call_as(void (*body)(), const void *arg) {

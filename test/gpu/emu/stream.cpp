@@ -223,21 +223,17 @@ static void run(CUctx_st *c, launch &l) {
 
 /* Launches, one after the other, that overlap where they may. Kernels release their successors at once, so a launch may
  * begin as soon as all blocks of the one before it have, which may have begun just as early: any number of launches
- * ahead, but never ahead of the first of them. Here it is up to AHEAD, with some of its blocks; the more of what those
- * launches write is not there yet, the better. */
+ * ahead, but never ahead of the first of them. Here one block of a launch does so, one launch ahead or two; then some
+ * other launch's. */
 static void run_all(CUctx_st *c, std::vector<launch> &launches) {
-    enum { AHEAD = 3 };
+    size_t begun = 0; /* the one that has, or the last that had */
     for (size_t i = 0; i < launches.size(); i++) {
-        for (size_t next = i + 1; next < launches.size() && next <= i + AHEAD; next++) {
-            launch &l = launches[next];
-            if (c->broken != 0 || launches[i].breaks || l.breaks || !l.overlaps)
-                break;
-            if (!l.begun.empty())
-                continue;
-            if (next > i + 1 && random_below(2) != 0)
-                break;
+        size_t next = i + 1;
+        auto may_begin = [&](size_t k) { return k < launches.size() && launches[k].overlaps && !launches[k].breaks; };
+        if (begun <= i && c->broken == 0 && !launches[i].breaks && may_begin(next)) {
+            begun = random_below(2) == 0 && may_begin(next + 1) ? next + 1 : next;
             memory_enter(c->ordinal);
-            begin_early(work_of(l), c->ordinal, l.begun);
+            launches[begun].begun = begin_early(work_of(launches[begun]), c->ordinal);
         }
         run(c, launches[i]);
     }

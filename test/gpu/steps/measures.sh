@@ -32,6 +32,32 @@ kernels() {
     [ -n "$(grep 'pass of' "$out/goals")" ]
 }
 
+# Passes of few rows once more, with launches one after the other: what their overlap is worth (SPLITINF_PDL, cards of 9.0 on).
+overlap() {
+    needs_real || return 77
+    [ -s "$out/kernels.json" ] || skip "the step kernels has measured nothing to compare with" || return
+    : >"$scratch/serial"
+    for model in $kernel_models; do
+        SPLITINF_PDL=0 "$SPLITINF" bench --kernels --backend cuda --device "$device" --model "$model" --pass-rows $overlap_rows --json >"$scratch/json" || return 1
+        cat "$scratch/json" >>"$scratch/serial"
+    done
+    # "MODEL ROWS MILLISECONDS" of the passes in a file.
+    passes_of() {
+        sed 's/.*"rows":\[//; s/},{/}\n{/g' "$1" | while read -r row; do
+            [ "$(field "$row" layers)" -gt 0 ] 2>/dev/null && echo "$(field "$row" model) $(field "$row" rows) $(field "$row" ms)"
+        done
+    }
+    passes_of "$out/kernels.json" >"$scratch/with"
+    passes_of "$scratch/serial" >"$scratch/without"
+    awk 'NR == FNR { ms[$1, $2] = $3; next } ($1, $2) in ms {
+        printf "| %s, pass of %s rows: launches that overlap, one after the other | - | %.4f ms, %.4f ms | - |\n", $1, $2, ms[$1, $2], $3 }' \
+        "$scratch/with" "$scratch/without" >"$scratch/lines"
+    cat "$scratch/lines"
+    cat "$scratch/lines" >>"$out/goals"
+    said="$(grep -c . "$scratch/lines") passes measured both ways"
+    [ -s "$scratch/lines" ]
+}
+
 versus_torch() {
     needs_real || return 77
     "$python" -c 'import torch, transformers; assert torch.cuda.is_available()' 2>"$scratch/torch" ||

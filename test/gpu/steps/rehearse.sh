@@ -9,7 +9,7 @@ if [ -n "$rehearse" ]; then
     REHEARSE_FAMILIES=${REHEARSE_FAMILIES:-mistral-v01 gguf-k}
     REHEARSE_SERVER=${REHEARSE_SERVER:-batch/bye*}
     REHEARSE_FAULTS=${REHEARSE_FAULTS:-serve_cloud split split_load split_wan}
-    kernel_models=test/models/families/mistral-v01 kernel_rows=${REHEARSE_ROWS:-1,16,80}
+    kernel_models=test/models/families/mistral-v01 kernel_rows=${REHEARSE_ROWS:-1,16,80} overlap_rows=1
     # Half of what is free, up to 1 GiB, is copied; weights that exceed the cache are made.
     export EMU_MEMORY="${EMU_MEMORY:-400000000}"
     split_model=test/models/tiny split_kv=16M split_tokens=4 split_answers=2
@@ -22,6 +22,7 @@ if [ -n "$rehearse" ]; then
 else
     kernel_models='random:mistral-7b random:nemo-12b/8' kernel_rows=1,4,8,16,32,64,512,2048,8192
     [ -z "$quick" ] || kernel_rows=1,8,64,512
+    overlap_rows=1,8,64
     split_model=random:mistral-7b split_kv=2G split_tokens=128 split_answers=8
     n_sessions=64 load_model=test/models/tiny load_seconds=60 speed_seconds=20
     [ -z "$quick" ] || { load_seconds=20 speed_seconds=5; }
