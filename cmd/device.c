@@ -6,6 +6,7 @@
 #include "core/cpu/cpu.h"
 #include "gpu/backend.h"
 #include "gpu/gpu.h"
+#include "net/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,15 +19,20 @@ static bool card_asked_for(const struct engine_opts *o) {
     return o->backend == DEVICE_CUDA || (o->backend == DEVICE_AUTO && o->device);
 }
 
+static bool for_the_cpu(const struct engine_opts *o) {
+    return wire_kv_type((uint8_t)o->kv) == DT_F32;
+}
+
 static int check(const struct engine_opts *o, struct err *e) {
     if (!card_asked_for(o))
         return 0;
     if (o->isa)
         return err_set(e, ERR_USAGE, "--isa %s is for the CPU: it does not go with --backend cuda or --device",
                        engine_isa_name(o->isa));
-    if (o->kv)
+    if (for_the_cpu(o))
         return err_set(e, ERR_USAGE,
-                       "--kv f32 is for the CPU: on a card the KV cache holds f16. Take --kv f16, or --backend cpu");
+                       "--kv f32 is for the CPU: on a card the KV cache holds f16 or fp8. Take --kv f16, or --backend "
+                       "cpu");
     return 0;
 }
 
@@ -35,7 +41,7 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
     if (check(o, e) != 0)
         return -1;
     bool asked = card_asked_for(o);
-    if (asked || (o->backend == DEVICE_AUTO && !o->isa && !o->kv)) {
+    if (asked || (o->backend == DEVICE_AUTO && !o->isa && !for_the_cpu(o))) {
         struct err why = {0};
         struct cuda_opts cuda = {.devices = o->device, .fast = o->math == MATH_FAST};
         if (backend_cuda_create(out, &cuda, &why) == 0) {
@@ -55,6 +61,15 @@ int device_open(struct backend **out, const struct engine_opts *o, struct err *e
     if (o->math == MATH_FAST)
         backend_cpu_round(*out);
     return 0;
+}
+
+int device_check_kv(const struct backend *b, const struct engine_opts *o, struct err *e) {
+    if (wire_kv_type((uint8_t)o->kv) != DT_E4M3 || device_is_card(b))
+        return 0;
+    return err_set(
+        e, ERR_USAGE,
+        "--kv fp8 halves the KV cache of a card; on the CPU it would save nothing. Take --kv f16, or --backend "
+        "cuda");
 }
 
 bool device_is_card(const struct backend *b) {

@@ -18,6 +18,9 @@ extern const char *const device_math_choices[];
  * has none (a line of the log says why), or where an option is for the CPU only. ERR_USAGE: options that do not go
  * together; ERR_DEVICE: a card was asked for, and why there is none. */
 int device_open(struct backend **out, const struct engine_opts *o, struct err *e);
+/* For who computes a whole model or a cloud's part: refuses --kv fp8 where b is the CPU, which rounds as a card would
+ * and saves nothing. The edges of a split and checks may want just that. */
+int device_check_kv(const struct backend *b, const struct engine_opts *o, struct err *e);
 bool device_is_card(const struct backend *b);
 /* The first card that --device names, for who measures one. */
 int device_first(const struct engine_opts *o);

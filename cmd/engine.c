@@ -11,6 +11,7 @@
 #include "core/model/gguf.h"
 #include "core/model/local_middle.h"
 #include "net/fingerprint.h"
+#include "net/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ const char *const engine_isa_choices[] = {"auto", "portable", "avx2", "avx512", 
 static const char *const quant_choices[] = {"none", "q8", "q4", NULL};
 const char *const engine_middle_quant_choices[] = {"same", "none", "q8", "q4", NULL};
 static const char *const mode_choices[] = {"auto", "sequential", "stop-and-wait", "jacobi", "lookahead", NULL};
-static const char *const kv_choices[] = {"f16", "f32", NULL};
+static const char *const kv_choices[] = {"f16", "f32", "fp8", NULL};
 
 #define AT(field) .offset = offsetof(struct engine_opts, field)
 const struct opt engine_options[] = {
@@ -54,7 +55,11 @@ const struct opt engine_options[] = {
     {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",
      .min = 0, .max = 1024},
     {"quant", "TYPE", "re-encode the weights while loading", OPT_CHOICE, AT(quant), .choices = quant_choices},
-    {"kv", "TYPE", "the numbers in the KV cache", OPT_CHOICE, AT(kv), .choices = kv_choices},
+    {"kv", "TYPE",
+     "the numbers in the KV cache, the same on both sides: f32 is for processors; fp8 takes half of a card's memory, "
+     "and "
+     "answers differ a little",
+     OPT_CHOICE, AT(kv), .choices = kv_choices},
     {"memory", "BYTES",
      "refuse to take more than this for weights and KV cache, such as 12G; 0: than the machine, or the card, has "
      "available",
@@ -124,6 +129,10 @@ enum session_mode engine_mode(const struct engine *en) {
 
 enum quant engine_quant(const struct engine *en, int part) {
     return (enum quant)(part == 1 && en->o.middle_quant ? en->o.middle_quant - 1 : en->o.quant);
+}
+
+enum dtype engine_kv_type(const struct engine *en) {
+    return wire_kv_type((uint8_t)en->o.kv);
 }
 
 const char *engine_backend_name(const struct engine *en) {
@@ -275,6 +284,7 @@ static int check_memory(const struct engine *en, const struct memory_plan *p, ui
     bool card = device_is_card(en->backend);
     uint64_t limit = device_memory(en->backend, en->o.memory, &is);
     uint64_t work = p->scratch + en->beside_stages + (card ? 0 : host), need = p->weights + p->kv + work;
+    enum dtype type = engine_kv_type(en);
     char total[16], weights[16], kv[16], scratch[16], have[16];
     term_size((double)need, total);
     term_size((double)p->weights, weights);
@@ -289,7 +299,10 @@ static int check_memory(const struct engine *en, const struct memory_plan *p, ui
                        en->o.quant == QUANT_NONE ? "--quant q8 or q4, "
                        : en->o.quant == QUANT_Q8 ? "--quant q4, "
                                                  : "",
-                       en->o.kv ? "--kv f16, " : "", card ? ", --backend cpu" : "",
+                       type == DT_F32           ? "--kv f16, "
+                       : type == DT_F16 && card ? "--kv fp8, "
+                                                : "",
+                       card ? ", --backend cpu" : "",
                        en->o.memory ? " or more --memory" : " (--memory BYTES overrides what the system says)");
     if (need > limit - limit / 10)
         term_warn("%s needs %s %s and %s %s: that is near the limit", en->o.model, total,
@@ -403,7 +416,7 @@ int engine_load(struct engine *en, struct err *e) {
     struct guesser_bytes guesser;
     const struct part middle = en->parts[1];
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
-    enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    enum dtype kv = engine_kv_type(en);
     bool remote = tunnel_wanted(&en->o.tunnel);
     int windows = remote ? engine_cloud_windows(en) : LOCAL_WINDOWS;
     uint32_t live = session_live(en->chunk, windows);
@@ -411,8 +424,10 @@ int engine_load(struct engine *en, struct err *e) {
     en->codec = tunnel_codec(&en->o.tunnel);
     if (!remote && en->pad_rows > 0)
         return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
-    if ((!en->backend && device_open(&en->backend, &en->o, e) != 0) || open_guesser(en, kv, &guesser, e) != 0 ||
-        (remote && connect_middle(en, live, e) != 0))
+    if (!en->backend &&
+        (device_open(&en->backend, &en->o, e) != 0 || (!remote && device_check_kv(en->backend, &en->o, e) != 0)))
+        return -1;
+    if (open_guesser(en, kv, &guesser, e) != 0 || (remote && connect_middle(en, live, e) != 0))
         return -1;
     if (memory_plan(&plan, en->weights, en->parts, quant, kv, (uint64_t)en->ctx + live, en->chunk,
                     device_is_card(en->backend), e) != 0)

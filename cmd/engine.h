@@ -35,7 +35,7 @@ struct engine_opts {
     int chunk;        /* rows of a prefill window; 0: 256, or 64 to a cloud, where chunks under way overlap */
     int quant;        /* enum quant */
     int middle_quant; /* 0: as quant, else 1 + enum quant */
-    int kv;           /* 0: f16, 1: f32 */
+    int kv;           /* as HELLO has it: 0 f16, 1 f32, 2 fp8 */
     uint64_t memory;  /* bytes that may be used where weights and KV lie; 0: what is free there */
     struct tunnel_opts tunnel;
     const char *draft; /* a small model that guesses; not an option of its own here */
@@ -109,6 +109,8 @@ int engine_cloud_windows(const struct engine *en);
 
 /* How the weights of part 0, 1, 2 are re-encoded. */
 enum quant engine_quant(const struct engine *en, int part);
+
+enum dtype engine_kv_type(const struct engine *en);
 
 /* What computes here, as WELCOME of a cloud names it: "cpu-avx512". */
 const char *engine_backend_name(const struct engine *en);

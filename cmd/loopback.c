@@ -28,7 +28,7 @@ static uint32_t live(const struct engine *en) {
 }
 
 uint64_t loopback_kv_bytes(const struct engine *en, const struct part *middle, int sessions) {
-    return (uint64_t)sessions * (en->ctx + live(en)) * config_kv_bytes(en->config, en->o.kv ? 4 : 2) *
+    return (uint64_t)sessions * (en->ctx + live(en)) * config_kv_bytes(en->config, engine_kv_type(en)) *
            (uint64_t)(middle->hi - middle->lo);
 }
 

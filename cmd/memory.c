@@ -49,7 +49,7 @@ static uint64_t card_scratch(const struct model_config *c, const struct part *pa
 }
 
 static int plan_card(struct memory_plan *p, struct weights *w, const struct part parts[3], const enum quant quant[3],
-                     uint64_t slots, int max_rows, struct err *e) {
+                     enum dtype kv_type, uint64_t slots, int max_rows, struct err *e) {
     const struct model_config *c = weights_config(w);
     for (int i = 0; i < 3; i++) {
         struct stage_plan s;
@@ -62,7 +62,7 @@ static int plan_card(struct memory_plan *p, struct weights *w, const struct part
         for (int l = 0; l < n; l++)
             p->weights += s.layers[l].bytes;
         p->weights += s.head_bytes;
-        p->kv += slots * (uint64_t)n * config_kv_bytes(c, dtype_row_bytes(DT_F16, 1));
+        p->kv += slots * (uint64_t)n * config_kv_bytes(c, kv_type);
         p->scratch += card_scratch(c, &parts[i], slots, max_rows);
         stage_plan_free(&s);
     }
@@ -74,7 +74,7 @@ int memory_plan(struct memory_plan *p, struct weights *w, const struct part part
     const struct model_config *c = weights_config(w);
     *p = (struct memory_plan){0};
     if (card)
-        return plan_card(p, w, parts, quant, slots, max_rows, e);
+        return plan_card(p, w, parts, quant, kv_type, slots, max_rows, e);
     for (int i = 0; i < 3; i++) {
         for (int l = parts[i].lo; l < parts[i].hi; l++)
             if (add_layer(p, i, w, l, quant[i], e) != 0)
@@ -83,7 +83,8 @@ int memory_plan(struct memory_plan *p, struct weights *w, const struct part part
         if (parts[i].head && add_matrix(p, i, w, head, quant[i], e) != 0)
             return -1;
         /* An embedding is read where it lies in the file: the page cache's memory, not ours. */
-        p->kv += slots * (uint64_t)(parts[i].hi - parts[i].lo) * config_kv_bytes(c, dtype_row_bytes(kv_type, 1));
+        enum dtype kept = kv_type == DT_E4M3 ? DT_F16 : kv_type;
+        p->kv += slots * (uint64_t)(parts[i].hi - parts[i].lo) * config_kv_bytes(c, kept);
         uint64_t row = 3 * (uint64_t)c->hidden + 2 * (uint64_t)c->n_heads * (uint64_t)c->head_dim +
                        2 * (uint64_t)c->n_kv_heads * (uint64_t)c->head_dim + 2 * (uint64_t)c->ffn;
         p->scratch += (uint64_t)max_rows * row * sizeof(float);

@@ -210,10 +210,6 @@ static int open_model(struct server *s, struct err *e) {
     return 0;
 }
 
-static enum dtype kv_type(const struct server *s) {
-    return s->en.o.kv ? DT_F32 : DT_F16;
-}
-
 static uint32_t max_per_pin(const struct serve_opts *o) {
     uint32_t quarter = (uint32_t)o->max_sessions / 4;
     return o->max_per_pin ? (uint32_t)o->max_per_pin : quarter > 8 ? quarter : 8;
@@ -228,8 +224,8 @@ static int plan_memory(struct server *s, uint64_t *file, struct err *e) {
     const struct engine *en = &s->en;
     struct memory_plan p;
     const enum quant quant[3] = {QUANT_NONE, (enum quant)en->o.quant, QUANT_NONE};
-    if (memory_plan(&p, en->weights, en->parts, quant, kv_type(s), 1, s->o->max_rows, device_is_card(en->backend), e) !=
-        0)
+    if (memory_plan(&p, en->weights, en->parts, quant, engine_kv_type(en), 1, s->o->max_rows,
+                    device_is_card(en->backend), e) != 0)
         return -1;
     const char *is;
     uint64_t limit = device_memory(en->backend, en->o.memory, &is);
@@ -270,7 +266,7 @@ static int load(struct server *s, struct err *e) {
     hold_signals(true);
     int rc = device_open(&en->backend, &en->o, e);
     hold_signals(false);
-    if (rc != 0 || plan_memory(s, &file, e) != 0)
+    if (rc != 0 || device_check_kv(en->backend, &en->o, e) != 0 || plan_memory(s, &file, e) != 0)
         return -1;
     snprintf(s->backend, sizeof s->backend, "%s", engine_backend_name(en));
     const struct load_opts lo = {

@@ -1,5 +1,7 @@
 /* Launches of norm.cu, join.cu, rope.cu and attend.cu. */
 #include "gpu/attend.h"
+
+#include "core/model/e4m3.h"
 #include "gpu/kernel_list.h"
 #include "gpu/ops.h"
 
@@ -52,6 +54,10 @@ void op_join(struct gpu *g, const struct gpu_pass *pass, int rows, const uint16_
 
 /* ---- RoPE ---- */
 
+size_t op_kv_row(int head_dim) {
+    return ((size_t)head_dim + E4M3_ALIGN - 1) / E4M3_ALIGN * E4M3_ALIGN;
+}
+
 void op_rope_kv(struct gpu *g, const struct gpu_pass *pass, int rows, const struct attention *t) {
     const struct rope_args a = {.pass = pass,
                                 .qkv = t->qkv,
@@ -67,7 +73,9 @@ void op_rope_kv(struct gpu *g, const struct gpu_pass *pass, int rows, const stru
                                 .eps = t->eps,
                                 .k = t->k,
                                 .v = t->v,
-                                .n_slots = t->n_slots};
+                                .factors = t->factors,
+                                .n_slots = t->n_slots,
+                                .kv_row = (int)op_kv_row(t->head_dim)};
     unsigned units = (unsigned)(t->n_heads + t->n_kv_heads);
     gpu_launch(g, KERNEL_rope_kv, (unsigned)rows, ceil_div(units, ROPE_UNITS), 1, ROPE_THREADS, 0, &a);
 }
@@ -119,22 +127,29 @@ struct form {
     int head_dim;
     int one, four; /* items a block; -1: there is none */
 };
-static const struct form forms[] = {
+static const struct form f16_forms[] = {
     {32, KERNEL_attend_32, KERNEL_attend_32_4}, {64, KERNEL_attend_64, KERNEL_attend_64_4},
     {96, KERNEL_attend_96, KERNEL_attend_96_4}, {128, KERNEL_attend_128, KERNEL_attend_128_4},
     {GPU_HEAD_DIM_MAX, KERNEL_attend_256, -1},
 };
+static const struct form fp8_forms[] = {
+    {64, KERNEL_attend_fp8_64, KERNEL_attend_fp8_64_4},
+    {128, KERNEL_attend_fp8_128, KERNEL_attend_fp8_128_4},
+    {GPU_HEAD_DIM_MAX, KERNEL_attend_fp8_256, -1},
+};
 
-static const struct form *form_for(int head_dim) {
-    const struct form *f = forms;
-    while (f->head_dim < head_dim)
+static const struct form *form_for(const struct attention *t) {
+    const struct form *f = t->factors ? fp8_forms : f16_forms;
+    while (f->head_dim < t->head_dim)
         f++;
     return f;
 }
 
-/* Rows of K, of V, and of the queries in two terms, each with 8 elements more, so that they meet all banks. */
-static size_t shared_bytes(int head_dim, int items) {
-    return sizeof(uint16_t) * (size_t)(head_dim + 8) * (size_t)(2 * GPU_KV_BLOCK + 2 * GPU_QUERIES * items);
+/* Rows of K, of V, and of the queries in two terms, each with 8 elements more, so that they meet all banks. Of fp8
+ * there are the codes of both, and K and V share a place. */
+static size_t shared_bytes(int head_dim, int items, bool fp8) {
+    size_t rows = (size_t)((fp8 ? 1 : 2) * GPU_KV_BLOCK + 2 * GPU_QUERIES * items);
+    return sizeof(uint16_t) * (size_t)(head_dim + 8) * rows + (fp8 ? (size_t)(2 * GPU_KV_BLOCK * head_dim) : 0);
 }
 
 /* How the work is cut. Whatever is chosen, the bits are the same. */
@@ -167,7 +182,7 @@ static struct cut choose_cut(const struct gpu *g, const struct form *form, int r
 
 void op_attend(struct gpu *g, const struct gpu_pass *pass, int rows, uint32_t max_keys, const struct attention *t,
                float *scratch) {
-    const struct form *form = form_for(t->head_dim);
+    const struct form *form = form_for(t);
     int n_splits = (int)n_splits_of(max_keys);
     struct cut cut = choose_cut(g, form, rows, t, (size_t)n_splits);
     struct attend_args a = {.pass = pass,
@@ -175,7 +190,9 @@ void op_attend(struct gpu *g, const struct gpu_pass *pass, int rows, uint32_t ma
                             .ld = t->ld,
                             .k = t->k,
                             .v = t->v,
+                            .factors = t->factors,
                             .n_slots = t->n_slots,
+                            .kv_row = (int)op_kv_row(t->head_dim),
                             .n_heads = t->n_heads,
                             .group = t->n_heads / t->n_kv_heads,
                             .head_dim = t->head_dim,
@@ -188,7 +205,7 @@ void op_attend(struct gpu *g, const struct gpu_pass *pass, int rows, uint32_t ma
     int kernel = cut.items > 1 ? form->four : form->one;
     unsigned gx = ceil_div((size_t)op_attend_max_items(rows, t->n_heads, t->n_kv_heads), (size_t)cut.items);
     unsigned gy = (unsigned)t->n_kv_heads, queries = ceil_div((size_t)rows * (size_t)t->n_heads, COMBINE_QUERIES);
-    size_t shared = shared_bytes(form->head_dim, cut.items);
+    size_t shared = shared_bytes(form->head_dim, cut.items, t->factors);
     if (!a.spread) {
         gpu_launch(g, kernel, gx, gy, 1, ATTEND_THREADS, shared, &a);
         return;

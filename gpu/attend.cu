@@ -5,8 +5,9 @@
  * each, so that keys and values are fetched once for all of them.) It goes through the keys in steps of 64 logical
  * positions, as FlashAttention-2 does (Dao 2023):
  *
- *   stage    64 rows of K and of V come from their slots into shared memory, asynchronously: K of the next step while
- *            V of this one is multiplied, V of the next while its scores are.
+ *   fetch    64 rows of K and of V come from their slots into shared memory, asynchronously: K of the next step while
+ *            V of this one is multiplied, V of the next while its scores are (attend_cells.cuh, which also makes f16 of
+ *            fp8).
  *   scores   S = Q K', 16 x 64 in f32; Q holds log2(e) / sqrt(head_dim), so that weights are powers of two.
  *   weights  keys that a query does not see get -inf; its top rises to the largest score; P = 2^(S - top).
  *   values   O = O * 2^(old top - new top) + P V, and the sum of P, as P times ones.
@@ -26,8 +27,8 @@
  * trunk of all rows it is one step; then come a step for the rows that still find it there and one for each row that
  * has its tail in it. The steps are found by struct steps, of attend.cuh.
  *
- * Numbers. K and V are f16; Q, in f32, goes in as two f16 terms, and so does P, scaled by 2^15 (in that top is 15 less
- * than the largest score), which keeps weights down to 2^-29 from being subnormal.
+ * Numbers. K and V are f16 here; Q, in f32, goes in as two f16 terms, and so does P, scaled by 2^15 (in that top is 15
+ * less than the largest score), which keeps weights down to 2^-29 from being subnormal.
  *
  * Two shapes of a block, in template shape below: with one item four warps share the work - each has 16 of the 64
  * keys' scores, then a quarter of the columns of O; weights go through shared memory. With four items each warp has an
@@ -98,30 +99,6 @@ template <int TILES, class Sum> DEVICE void partial_fold(partial<TILES, Sum> &p,
 DEVICE void split_f16(float a, float b, uint32_t *hi, uint32_t *lo) {
     *hi = pack_f16(a, b);
     *lo = pack_f16(a - from_f16((uint16_t)(*hi & 0xffff)), b - from_f16((uint16_t)(*hi >> 16)));
-}
-
-/* 64 rows of K or V of one kv head from their slots; zeros where there is none, and behind head_dim. */
-template <int HD> DEVICE void stage_rows(uint16_t *to, const uint16_t *from, const uint32_t *slots, int head_dim) {
-    constexpr int STRIDE = HD + 8, CHUNKS = HD / 8;
-    if (head_dim % 8 == 0) {
-        UNROLL
-        for (int i = thread_x(); i < GPU_KV_BLOCK * CHUNKS; i += ATTEND_THREADS) {
-            int row = i / CHUNKS, col = i % CHUNKS * 8;
-            uint32_t slot = slots[row];
-            if (slot != NO_SLOT && col < head_dim)
-                copy_async(to + row * STRIDE + col, from + (size_t)slot * (size_t)head_dim + col);
-            else
-                *reinterpret_cast<u32x4 *>(to + row * STRIDE + col) = {};
-        }
-        return;
-    }
-    for (int i = thread_x(); i < GPU_KV_BLOCK * HD / 2; i += ATTEND_THREADS) { /* rows begin at multiples of 4 bytes */
-        int row = i / (HD / 2), col = i % (HD / 2) * 2;
-        uint32_t slot = slots[row], pair = 0;
-        if (slot != NO_SLOT && col < head_dim)
-            pair = *reinterpret_cast<const uint32_t *>(from + (size_t)slot * (size_t)head_dim + col);
-        *reinterpret_cast<uint32_t *>(to + row * STRIDE + col) = pair;
-    }
 }
 
 /* Queries of the block, scaled, as two planes [QUERIES][STRIDE]. */
@@ -284,16 +261,18 @@ DEVICE void store_result(const struct attend_args &a, const query &q, int i, con
         store_zeros(a.out, q.row, a.n_heads * a.head_dim, t, 4);
 }
 
-template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
+/* Cells: f16_cells or fp8_cells. */
+template <int HD, int ITEMS, class Cells> DEVICE void attend(const struct attend_args &a) {
     typedef shape<HD, ITEMS> sh;
     SHARED viewer rows[sh::QUERIES];
     SHARED int query_at[sh::QUERIES]; /* in a.q; -1: there is none */
     SHARED uint32_t slots[GPU_KV_BLOCK];
-    SHARED float tops[sh::WARPS][16]; /* among the keys of each warp of the item */
+    SHARED uint32_t factors[2][Cells::SCALED ? GPU_KV_BLOCK : 1]; /* of fp8: of a step, and the one before */
+    SHARED float tops[sh::WARPS][16];                             /* among the keys of each warp of the item */
     SHARED u32x4 shared_hi[4][32], shared_lo[4][32];
-    DYNAMIC_SHARED(uint16_t, k); /* [64][STRIDE] */
-    uint16_t *v = k + GPU_KV_BLOCK * sh::STRIDE;
-    uint16_t *q_hi = v + GPU_KV_BLOCK * sh::STRIDE, *q_lo = q_hi + sh::QUERIES * sh::STRIDE;
+    DYNAMIC_SHARED(uint16_t, dynamic);
+    Cells cells;
+    uint16_t *q_hi = place(cells, dynamic), *q_lo = q_hi + sh::QUERIES * sh::STRIDE;
 
     const int warp = thread_x() / 32, lane = thread_x() % 32;
     const int mine = warp / sh::WARPS, share = warp % sh::WARPS; /* the warp's item, and its part of that */
@@ -317,13 +296,16 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
     step now = step_first(all);
     if (now.source == NO_SOURCE)
         return;
-    const size_t head = (size_t)block_y() * a.n_slots * (size_t)a.head_dim;
-    if (thread_x() < GPU_KV_BLOCK)
+    int parity = 0; /* of the step: which factors are its */
+    if (thread_x() < GPU_KV_BLOCK) {
         slots[thread_x()] = slot_of(all, now, thread_x(), a.pass->slots);
+        if (Cells::SCALED)
+            factors[0][thread_x()] = factors_at(a, slots[thread_x()]);
+    }
     sync_block();
-    stage_rows<HD>(k, a.k + head, slots, a.head_dim);
+    fetch_k(cells, a, block_y(), slots);
     copy_commit();
-    stage_rows<HD>(v, a.v + head, slots, a.head_dim);
+    fetch_v(cells, a, block_y(), slots);
     copy_commit();
     stage_queries<HD, sh>(a, query_at, q_hi, q_lo);
 
@@ -337,14 +319,18 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
     for (;;) {
         const step next = step_after(all, now);
         const bool last = next.source == NO_SOURCE;
-        uint32_t next_slot = NO_SLOT;
-        if (!last && thread_x() < GPU_KV_BLOCK)
+        uint32_t next_slot = NO_SLOT, next_factors = 0;
+        if (!last && thread_x() < GPU_KV_BLOCK) {
             next_slot = slot_of(all, next, thread_x(), a.pass->slots);
+            if (Cells::SCALED)
+                next_factors = factors_at(a, next_slot);
+        }
 
         copy_wait<1>();
+        ready_k(cells, factors[parity]);
         sync_block(); /* K is there */
         float s[2 * sh::PAIRS][4], top[2];
-        form_scores<HD, sh::PAIRS>(s, q_hi + q0, q_lo + q0, k + key0 * sh::STRIDE);
+        form_scores<HD, sh::PAIRS>(s, q_hi + q0, q_lo + q0, cells.k + key0 * sh::STRIDE);
         UNROLL
         for (int i = 0; i < 2; i++) {
             hide_keys<sh::PAIRS>(s, i, rows[viewers[i]], viewers[i], now, key0);
@@ -352,11 +338,14 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
             if (sh::WARPS > 1 && lane % 4 == 0)
                 tops[share][lane / 4 + 8 * i] = top[i];
         }
-        if (thread_x() < GPU_KV_BLOCK)
+        if (thread_x() < GPU_KV_BLOCK) {
             slots[thread_x()] = next_slot;
+            if (Cells::SCALED)
+                factors[parity ^ 1][thread_x()] = next_factors;
+        }
         sync_block(); /* K has been read; tops and slots are there */
         if (!last)
-            stage_rows<HD>(k, a.k + head, slots, a.head_dim);
+            fetch_k(cells, a, block_y(), slots);
         copy_commit();
 
         UNROLL
@@ -377,6 +366,7 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
             shared_lo[warp][lane] = w.lo[0];
         }
         copy_wait<1>();
+        ready_v(cells, factors[parity]);
         sync_block(); /* V is there, and the other warps' weights */
         if (sh::WARPS > 1) {
             UNROLL
@@ -385,7 +375,7 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
                 w.lo[p] = shared_lo[p][lane];
             }
         }
-        add_values<HD, sh::TILES>(part, w, v + col0);
+        add_values<HD, sh::TILES>(part, w, cells.v + col0);
         if (last)
             break;
         if (next.at / GPU_KV_SPLIT != now.at / GPU_KV_SPLIT) {
@@ -393,8 +383,9 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
             partial_begin(part);
         }
         now = next;
+        parity ^= 1;
         sync_block(); /* V has been read */
-        stage_rows<HD>(v, a.v + head, slots, a.head_dim);
+        fetch_v(cells, a, block_y(), slots);
         copy_commit();
     }
     if (!a.spread)
@@ -410,15 +401,23 @@ template <int HD, int ITEMS> DEVICE void attend(const struct attend_args &a) {
     }
 }
 
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 4, attend_32, struct attend_args, attend<32, 1>)
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 4, attend_64, struct attend_args, attend<64, 1>)
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 3, attend_96, struct attend_args, attend<96, 1>)
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 3, attend_128, struct attend_args, attend<128, 1>)
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_256, struct attend_args, attend<256, 1>)
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_32_4, struct attend_args, attend<32, ATTEND_ITEMS>)
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_64_4, struct attend_args, attend<64, ATTEND_ITEMS>)
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_96_4, struct attend_args, attend<96, ATTEND_ITEMS>)
-KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_128_4, struct attend_args, attend<128, ATTEND_ITEMS>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 4, attend_32, struct attend_args, attend<32, 1, f16_cells<32>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 4, attend_64, struct attend_args, attend<64, 1, f16_cells<64>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 3, attend_96, struct attend_args, attend<96, 1, f16_cells<96>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 3, attend_128, struct attend_args, attend<128, 1, f16_cells<128>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_256, struct attend_args, attend<256, 1, f16_cells<256>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_32_4, struct attend_args, attend<32, ATTEND_ITEMS, f16_cells<32>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_64_4, struct attend_args, attend<64, ATTEND_ITEMS, f16_cells<64>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_96_4, struct attend_args, attend<96, ATTEND_ITEMS, f16_cells<96>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_128_4, struct attend_args, attend<128, ATTEND_ITEMS, f16_cells<128>>)
+
+/* Fewer of fp8, each for the smaller heads as well: what is read is the same, and memory is what this is about. */
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 4, attend_fp8_64, struct attend_args, attend<64, 1, fp8_cells<64>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 3, attend_fp8_128, struct attend_args, attend<128, 1, fp8_cells<128>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_fp8_256, struct attend_args, attend<256, 1, fp8_cells<256>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_fp8_64_4, struct attend_args, attend<64, ATTEND_ITEMS, fp8_cells<64>>)
+KERNEL_INSTANCE_BLOCKS(ATTEND_THREADS, 2, attend_fp8_128_4, struct attend_args,
+                       attend<128, ATTEND_ITEMS, fp8_cells<128>>)
 
 /* Folds the partial results of a query over the splits that it sees, behind what was folded of those before: a warp
  * each. */

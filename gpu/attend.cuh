@@ -4,6 +4,7 @@
 #define GPU_ATTEND_CUH
 
 #include "gpu/attend.h"
+#include "gpu/attend_cells.cuh"
 #include "gpu/simt.cuh"
 
 /* ---- partial results of an online softmax (Milakov & Gimelshein 2018) ---- */
@@ -72,7 +73,7 @@ DEVICE viewer viewer_of(const struct gpu_row &r, int window) {
 
 /* One block of keys, in the slots of one source: the trunk at an offset (source: that offset), or row i of the block of
  * threads alone (OWN | i). */
-enum : uint32_t { OWN = 1u << 31, NO_SOURCE = ~0u, NO_SLOT = ~0u };
+enum : uint32_t { OWN = 1u << 31, NO_SOURCE = ~0u };
 
 struct step {
     uint32_t at; /* first key of the block */

@@ -47,16 +47,20 @@ struct rope_args {
     int n_heads, n_kv_heads, head_dim;
     const float *q_norm, *k_norm; /* or NULL */
     float eps;
-    uint16_t *k, *v;
+    void *k, *v;       /* f16; with factors codes of fp8 (core/model/e4m3.h), */
+    uint32_t *factors; /* and of each slot 2^8 times the scales of K, in the lower half, and V, as f16 */
     uint32_t n_slots;
+    int kv_row; /* elements from one slot's codes to the next: head_dim and padding, which is zero */
 };
 
 struct attend_args {
     const struct gpu_pass *pass;
     const float *q; /* of row 0; rows are ld apart, heads head_dim */
     int ld;
-    const uint16_t *k, *v;
+    const void *k, *v; /* as in rope_args */
+    const uint32_t *factors;
     uint32_t n_slots;
+    int kv_row;
     int n_heads, group, head_dim; /* group: heads that share a kv head */
     float scale;                  /* log2(e) / sqrt(head_dim) */
     int window;                   /* 0: none */

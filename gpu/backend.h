@@ -1,9 +1,9 @@
 /* gpu/backend.h - the CUDA backend behind core/model/backend.h.
  *
  * Rows of x come and go through pinned host memory. Identity holds between passes of one card and one build. KV is f16
- * (f32 is refused). With several devices the layers are dealt out to them in the order given and in proportion to what
- * memory each has left; x goes from one to the next through the host. Devices that are joined (0+1) are a team: they
- * compute the same layers together, with the bits of one card (team.h). */
+ * or fp8 (f32 is refused). With several devices the layers are dealt out to them in the order given and in proportion
+ * to what memory each has left; x goes from one to the next through the host. Devices that are joined (0+1) are a team:
+ * they compute the same layers together, with the bits of one card (team.h). */
 #ifndef GPU_BACKEND_H
 #define GPU_BACKEND_H
 

@@ -147,23 +147,20 @@ static void attention(const struct share *s, const struct share_kv *kv, int inde
     const struct model_config *c = s->config;
     const struct cuda_layer *y = &s->layers[index - s->lo];
     const struct gpu_pass *pass = card_at(s, 0);
-    uint16_t *k = (uint16_t *)(uintptr_t)kv->data + kv->plane * 2 * (size_t)(index - s->lo);
-    const struct attention a = {.qkv = s->qkv,
-                                .ld = y->w[LAYER_QKV].rows,
-                                .q_at = 0,
-                                .k_at = y->k_at,
-                                .v_at = y->v_at,
-                                .n_heads = s->n_heads,
-                                .n_kv_heads = s->n_kv_heads,
-                                .head_dim = c->head_dim,
-                                .q_norm = y->v.q_norm,
-                                .k_norm = y->v.k_norm,
-                                .eps = c->rms_eps,
-                                .k = k,
-                                .v = k + kv->plane,
-                                .n_slots = kv->n_slots,
-                                .window = index >= c->sliding_from ? c->sliding_window : 0,
-                                .out = own_planes(s, p, s->n_heads * c->head_dim, s->att)};
+    struct attention a = {.qkv = s->qkv,
+                          .ld = y->w[LAYER_QKV].rows,
+                          .q_at = 0,
+                          .k_at = y->k_at,
+                          .v_at = y->v_at,
+                          .n_heads = s->n_heads,
+                          .n_kv_heads = s->n_kv_heads,
+                          .head_dim = c->head_dim,
+                          .q_norm = y->v.q_norm,
+                          .k_norm = y->v.k_norm,
+                          .eps = c->rms_eps,
+                          .window = index >= c->sliding_from ? c->sliding_window : 0,
+                          .out = own_planes(s, p, s->n_heads * c->head_dim, s->att)};
+    share_kv_layer(kv, index, &a);
     op_rope_kv(s->card->gpu, pass, p->bucket, &a);
     op_attend(s->card->gpu, pass, p->bucket, p->max_keys, &a, (float *)(uintptr_t)kv->scratch);
     gather_planes(s, p, s->n_heads * c->head_dim, s->att);

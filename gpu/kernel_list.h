@@ -60,6 +60,11 @@
     X(attend_64_4)                                                                                                     \
     X(attend_96_4)                                                                                                     \
     X(attend_128_4)                                                                                                    \
+    X(attend_fp8_64)                                                                                                   \
+    X(attend_fp8_128)                                                                                                  \
+    X(attend_fp8_256)                                                                                                  \
+    X(attend_fp8_64_4)                                                                                                 \
+    X(attend_fp8_128_4)                                                                                                \
     X(attend_combine)
 
 #define GPU_KERNELS(X)                                                                                                 \

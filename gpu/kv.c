@@ -1,6 +1,12 @@
 /* Keys and values of a share's layers, and what belongs to them: attention's scratch, and launches that name them. */
 #include "gpu/share.h"
 
+enum { ALIGN = 16 };
+
+static size_t aligned(size_t n) {
+    return (n + ALIGN - 1) / ALIGN * ALIGN;
+}
+
 uint32_t kv_key_bucket(uint32_t n_keys) {
     uint32_t bucket = GPU_KV_SPLIT;
     while (bucket < n_keys)
@@ -39,15 +45,16 @@ static int check_memory(const struct share_kv *kv, uint32_t n_slots, struct err 
         memory_text((double)left, b), (double)rest / ((double)kv->bytes / n_slots));
 }
 
-int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, struct err *e) {
+int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, enum dtype type, struct err *e) {
     const struct model_config *c = s->config;
-    *kv = (struct share_kv){.share = s, .n_slots = n_slots};
+    *kv = (struct share_kv){.share = s, .n_slots = n_slots, .type = type};
     if (s->lo == s->hi)
         return 0;
     if (card_enter(s->card, e) != 0)
         return -1;
-    kv->plane = (size_t)n_slots * (size_t)s->n_kv_heads * (size_t)c->head_dim;
-    kv->bytes = kv->plane * 2 * (size_t)(s->hi - s->lo) * sizeof(uint16_t);
+    /* Of its own heads. */
+    kv->layer = aligned(n_slots * config_kv_bytes(c, type) / (size_t)c->n_kv_heads * (size_t)s->n_kv_heads);
+    kv->bytes = kv->layer * (size_t)(s->hi - s->lo);
     kv->scratch_bytes = attend_scratch(s, kv_max_keys(c, n_slots));
     if (check_memory(kv, n_slots, e) != 0)
         goto fail;
@@ -62,6 +69,18 @@ int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, stru
 fail:
     share_kv_free(kv);
     return -1;
+}
+
+void share_kv_layer(const struct share_kv *kv, int layer, struct attention *a) {
+    const struct share *s = kv->share;
+    bool fp8 = kv->type == DT_E4M3;
+    size_t row = fp8 ? op_kv_row(s->config->head_dim) : (size_t)s->config->head_dim * sizeof(uint16_t);
+    size_t plane = (size_t)s->n_kv_heads * kv->n_slots * row;
+    uint8_t *at = (uint8_t *)(uintptr_t)kv->data + kv->layer * (size_t)(layer - s->lo);
+    a->k = at;
+    a->v = at + plane;
+    a->factors = fp8 ? (uint32_t *)(void *)(at + 2 * plane) : NULL;
+    a->n_slots = kv->n_slots;
 }
 
 void share_kv_clear(struct share_kv *kv) {

@@ -5,8 +5,8 @@
 
 #include "core/base/err.h"
 
-/* The first of names (NULL-terminated) that can be opened, never closed again. NULL with ERR_DEVICE: what was looked for
- * and why the last one could not be had. */
+/* The first of names (NULL-terminated) that can be opened, never closed again. NULL with ERR_DEVICE: what was looked
+ * for and why the last one could not be had. */
 void *library_open(const char *const *names, struct err *e);
 /* NULL: the library has no such function. */
 void *library_function(void *library, const char *name);

@@ -44,20 +44,23 @@ size_t op_product_scratch(const struct gpu *g, const struct gpu_matrix *w, int r
 void op_product(struct gpu *g, const struct gpu_pass *pass, int rows, const struct product *p, float *scratch);
 
 /* The attention part of one layer. Heads of q, k, v lie in qkv [rows][ld] f32 at columns q_at, k_at, v_at. K and V of
- * the layer: f16, kv head h, slot s at element (h * n_slots + s) * head_dim. */
+ * the layer: f16, kv head h, slot s at element (h * n_slots + s) * head_dim; or, with factors, fp8 by the rules of
+ * core/model/e4m3.h: codes at byte (h * n_slots + s) * op_kv_row, and factors at element h * n_slots + s. */
 struct attention {
     float *qkv;
     int ld, q_at, k_at, v_at;
     int n_heads, n_kv_heads, head_dim;
     const float *q_norm, *k_norm; /* [head_dim] or NULL */
     float eps;
-    uint16_t *k, *v;
+    void *k, *v;
+    uint32_t *factors; /* 2^8 times the scale, as f16: of K in the lower half, of V in the upper one. NULL: f16 */
     uint32_t n_slots;
     int window;        /* keys a query may see; 0: all */
     struct planes out; /* [rows][n_heads * head_dim] */
 };
+size_t op_kv_row(int head_dim); /* bytes of the codes of a head */
 /* q/k norm and RoPE: of q in place, of k on its way into the rows' slots, with v. A head whose v f16 cannot hold is
- * stored as v = 0 and k = NaN. */
+ * stored as v = 0 and k = NaN; so is one whose k or v fp8 cannot. */
 void op_rope_kv(struct gpu *g, const struct gpu_pass *pass, int rows, const struct attention *t);
 /* How the rows of a pass become items, for gpu_pass.items; returns their number. rows: trunk offsets and counts filled.
  */

@@ -82,11 +82,12 @@ struct share {
     struct matrix_loader *loader; /* from share_begin to share_end */
 };
 
-/* K and V of a share's layers, its own heads, f16: [layer][K, V][kv head][slot][head_dim]. */
+/* K and V of a share's layers, its own heads; each has K, V, of fp8 factors too, as ops.h says. */
 struct share_kv {
     struct share *share;
     uint32_t n_slots;
-    size_t plane; /* elements of K or V of one layer */
+    enum dtype type; /* DT_F16, DT_E4M3 */
+    size_t layer;    /* bytes of one */
     cu_ptr data;
     size_t bytes;
     cu_ptr scratch; /* of attention */
@@ -120,7 +121,9 @@ int share_head_rows(const struct share *s);
 
 /* ---- KV (kv.c) ---- */
 
-int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, struct err *e);
+int share_kv_create(struct share_kv *kv, struct share *s, uint32_t n_slots, enum dtype type, struct err *e);
+/* Where K and V of a layer lie: fills k, v, factors and n_slots of a. */
+void share_kv_layer(const struct share_kv *kv, int layer, struct attention *a);
 void share_kv_free(struct share_kv *kv); /* wipes */
 void share_kv_clear(struct share_kv *kv);
 /* The bucket of keys for which launches are made, and the largest: no row sees more keys than there are slots, nor more

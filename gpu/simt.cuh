@@ -172,6 +172,12 @@ DEVICE uint32_t pack_f16(float a, float b) {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(b), "f"(a));
     return r;
 }
+/* a b for pairs of f16, nearest even, subnormals kept. */
+DEVICE uint32_t mul_f16(uint32_t a, uint32_t b) {
+    uint32_t d;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
 /* a b + c for pairs of bf16, each rounded once. */
 DEVICE uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
     uint32_t d;
@@ -204,6 +210,14 @@ DEVICE float divide(float a, float b) {
 #include "test/gpu/emu/simt_emu.h"
 #endif
 
+DEVICE uint32_t as_bits(float f) {
+    union {
+        float f;
+        uint32_t u;
+    } v;
+    v.f = f;
+    return v.u;
+}
 DEVICE float as_float(uint32_t u) {
     union {
         uint32_t u;

@@ -155,10 +155,10 @@ static void cuda_kv_clear(struct kv *base) {
 static int cuda_kv_create(struct stage *base, uint32_t n_slots, enum dtype type, struct kv **out, struct err *e) {
     *out = NULL;
     struct cuda_stage *s = stage_of(base);
-    if (type != DT_F16)
+    if (type != DT_F16 && type != DT_E4M3)
         return err_set(e, ERR_USAGE,
-                       "on a card the KV cache holds f16, not %s: its attention multiplies 16-bit keys and values; use "
-                       "--kv f16, or --backend cpu",
+                       "on a card the KV cache holds f16 or fp8, not %s: its attention multiplies 16-bit keys and "
+                       "values; use --kv f16, or --backend cpu",
                        dtype_info(type)->name);
     struct cuda_kv *kv = calloc(1, sizeof *kv);
     if (!kv)
@@ -167,7 +167,7 @@ static int cuda_kv_create(struct stage *base, uint32_t n_slots, enum dtype type,
     kv->n_slots = n_slots;
     kv->max_keys = kv_max_keys(base->config, n_slots);
     for (int i = 0; i < s->n_shares; i++)
-        if (share_kv_create(&kv->shares[i], &s->shares[i], n_slots, e) != 0) {
+        if (share_kv_create(&kv->shares[i], &s->shares[i], n_slots, type, e) != 0) {
             cuda_kv_free((struct kv *)kv);
             return -1;
         }

@@ -29,6 +29,11 @@ struct audit_check {
     const uint8_t *root;
     double tolerance; /* largest relative L2 of a row; 0: equal bits */
 };
+
+/* With a tolerance and an fp8 cache: a key or value next to a boundary of its few bits may fall to either side of it,
+ * and moves the rows that see it, mostly a few. So of the rows at least a quarter has to be within the tolerance, three
+ * quarters within ten times as much, all within a hundred times. */
+
 /* 0: the opening is what the root committed to, begins and ends with what was sent and got, and its layer is ours
  * within the tolerance; *worst is the largest relative L2 of a row. -1 with ERR_PEER: caught, and how; other kinds: our
  * own failure. */

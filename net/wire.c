@@ -531,8 +531,13 @@ static int refuse_split(const struct wire_hello *mine, const struct wire_hello *
         mine->lo, mine->hi, mine->lo, mine->n_layers - mine->hi, got->lo, got->hi, got->lo, got->n_layers - got->hi);
 }
 
+enum dtype wire_kv_type(uint8_t kv) {
+    static const enum dtype types[] = {DT_F16, DT_F32, DT_E4M3};
+    return types[kv];
+}
+
 int wire_match(const struct wire_hello *mine, const struct wire_hello *got, char text[WIRE_MAX_TEXT + 1]) {
-    static const char *const kv[] = {"f16", "f32"}, *const quant[] = {"none", "q8", "q4"};
+    static const char *const kv[] = {"f16", "f32", "fp8"}, *const quant[] = {"none", "q8", "q4"};
     text[0] = '\0';
     if (got->version != mine->version)
         return refuse(text, WIRE_E_VERSION,
@@ -544,7 +549,7 @@ int wire_match(const struct wire_hello *mine, const struct wire_hello *got, char
     if (got->kv != mine->kv)
         return refuse(text, WIRE_E_CODEC,
                       "the KV cache differs: %s on the cloud, %s wanted by the client; use the same --kv on both sides",
-                      name_of(kv, 2, mine->kv), name_of(kv, 2, got->kv));
+                      name_of(kv, 3, mine->kv), name_of(kv, 3, got->kv));
     if (got->quant != mine->quant)
         return refuse(
             text, WIRE_E_WEIGHTS,

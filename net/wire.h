@@ -8,6 +8,7 @@
 
 #include "core/base/buf.h"
 #include "core/base/err.h"
+#include "core/model/dtype.h"
 #include "core/model/window.h"
 #include "net/codec.h"
 
@@ -44,7 +45,7 @@ enum wire_code {
 struct wire_hello {
     uint16_t version;
     uint8_t codec; /* enum codec; any number until wire_match has looked */
-    uint8_t kv;    /* 0 f16, 1 f32 */
+    uint8_t kv;    /* 0 f16, 1 f32, 2 fp8: wire_kv_type */
     uint8_t quant; /* enum quant */
     uint16_t n_layers, lo, hi;
     uint32_t hidden;
@@ -53,6 +54,9 @@ struct wire_hello {
     uint32_t ctx, live;
     uint8_t token[WIRE_TOKEN];
 };
+
+/* The type that a kv known to wire_match names. */
+enum dtype wire_kv_type(uint8_t kv);
 
 struct wire_welcome {
     uint16_t version;

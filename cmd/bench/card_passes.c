@@ -5,6 +5,7 @@
 #include "cmd/memory.h"
 #include "core/base/clock.h"
 #include "core/model/kv.h"
+#include "net/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,7 +73,8 @@ static int record(struct passes *p, const char *model, int n, uint32_t context, 
     double keys = context ? context + 1 : (n + 1) / 2.0; /* a row has in the mean */
     if (r) {
         *r = (struct card_result){.model = model, .rows = n, .ms = ms, .layers = layers};
-        r->bytes = p->weights + layers * (context + (double)n) * 2 * kv * 2;
+        r->bytes = p->weights +
+                   layers * (context + (double)n) * (double)config_kv_bytes(c, wire_kv_type((uint8_t)p->b->o->kv));
         r->flop = layers * n * (2 * weights + 4 * q * keys);
         if (context)
             snprintf(r->what, sizeof r->what, "pass, %d layers, at %u%s", layers, context, card_math(p->b));
@@ -128,12 +130,12 @@ int card_passes(struct card_bench *b, const char *model, struct weights *w, stru
     const struct part parts[3] = {{0}, part, {0}};
     const enum quant quant[3] = {lo.quant, lo.quant, lo.quant};
     struct memory_plan plan;
-    if (memory_plan(&plan, w, parts, quant, DT_F16, slots, p.max_rows, true, e) != 0)
+    if (memory_plan(&plan, w, parts, quant, wire_kv_type((uint8_t)b->o->kv), slots, p.max_rows, true, e) != 0)
         goto out;
     p.weights = (double)plan.weights;
     if (ops->stage_load(b->backend, w, &part, &lo, &p.stage, e) == 0 &&
-        ops->kv_create(p.stage, slots, DT_F16, &p.kv, e) == 0 && slot_pool_create(&p.pool, slots, e) == 0 &&
-        kv_table_create(&p.table, p.pool, slots, (uint32_t)n, e) == 0)
+        ops->kv_create(p.stage, slots, wire_kv_type((uint8_t)b->o->kv), &p.kv, e) == 0 &&
+        slot_pool_create(&p.pool, slots, e) == 0 && kv_table_create(&p.table, p.pool, slots, (uint32_t)n, e) == 0)
         rc = time_all(&p, model, e);
 out:
     kv_table_free(p.table);

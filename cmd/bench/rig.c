@@ -68,7 +68,7 @@ static int open_guesser(struct engine *en, struct guesser_bytes *bytes, struct e
                                    .tok = en->tok,
                                    .vocab = (uint32_t)en->config->vocab,
                                    .ctx = en->ctx,
-                                   .kv = en->o.kv ? DT_F32 : DT_F16};
+                                   .kv = engine_kv_type(en)};
     return guesser_open(&en->guesser, &o, e) == 0 ? guesser_bytes(en->guesser, device_is_card(en->backend), bytes, e)
                                                   : -1;
 }
@@ -78,7 +78,7 @@ static int check_memory(const struct bench_rig *r, int n_lanes, const struct gue
     const struct engine *en = &r->en;
     const struct part here[3] = {en->parts[0], {0}, en->parts[2]}, there[3] = {{0}, r->middle, {0}};
     const enum quant quant[3] = {engine_quant(en, 0), engine_quant(en, 1), engine_quant(en, 2)};
-    enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    enum dtype kv = engine_kv_type(en);
     struct memory_plan cloud = {0};
     bool card = device_is_card(en->backend);
     uint64_t lanes = (uint64_t)n_lanes, slots = en->ctx + live(en);
@@ -193,7 +193,7 @@ int bench_lane_open(struct bench_lane *l, struct bench_rig *r, const struct benc
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = tunnel_middle(l->tunnel),
-                                    .kv_type = en->o.kv ? DT_F32 : DT_F16,
+                                    .kv_type = engine_kv_type(en),
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = engine_cloud_windows(en),

@@ -55,7 +55,7 @@ static int run_front(struct auditor *a, const uint32_t *tokens, struct err *e) {
     struct stage *front = a->en->stages[0];
     uint32_t n = (uint32_t)a->n;
     if (slot_pool_create(&a->pool, n, e) != 0 || kv_table_create(&a->table, a->pool, n, n, e) != 0 ||
-        front->ops->kv_create(front, n, a->en->o.kv ? DT_F32 : DT_F16, &a->kv, e) != 0)
+        front->ops->kv_create(front, n, engine_kv_type(a->en), &a->kv, e) != 0)
         return -1;
     for (uint32_t i = 0; i < n; i++) {
         a->nodes[i] = (struct node){.id = i + 1, .parent = i ? i : NODE_NONE, .pos = i};
@@ -120,7 +120,7 @@ static int open_layer(struct auditor *a, const uint8_t root[WIRE_DIGEST], int la
     const struct audit_check c = {.weights = a->en->weights,
                                   .backend = a->backend,
                                   .quant = engine_quant(a->en, 1),
-                                  .kv_type = a->en->o.kv ? DT_F32 : DT_F16,
+                                  .kv_type = engine_kv_type(a->en),
                                   .codec = a->en->codec,
                                   .lo = a->middle->lo,
                                   .hi = a->middle->hi,
@@ -165,8 +165,9 @@ int verify_audit(struct engine *en, struct middle *m, const struct part *middle,
     report->n_rows = n;
     if (!quiet && a.tolerance > 0)
         printf("audit   %d positions; the cloud says that it computes with %s, this machine with %s: a row may differ "
-               "by %.0e\n",
-               n, info.backend, a.ours, a.tolerance);
+               "by %.0e%s\n",
+               n, info.backend, a.ours, a.tolerance,
+               engine_kv_type(en) == DT_E4M3 ? ", with fp8 three in four by 10 and one by 100 times as much" : "");
     else if (!quiet)
         printf("audit   %d positions; the cloud says that it computes with %s: every bit has to be equal\n", n,
                info.backend);

@@ -199,7 +199,7 @@ static int make_hello(struct verify *v, struct wire_hello *hello, struct err *e)
 static int count_memory(struct verify *v, struct err *e) {
     struct engine *en = &v->en;
     struct memory_plan p;
-    enum dtype kv = en->o.kv ? DT_F32 : DT_F16;
+    enum dtype kv = engine_kv_type(en);
     bool card = device_is_card(en->backend);
     int windows = engine_cloud_windows(en);
     uint64_t slots = (uint64_t)en->ctx + session_live(en->chunk, windows);
@@ -246,7 +246,9 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     struct remote_info info;
     remote_middle_info(tunnel_middle(v->tunnel), &info);
     const char *ours = engine_backend_name(en);
-    v->near = audit_math_fast(info.backend) == audit_math_fast(ours) ? VERIFY_NEAR : VERIFY_NEAR_FAST;
+    v->near = engine_kv_type(&v->en) == DT_E4M3                        ? VERIFY_NEAR_FP8
+              : audit_math_fast(info.backend) != audit_math_fast(ours) ? VERIFY_NEAR_FAST
+                                                                       : VERIFY_NEAR;
     if (!v->loop && strcmp(info.backend, ours) != 0 && audit_tolerance(info.backend, ours) > 0)
         snprintf(v->there, sizeof v->there, "%s", info.backend);
     const struct drafter_opts dr = {.vocab = (uint32_t)en->config->vocab, .max_ctx = en->ctx};
@@ -256,7 +258,7 @@ static int open_sides(struct verify *v, struct wire_hello *hello, struct err *e)
     const struct session_opts so = {.front = en->stages[0],
                                     .back = en->stages[2],
                                     .middle = tunnel_middle(v->tunnel),
-                                    .kv_type = en->o.kv ? DT_F32 : DT_F16,
+                                    .kv_type = engine_kv_type(en),
                                     .max_ctx = en->ctx,
                                     .max_rows = en->chunk,
                                     .prefill_windows = engine_cloud_windows(en),

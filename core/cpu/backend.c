@@ -28,8 +28,8 @@ static int cpu_kv_create(struct stage *base, uint32_t n_slots, enum dtype type, 
     *out = NULL;
     struct cpu_stage *s = (struct cpu_stage *)(void *)base;
     const struct model_config *c = base->config;
-    if (type != DT_F16 && type != DT_F32)
-        return err_set(e, ERR_USAGE, "the KV cache holds f16 or f32, not %s", dtype_info(type)->name);
+    if (type != DT_F16 && type != DT_F32 && type != DT_E4M3)
+        return err_set(e, ERR_USAGE, "the KV cache holds f16, f32 or fp8, not %s", dtype_info(type)->name);
     struct cpu_kv *kv = calloc(1, sizeof *kv);
     if (!kv)
         return err_set(e, ERR_MEMORY, "out of memory for the KV cache");
@@ -37,7 +37,7 @@ static int cpu_kv_create(struct stage *base, uint32_t n_slots, enum dtype type, 
     kv->type = type;
     kv->n_slots = n_slots;
     kv->head_stride = (size_t)n_slots * (size_t)c->head_dim;
-    kv->plane_bytes = kv->head_stride * (size_t)c->n_kv_heads * (type == DT_F16 ? 2 : 4);
+    kv->plane_bytes = kv->head_stride * (size_t)c->n_kv_heads * (type == DT_F32 ? 4 : 2);
     kv->bytes = kv->plane_bytes * 2 * (size_t)(base->part.hi - base->part.lo);
     if (kv->bytes) {
         void *p = mmap(NULL, kv->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -126,7 +126,7 @@ static int attention(struct cpu_stage *s, struct cpu_kv *kv, const struct layer 
                              .out = s->att,
                              .k = plane(kv, index, 0),
                              .v = plane(kv, index, 1),
-                             .kv_type = kv->type,
+                             .kv_type = kv->type == DT_F32 ? DT_F32 : DT_F16,
                              .head_stride = kv->head_stride,
                              .n_heads = c->n_heads,
                              .n_kv_heads = c->n_kv_heads,

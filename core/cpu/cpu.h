@@ -121,7 +121,8 @@ void cpu_rope(struct cpu *c, float *x, int ldx, const float *cs, int n, int n_he
  * reduction and polynomials, so that every machine gives the same bits. inv_freq [head_dim / 2]. */
 void cpu_rope_table(float *cs, const uint32_t *pos, int n, const float *inv_freq, int head_dim);
 
-/* Writes rows of K or V into slots: dst[h * head_stride + slot[i] * head_dim] = x[i][h]. */
+/* Writes rows of K or V into slots: dst[h * head_stride + slot[i] * head_dim] = x[i][h]. DT_E4M3: rounded to what fp8
+ * would hold (core/model/e4m3.h), and written as f16. */
 void cpu_kv_write(struct cpu *c, void *dst, enum dtype kv_type, size_t head_stride, const float *x, int ldx,
                   const struct batch *b, int n_kv_heads, int head_dim);
 

@@ -1,5 +1,6 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/isa.h"
+#include "core/model/e4m3.h"
 
 #include <math.h>
 #include <string.h>
@@ -110,6 +111,8 @@ void cpu_kv_write(struct cpu *c, void *dst, enum dtype kv_type, size_t head_stri
             size_t at = (size_t)h * head_stride + (size_t)b->rows[i].slot * (size_t)head_dim;
             if (kv_type == DT_F32)
                 memcpy((float *)dst + at, src, (size_t)head_dim * sizeof *src);
+            else if (kv_type == DT_E4M3)
+                e4m3_round(src, (size_t)head_dim, (uint16_t *)dst + at);
             else
                 c->isa->f32_to_f16((uint16_t *)dst + at, src, (size_t)head_dim);
         }

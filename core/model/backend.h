@@ -47,7 +47,8 @@ struct backend_ops {
                       struct stage **out, struct err *e);
     void (*stage_free)(struct stage *s);
     size_t (*stage_bytes)(const struct stage *s);
-    /* type DT_F16 or DT_F32. */
+    /* type DT_F16; DT_F32 on the CPU; DT_E4M3, which a card keeps in half of the memory, and the CPU rounds to and
+     * keeps as f16. */
     int (*kv_create)(struct stage *s, uint32_t n_slots, enum dtype type, struct kv **out, struct err *e);
     void (*kv_free)(struct kv *kv);  /* wipes */
     void (*kv_clear)(struct kv *kv); /* wipes the content; no slot of it may be read before it is written again */

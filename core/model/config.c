@@ -2,6 +2,7 @@
 
 #include "core/base/log.h"
 #include "core/model/config_check.h"
+#include "core/model/e4m3.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -88,8 +89,11 @@ void config_free(struct model_config *c) {
     *c = (struct model_config){0};
 }
 
-size_t config_kv_bytes(const struct model_config *c, size_t elem_bytes) {
-    return 2 * (size_t)c->n_kv_heads * (size_t)c->head_dim * elem_bytes;
+size_t config_kv_bytes(const struct model_config *c, enum dtype type) {
+    size_t heads = 2 * (size_t)c->n_kv_heads, head_dim = (size_t)c->head_dim;
+    if (type == DT_E4M3)
+        return heads * ((head_dim + E4M3_ALIGN - 1) / E4M3_ALIGN * E4M3_ALIGN + sizeof(uint16_t));
+    return heads * dtype_row_bytes(type, head_dim);
 }
 
 /* Llama 3.1's smooth scaling: long wavelengths are divided by factor, short ones stay, those between are mixed. The

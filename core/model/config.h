@@ -4,6 +4,7 @@
 #define CORE_MODEL_CONFIG_H
 
 #include "core/base/err.h"
+#include "core/model/dtype.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -70,7 +71,8 @@ void config_free(struct model_config *c);
 /* Inverse frequencies of RoPE, head_dim/2 of them, scaling applied (f32, as transformers computes them). */
 void config_rope_freqs(const struct model_config *c, float *inv_freq);
 
-/* Bytes of one position of K and V of one layer, for elements of elem_bytes. */
-size_t config_kv_bytes(const struct model_config *c, size_t elem_bytes);
+/* Bytes of one position of K and V of one layer: of type DT_F16, DT_F32, or as a card keeps DT_E4M3, with scales (two
+ * bytes each) and padding. */
+size_t config_kv_bytes(const struct model_config *c, enum dtype type);
 
 #endif

@@ -3,10 +3,10 @@
 #include <math.h>
 #include <string.h>
 
-static const struct dtype_info infos[DT_COUNT] = {
+static const struct dtype_info infos[] = {
     [DT_F32] = {"f32", 1, 4},       [DT_F16] = {"f16", 1, 2},     [DT_BF16] = {"bf16", 1, 2},
     [DT_Q8_0] = {"q8_0", 32, 34},   [DT_Q4_0] = {"q4_0", 32, 18}, [DT_Q4_K] = {"q4_K", 256, 144},
-    [DT_Q6_K] = {"q6_K", 256, 210},
+    [DT_Q6_K] = {"q6_K", 256, 210}, [DT_E4M3] = {"fp8", 1, 1},
 };
 
 const struct dtype_info *dtype_info(enum dtype t) {

@@ -7,7 +7,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum dtype { DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q6_K, DT_COUNT };
+enum dtype {
+    DT_F32,
+    DT_F16,
+    DT_BF16,
+    DT_Q8_0,
+    DT_Q4_0,
+    DT_Q4_K,
+    DT_Q6_K,
+    DT_COUNT, /* of those in files */
+    DT_E4M3,  /* in a KV cache alone (e4m3.h); neither decoded nor encoded here */
+};
 
 struct dtype_info {
     const char *name; /* "f32", "q4_K" */

@@ -379,9 +379,8 @@ int batch_start(struct batch_thread **out, const struct batch_opts *o, struct er
     b->server.hidden = o->stage->config->hidden;
     b->gather_worth = 1;
     b->server.n_leaves = part->hi - part->lo + 1;
-    enum dtype type = o->mine.kv == 1 ? DT_F32 : DT_F16;
-    uint64_t slot_bytes =
-        (uint64_t)config_kv_bytes(o->stage->config, type == DT_F32 ? 4 : 2) * (uint64_t)(part->hi - part->lo);
+    enum dtype type = wire_kv_type(o->mine.kv);
+    uint64_t slot_bytes = (uint64_t)config_kv_bytes(o->stage->config, type) * (uint64_t)(part->hi - part->lo);
     if (sessions_init(&b->server.sessions, o, slot_bytes, e) != 0 ||
         o->stage->ops->kv_create(o->stage, slot_pool_size(b->server.sessions.pool), type, &b->kv, e) != 0 ||
         pass_init(&b->pass, o->stage, b->kv, o->max_rows, e) != 0 ||

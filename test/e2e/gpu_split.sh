@@ -25,7 +25,20 @@ cpu_front() { SPLITINF_BACKEND=cpu split "$@" && [ -s "$out" ] || { cat "$err" >
 check "a client without a card has an answer, too" cpu_front "$@"
 stop
 
+# Keys and values in fp8: agreed on by both sides, and the same numbers with the edges on a card or on the CPU.
 echo "Once there was a fox" >"$SCRATCH/one"
+serve $model "$pin" --kv-mem 4M --kv fp8
+"$SPLITINF" chat --local --codec f16 --kv fp8 "$@" </dev/null >"$SCRATCH/alone"
+check "with --kv fp8 its text is that of the model alone on a card" equal --kv fp8 "$@"
+f16_client() { ! split "$@" && has "$err" "fp8 on the cloud, f16 wanted by the client" "--kv"; }
+check "a client that wants f16 is refused, with what to do" f16_client "$@"
+fp8_audit() {
+    timeout 300 "$SPLITINF" verify --home "$SCRATCH/client" --model $model --cloud "$at" --pin "$cloud" --backend cpu --kv fp8 \
+        --tokens 2 --audit 2 --prompts "$SCRATCH/one" >"$out" 2>"$err" && has "$out" "one by 100 times as much" || { cat "$out" "$err" >&2; return 1; }
+}
+check "verify on the CPU finds the same, and audits it" fp8_audit
+stop
+
 EMU_DEVICES=3 serve $model "$pin" --kv-mem 4M --device 2,0
 two() {
     timeout 300 "$SPLITINF" verify --home "$SCRATCH/client" --model $model --cloud "$at" --pin "$cloud" --tokens 2 --audit 1 \
@@ -61,6 +74,7 @@ refused() { # STATUS TEXT... -- OPTION...
     echo "$texts" | while IFS= read -r text; do has "$err" "$text" || exit 1; done
 }
 check "--kv f32 is refused, with what to do" refused 2 f16 "--backend cpu" -- --kv f32
+check "--kv fp8 without a card is refused, with what to do" refused 2 "save nothing" "--backend cuda" -- --kv fp8 --backend cpu
 check "a card that is not there is named" refused 1 "no GPU 7" -- --device 7
 small() { EMU_MEMORY=4000000 refused 1 "--quant" "$@"; }
 check "a card that is too small for the layers: what would help" small -- --kv-mem 1M

@@ -1,5 +1,6 @@
 #include "test/unit/layer_rig.h"
 
+#include "core/model/e4m3.h"
 #include "core/model/kv.h"
 #include "core/model/names.h"
 #include "gpu/backend.h"
@@ -161,9 +162,20 @@ static void rotate(const struct model_config *c, double *x, int n, int n_heads) 
             }
 }
 
-static void round_kv(double *x, size_t n, enum dtype type) {
-    for (size_t i = 0; i < n; i++)
-        x[i] = type == DT_F16 ? (double)f16_to_f32(f32_to_f16((float)x[i])) : (double)(float)x[i];
+/* n heads. */
+static void round_kv(double *x, size_t n, size_t head_dim, enum dtype type) {
+    float f[CONFIG_MAX_HEAD_DIM];
+    uint16_t h[CONFIG_MAX_HEAD_DIM];
+    for (; n > 0; n--, x += head_dim) {
+        for (size_t i = 0; i < head_dim; i++) {
+            f[i] = (float)x[i];
+            h[i] = f32_to_f16(f[i]);
+        }
+        if (type == DT_E4M3)
+            e4m3_round(f, head_dim, h);
+        for (size_t i = 0; i < head_dim; i++)
+            x[i] = (double)(type == DT_F32 ? f[i] : f16_to_f32(h[i]));
+    }
 }
 
 static void attend(const struct model_config *c, int layer, const double *q, const double *k, const double *v, int n,
@@ -212,8 +224,8 @@ static void layer_f64(struct weights *w, int layer, enum dtype kv_type, double *
     }
     rotate(c, q, n, c->n_heads);
     rotate(c, k, n, c->n_kv_heads);
-    round_kv(k, (size_t)n * (size_t)wkv, kv_type);
-    round_kv(v, (size_t)n * (size_t)wkv, kv_type);
+    round_kv(k, (size_t)(n * c->n_kv_heads), (size_t)c->head_dim, kv_type);
+    round_kv(v, (size_t)(n * c->n_kv_heads), (size_t)c->head_dim, kv_type);
     attend(c, layer, q, k, v, n, att);
     project(w, layer, "self_attn.o_proj", att, n, wq, add, c->hidden);
     for (size_t i = 0; i < (size_t)n * (size_t)c->hidden; i++)

@@ -49,14 +49,14 @@ void split_rig_open_for(struct split_rig *r, const char *model, int front, int b
     cr_assert_lt(part.lo, part.hi, "%s has too few layers for a split", model);
     r->stage = load(r, r->backend, &part, SPLIT_CLOUD_ROWS);
     cr_assert_eq(fingerprint_hello(r->weights, part.lo, part.hi, &r->hello, &e), 0, "%s", e.msg);
-    r->hello.kv = kv_type == DT_F32;
+    r->hello.kv = kv_type == DT_F32 ? 1 : kv_type == DT_E4M3 ? 2 : 0;
     r->hello.ctx = SPLIT_CTX;
     r->hello.live = session_live(SPLIT_CHUNK, SESSION_WINDOWS);
     cr_assert_eq(identity_ephemeral(&r->server, &e), 0, "%s", e.msg);
     cr_assert_eq(identity_ephemeral(&r->client, &e), 0, "%s", e.msg);
     const struct pin allowed[2] = {*identity_pin(r->client), also ? *also : (struct pin){{0}}};
     cr_assert_eq(allow_list_create(&r->allow, allowed, also ? 2 : 1, NULL, &e), 0, "%s", e.msg);
-    uint64_t slot = (uint64_t)config_kv_bytes(r->config, kv_type == DT_F32 ? 4 : 2) * (uint64_t)(part.hi - part.lo);
+    uint64_t slot = (uint64_t)config_kv_bytes(r->config, kv_type) * (uint64_t)(part.hi - part.lo);
     const struct cloud_opts o = {.listen = "127.0.0.1:0",
                                  .metrics = "127.0.0.1:0",
                                  .id = r->server,

@@ -386,7 +386,11 @@ Test(config, divisors_divide) {
 
 Test(config, kv_bytes) {
     struct model_config c = {.n_kv_heads = 8, .head_dim = 128};
-    cr_assert_eq(config_kv_bytes(&c, 2), 4096);
+    cr_assert_eq(config_kv_bytes(&c, DT_F16), 4096);
+    cr_assert_eq(config_kv_bytes(&c, DT_F32), 8192);
+    cr_assert_eq(config_kv_bytes(&c, DT_E4M3), 2048 + 32);
+    c.head_dim = 20; /* padded to 32 */
+    cr_assert_eq(config_kv_bytes(&c, DT_E4M3), 16 * 34);
 }
 
 Test(names, only_what_a_model_has) {

@@ -1,6 +1,7 @@
 /* Attention on a card: against float64 of the same f16 keys and values, and bit for bit against itself: whatever shares
  * a pass, however the work is cut. */
 #include "core/model/dtype.h"
+#include "core/model/e4m3.h"
 #include "gpu/ops.h"
 #include "test/unit/gpu_rig.h"
 #include "test/unit/toy.h"
@@ -12,6 +13,9 @@
 #include <string.h>
 
 enum { NAN_F16 = 0x7e00, MAX_ROWS = 160, MAX_KEYS = 2048 };
+
+/* Keys and values: f16 of what seeds make; f16 of what fp8 leaves of that; fp8. */
+enum kind { PLAIN, ROUNDED, FP8 };
 
 /* What a row is told to see: keys 0..pos, the first n_trunk of them in the trunk of its session. */
 struct told {
@@ -28,6 +32,7 @@ struct scene {
     uint32_t *slot_seed; /* [n_slots]: keys and values of a slot; 0: never written */
     struct told *rows;
     int n;
+    enum kind kind;
     uint32_t spoilt; /* a slot that holds NaN as rope_kv writes it; UINT32_MAX: none */
 };
 
@@ -82,9 +87,23 @@ static uint32_t first_of(const struct scene *s, const struct told *r) {
     return s->window > 0 && r->pos + 1 > (uint32_t)s->window ? r->pos + 1 - (uint32_t)s->window : 0;
 }
 
-static void fill(uint16_t *to, int n, uint32_t seed) {
-    for (int i = 0; i < n; i++)
-        to[i] = f32_to_f16(rnd(&seed));
+/* A head of K or V before it is stored. What becomes fp8 has all sizes of heads, and of numbers in them. */
+static void make_head(const struct scene *s, float *x, uint32_t seed) {
+    float scale = s->kind == PLAIN ? 1 : ldexpf(1, (int)(seed >> 8 & 7) - 6);
+    for (int i = 0; i < s->head_dim; i++) {
+        x[i] = rnd(&seed) * scale;
+        if (s->kind != PLAIN && i % 5 == 0)
+            x[i] *= 0x1p-7f;
+    }
+}
+
+static void fill(const struct scene *s, uint16_t *to, uint32_t seed) {
+    float x[GPU_HEAD_DIM_MAX];
+    make_head(s, x, seed);
+    if (s->kind != PLAIN)
+        e4m3_round(x, (size_t)s->head_dim, to);
+    for (int i = 0; i < s->head_dim && s->kind == PLAIN; i++)
+        to[i] = f32_to_f16(x[i]);
 }
 
 static uint32_t seed_of(uint32_t slot, int head, int what) {
@@ -149,8 +168,41 @@ static void put_kv(const struct scene *s, const int *which, int n, uint16_t *k, 
                     memset(v + at, 0, hd * sizeof *v);
                     continue;
                 }
-                fill(k + at, s->head_dim, seed_of(r->keys[p], h, 1));
-                fill(v + at, s->head_dim, seed_of(r->keys[p], h, 2));
+                fill(s, k + at, seed_of(r->keys[p], h, 1));
+                fill(s, v + at, seed_of(r->keys[p], h, 2));
+            }
+    }
+}
+
+static uint16_t put_codes(const struct scene *s, uint8_t *codes, uint32_t seed) {
+    float x[GPU_HEAD_DIM_MAX], scale;
+    make_head(s, x, seed);
+    scale = e4m3_scale(x, (size_t)s->head_dim);
+    for (int i = 0; i < s->head_dim; i++)
+        codes[i] = e4m3_from_f32(x[i] / scale);
+    memset(codes + s->head_dim, 0, op_kv_row(s->head_dim) - (size_t)s->head_dim);
+    return f32_to_f16(scale * 256);
+}
+
+/* The same in fp8, as rope_kv stores it; elsewhere NaN by factors, and other codes than zero. */
+static void put_fp8(const struct scene *s, const int *which, int n, uint8_t *k, uint8_t *v, uint32_t *factors) {
+    size_t row = op_kv_row(s->head_dim), all = (size_t)s->n_kv_heads * s->n_slots;
+    memset(k, 0x55, all * row);
+    memset(v, 0x55, all * row);
+    for (size_t i = 0; i < all; i++)
+        factors[i] = NAN_F16 * 0x10001u;
+    for (int i = 0; i < n; i++) {
+        const struct told *r = &s->rows[which[i]];
+        for (uint32_t p = first_of(s, r); p <= r->pos; p++)
+            for (int h = 0; h < s->n_kv_heads; h++) {
+                size_t at = (size_t)h * s->n_slots + r->keys[p];
+                factors[at] = put_codes(s, k + at * row, seed_of(r->keys[p], h, 1));
+                factors[at] |= (uint32_t)put_codes(s, v + at * row, seed_of(r->keys[p], h, 2)) << 16;
+                if (r->keys[p] == s->spoilt) {
+                    memset(k + at * row, 0, row);
+                    memset(v + at * row, 0, row);
+                    factors[at] = NAN_F16;
+                }
             }
     }
 }
@@ -178,8 +230,14 @@ static struct result run(struct gpu *g, const struct scene *s, const int *which,
             max_keys = rows[i].pos + 1;
     }
     kv = (size_t)s->n_kv_heads * s->n_slots * (size_t)s->head_dim;
-    uint16_t *k = malloc(kv * 2), *v = malloc(kv * 2);
-    put_kv(s, which, n, k, v);
+    bool fp8 = s->kind == FP8;
+    size_t heads = (size_t)s->n_kv_heads * s->n_slots, kv_bytes = fp8 ? heads * op_kv_row(s->head_dim) : kv * 2;
+    void *k = malloc(kv_bytes), *v = malloc(kv_bytes);
+    uint32_t *factors = malloc(heads * sizeof *factors);
+    if (fp8)
+        put_fp8(s, which, n, k, v, factors);
+    else
+        put_kv(s, which, n, k, v);
     out.hi = malloc(plane * 2);
     out.lo = malloc(plane * 2);
     memset(out.hi, 0x7e, plane * 2);
@@ -193,9 +251,10 @@ static struct result run(struct gpu *g, const struct scene *s, const int *which,
     float *nans = malloc((n_scratch + 1) * sizeof *nans);
     for (size_t i = 0; i < n_scratch; i++)
         nans[i] = NAN;
-    cu_ptr dq = gpu_rig_put(g, qkv, sizeof *qkv * (size_t)n * ld), dk = gpu_rig_put(g, k, kv * 2),
-           dv = gpu_rig_put(g, v, kv * 2), hi = gpu_rig_put(g, out.hi, plane * 2),
-           lo = gpu_rig_put(g, out.lo, plane * 2), d_rows = gpu_rig_put(g, rows, sizeof *rows * (size_t)n),
+    cu_ptr dq = gpu_rig_put(g, qkv, sizeof *qkv * (size_t)n * ld), dk = gpu_rig_put(g, k, kv_bytes),
+           dv = gpu_rig_put(g, v, kv_bytes), df = gpu_rig_put(g, factors, heads * sizeof *factors),
+           hi = gpu_rig_put(g, out.hi, plane * 2), lo = gpu_rig_put(g, out.lo, plane * 2),
+           d_rows = gpu_rig_put(g, rows, sizeof *rows * (size_t)n),
            d_items = gpu_rig_put(g, items, sizeof *items * (size_t)n_items),
            d_slots = gpu_rig_put(g, slots, sizeof *slots * n_slots),
            scratch = gpu_rig_put(g, nans, sizeof *nans * (n_scratch + 1));
@@ -211,8 +270,9 @@ static struct result run(struct gpu *g, const struct scene *s, const int *which,
                                 .n_heads = s->n_heads,
                                 .n_kv_heads = s->n_kv_heads,
                                 .head_dim = s->head_dim,
-                                .k = GPU_AT(uint16_t, dk),
-                                .v = GPU_AT(uint16_t, dv),
+                                .k = GPU_AT(void, dk),
+                                .v = GPU_AT(void, dv),
+                                .factors = fp8 ? GPU_AT(uint32_t, df) : NULL,
                                 .n_slots = s->n_slots,
                                 .window = s->window,
                                 .out = {GPU_AT(uint16_t, hi), GPU_AT(uint16_t, lo), out.ld}};
@@ -220,10 +280,10 @@ static struct result run(struct gpu *g, const struct scene *s, const int *which,
     gpu_rig_wait(g);
     gpu_rig_read(g, out.hi, hi, plane * 2);
     gpu_rig_read(g, out.lo, lo, plane * 2);
-    const cu_ptr all[] = {dq, dk, dv, hi, lo, d_rows, d_items, d_slots, scratch, d_pass};
+    const cu_ptr all[] = {dq, dk, dv, df, hi, lo, d_rows, d_items, d_slots, scratch, d_pass};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         gpu_free(g, all[i]);
-    free(qkv), free(k), free(v), free(nans);
+    free(qkv), free(k), free(v), free(factors), free(nans);
     g->n_processors = processors;
     for (int i = 0; i <= n; i++)
         for (int j = i < n ? out.width : 0; j < out.ld; j++) {
@@ -259,7 +319,7 @@ static void check_row(const struct scene *s, const struct told *r, const uint16_
             q[i] = (double)(rnd(&seed) * 2) / sqrt(hd);
         for (uint32_t j = first; j <= r->pos; j++) {
             double dot = 0, size = 0;
-            fill(k, hd, seed_of(r->keys[j], h / group, 1));
+            fill(s, k, seed_of(r->keys[j], h / group, 1));
             for (int i = 0; i < hd; i++) {
                 dot += q[i] * (double)f16_to_f32(k[i]);
                 size += fabs(q[i] * (double)f16_to_f32(k[i]));
@@ -271,7 +331,7 @@ static void check_row(const struct scene *s, const struct told *r, const uint16_
         for (uint32_t j = first; j <= r->pos; j++) {
             p[j] = exp(p[j] - top);
             sum += p[j];
-            fill(v, hd, seed_of(r->keys[j], h / group, 2));
+            fill(s, v, seed_of(r->keys[j], h / group, 2));
             for (int i = 0; i < hd; i++) {
                 out[i] += p[j] * (double)f16_to_f32(v[i]);
                 mass[i] += p[j] * fabs((double)f16_to_f32(v[i]));
@@ -367,6 +427,28 @@ Test(gpu_attend, every_shape_of_heads) {
     gpu_rig_close(g);
 }
 
+/* fp8 has the bits of f16 over the same numbers, in every shape and however the work is cut. */
+Test(gpu_attend, fp8_is_f16_over_what_it_holds) {
+    struct gpu *g = gpu_rig_open();
+    int which[MAX_ROWS];
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct scene *s =
+            scene_new(shapes[i].n_heads, shapes[i].n_kv_heads, shapes[i].head_dim, i % 3 == 2 ? 150 : 0, 900, 1);
+        add_chunk(s, 0, 61, 5);
+        add_chunk(s, 1, 290, 1);
+        add_chunk(s, 2, 254, 3); /* over the edge of a split */
+        count_up(which, s->n);
+        s->kind = ROUNDED;
+        struct result r = run(g, s, which, s->n, (struct how){0});
+        check(s, which, &r);
+        s->kind = FP8;
+        check_ways(g, s, which, s->n, &r, 4);
+        result_free(&r);
+        scene_free(s);
+    }
+    gpu_rig_close(g);
+}
+
 Test(gpu_attend, long_contexts) {
     struct gpu *g = gpu_rig_open();
     struct scene *s = scene_new(8, 2, 32, 0, 3000, 2);
@@ -437,11 +519,12 @@ static int add_twin(struct scene *s, int of) {
     return s->n++;
 }
 
-static void check_trees(struct gpu *g, uint32_t seed) {
+static void check_trees(struct gpu *g, uint32_t seed, enum kind kind) {
     static const int heads[][2] = {{1, 1}, {2, 2}, {2, 1}, {4, 1}, {7, 1}, {8, 1}, {17, 1}};
     const int *h = heads[toy_rnd(&seed) % 7];
     int window = toy_rnd(&seed) % 3 ? 0 : 1 + (int)(toy_rnd(&seed) % 90), sessions = 1 + (int)(toy_rnd(&seed) % 3);
     struct scene *s = scene_new(h[0], h[1], 16, window, 1200, seed + 1);
+    s->kind = kind;
     int which[MAX_ROWS], n;
     for (int i = 0; i < sessions; i++)
         add_tree(s, i, toy_rnd(&seed) % (i == 0 ? 330 : 140), 1 + (int)(toy_rnd(&seed) % 20), &seed);
@@ -468,21 +551,20 @@ static void check_trees(struct gpu *g, uint32_t seed) {
 Test(gpu_attend, trees_equal_token_by_token) {
     struct gpu *g = gpu_rig_open();
     for (uint32_t i = 0; i < 60; i++)
-        check_trees(g, i * 11 + 1);
+        check_trees(g, i * 11 + 1, i % 4 ? PLAIN : FP8);
     gpu_rig_close(g);
 }
 
-Test(gpu_attend, chunks_equal_token_by_token) {
-    static const int sizes[] = {1, 7, 64, 100};
+static void check_chunks(struct gpu *g, const int *sizes, int n_sizes, enum kind kind) {
     enum { N = 150, BEFORE = 140 };
-    struct gpu *g = gpu_rig_open();
     struct scene *s = scene_new(4, 2, 16, 0, 400, 5);
     int which[MAX_ROWS];
+    s->kind = kind;
     add_chunk(s, 0, BEFORE, N);
     count_up(which, N);
     struct result whole = run(g, s, which, N, (struct how){.n_processors = 1});
     check(s, which, &whole);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    for (int i = 0; i < n_sizes; i++)
         for (int at = 0, n; at < N; at += n) {
             n = N - at < sizes[i] ? N - at : sizes[i];
             struct result r = run(g, s, which + at, n, (struct how){0});
@@ -492,6 +574,12 @@ Test(gpu_attend, chunks_equal_token_by_token) {
         }
     result_free(&whole);
     scene_free(s);
+}
+
+Test(gpu_attend, chunks_equal_token_by_token) {
+    struct gpu *g = gpu_rig_open();
+    check_chunks(g, (const int[]){1, 7, 64, 100}, 4, PLAIN);
+    check_chunks(g, (const int[]){7, 64}, 2, FP8);
     gpu_rig_close(g);
 }
 
@@ -503,17 +591,19 @@ Test(gpu_attend, a_key_that_is_nan_reaches_those_who_see_it) {
     int which[MAX_ROWS];
     add_chunk(s, 0, 250, N);
     count_up(which, N);
-    for (int form = 0; form < 2; form++) {
+    for (int i = 0; i < 4; i++) {
+        int form = i % 2;
+        s->kind = i / 2 ? FP8 : PLAIN;
         struct how how = {.bucket = form ? N : 65, .n_processors = form ? 1 : 1 << 30};
         s->spoilt = UINT32_MAX;
         struct result good = run(g, s, which, N, how);
         s->spoilt = s->rows[BAD].keys[s->rows[BAD].pos];
         struct result bad = run(g, s, which, N, how);
-        for (int i = 0; i < BAD; i++)
-            check_equal(&bad, i, &good, i, "beside a NaN");
-        for (int i = BAD; i < N; i++)
+        for (int r = 0; r < BAD; r++)
+            check_equal(&bad, r, &good, r, "beside a NaN");
+        for (int r = BAD; r < N; r++)
             for (int j = 0; j < bad.width; j++)
-                cr_assert(isnan(bf16_to_f32(bad.hi[i * bad.ld + j])), "row %d, column %d", i, j);
+                cr_assert(isnan(bf16_to_f32(bad.hi[r * bad.ld + j])), "row %d, column %d", r, j);
         result_free(&good);
         result_free(&bad);
     }

@@ -555,7 +555,7 @@ Test(gpu_backend, operations_refuse_what_makes_no_sense) {
     REFUSED(ops->layers(b.stage, b.kv, &batch, 1, 3, x, &e), "position 256", "256");
     REFUSED(ops->embed(b.stage, tokens, 1, x, &e), "no embedding");
     REFUSED(ops->head(b.stage, x, 1, logits, &e), "no head");
-    REFUSED(ops->kv_create(b.stage, 16, DT_F32, &kv, &e), "f16, not f32", "--kv f16", "--backend cpu");
+    REFUSED(ops->kv_create(b.stage, 16, DT_F32, &kv, &e), "f16 or fp8, not f32", "--kv f16", "--backend cpu");
     cr_expect_null(kv);
     const struct load_opts o = {.max_rows = 4}, none = {.max_rows = 0};
     const struct part wrong[] = {{.lo = -1, .hi = 1}, {.lo = 2, .hi = 1}, {.lo = 0, .hi = 4}};

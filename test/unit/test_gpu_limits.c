@@ -81,7 +81,7 @@ Test(gpu_device, options_choose_the_backend) {
         {DEVICE_CPU, 0, 0, "1", 0},    {DEVICE_CUDA, 0, 0, "1,0", 1}, {DEVICE_CUDA, 1, 0, NULL, -1},
         {DEVICE_CUDA, 0, 1, NULL, -1}, {DEVICE_CUDA, 0, 0, "7", -1},  {DEVICE_AUTO, 0, 0, "7", -1},
         {DEVICE_AUTO, 0, 0, "x", -1},  {DEVICE_CUDA, 0, 0, "0,", -1}, {DEVICE_AUTO, 1, 0, "0", -1},
-        {DEVICE_AUTO, 0, 1, "0", -1},
+        {DEVICE_AUTO, 0, 1, "0", -1},  {DEVICE_AUTO, 0, 2, NULL, 1},  {DEVICE_CPU, 0, 2, NULL, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int rc = open_with(&b, cases[i].backend, cases[i].device, cases[i].isa, cases[i].kv, &e);
@@ -93,6 +93,10 @@ Test(gpu_device, options_choose_the_backend) {
         }
         const struct engine_opts o = {.isa = cases[i].isa};
         cr_assert_eq(device_is_card(b), cases[i].rc == 1, "case %zu", i);
+        const struct engine_opts with = {.kv = cases[i].kv};
+        bool in_vain = cases[i].kv == 2 && cases[i].rc == 0;
+        cr_assert_eq(device_check_kv(b, &with, &e), in_vain ? -1 : 0);
+        cr_assert(!in_vain || strstr(e.msg, "--backend cuda"));
         cr_assert_eq(strncmp(device_name(b, &o), cases[i].rc ? "cuda-sm" : "cpu-", cases[i].rc ? 7 : 4), 0);
         const char *is;
         cr_assert_gt(device_memory(b, 0, &is), 1 << 20);
@@ -135,15 +139,16 @@ Test(gpu_device, memory_is_planned_as_it_is_taken) {
     cr_assert_eq(weights_open(&w, "test/models/tiny", &e), 0, "%s", e.msg);
     cr_assert_eq(backend_cuda_create(&b, NULL, &e), 0, "%s", e.msg);
     for (int q = QUANT_NONE; q <= QUANT_Q4; q++) {
+        const enum dtype type = q == QUANT_Q8 ? DT_E4M3 : DT_F16;
         const struct part parts[3] = {{0}, {.lo = 1, .hi = 5}, {.lo = 5, .hi = 8, .head = true}};
         const enum quant quant[3] = {(enum quant)q, (enum quant)q, (enum quant)q};
         const uint64_t slots = 300;
-        cr_assert_eq(memory_plan(&plan, w, parts, quant, DT_F16, slots, 64, true, &e), 0, "%s", e.msg);
+        cr_assert_eq(memory_plan(&plan, w, parts, quant, type, slots, 64, true, &e), 0, "%s", e.msg);
         uint64_t before = backend_cuda_memory_left(b), taken = 0;
         for (int i = 1; i < 3; i++) {
             const struct load_opts lo = {.quant = (enum quant)q, .max_rows = 64};
             cr_assert_eq(b->ops->stage_load(b, w, &parts[i], &lo, &s, &e), 0, "%s", e.msg);
-            cr_assert_eq(b->ops->kv_create(s, (uint32_t)slots, DT_F16, &kv, &e), 0, "%s", e.msg);
+            cr_assert_eq(b->ops->kv_create(s, (uint32_t)slots, type, &kv, &e), 0, "%s", e.msg);
             taken += before - backend_cuda_memory_left(b);
             b->ops->kv_free(kv);
             b->ops->stage_free(s);

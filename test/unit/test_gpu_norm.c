@@ -1,6 +1,7 @@
 /* RMSNorm, RoPE with the KV write, and what puts the planes of several cards together, on a card: against the CPU
  * backend's kernels and float64. */
 #include "core/cpu/cpu.h"
+#include "core/model/e4m3.h"
 #include "gpu/ops.h"
 #include "test/unit/gpu_rig.h"
 #include "test/unit/toy.h"
@@ -171,7 +172,8 @@ enum { N_ROWS = 5, N_SLOTS = 11, UNTOUCHED = 0x7e55 };
 struct turned {
     float *qkv;
     uint16_t *k, *v;
-    size_t n_qkv, n_kv; /* elements */
+    uint32_t *factors;  /* NULL: f16; else k and v are codes */
+    size_t n_qkv, n_kv; /* elements; of codes, pairs */
 };
 
 /* q, k, v at odd places of wider rows. */
@@ -188,11 +190,13 @@ static struct attention layout(const struct heads *h) {
 }
 
 static void run_rope(struct gpu *g, const struct heads *h, const float *qkv, const float *norms, const float *cs,
-                     const struct gpu_row *rows, struct turned *out) {
+                     const struct gpu_row *rows, bool fp8, struct turned *out) {
     struct attention a = layout(h);
     size_t hd = (size_t)h->head_dim;
     out->n_qkv = (size_t)N_ROWS * (size_t)a.ld;
-    out->n_kv = (size_t)h->n_kv_heads * N_SLOTS * hd;
+    size_t slots_of_heads = (size_t)h->n_kv_heads * N_SLOTS;
+    out->n_kv = fp8 ? slots_of_heads * op_kv_row(h->head_dim) / 2 : slots_of_heads * hd;
+    out->factors = fp8 ? calloc(slots_of_heads, sizeof *out->factors) : NULL;
     out->qkv = malloc(out->n_qkv * sizeof *out->qkv);
     out->k = malloc(out->n_kv * 2);
     out->v = malloc(out->n_kv * 2);
@@ -205,20 +209,24 @@ static void run_rope(struct gpu *g, const struct heads *h, const float *qkv, con
     a.qkv = GPU_AT(float, d_qkv);
     a.q_norm = h->norm ? GPU_AT(const float, d_norms) : NULL;
     a.k_norm = h->norm ? GPU_AT(const float, d_norms) + hd : NULL;
-    a.k = GPU_AT(uint16_t, k);
-    a.v = GPU_AT(uint16_t, v);
+    cu_ptr factors = fp8 ? gpu_rig_put(g, out->factors, slots_of_heads * sizeof *out->factors) : 0;
+    a.k = GPU_AT(void, k);
+    a.v = GPU_AT(void, v);
+    a.factors = GPU_AT(uint32_t, factors);
     op_rope_kv(g, GPU_AT(const struct gpu_pass, pass), 8, &a);
     gpu_rig_wait(g);
     gpu_rig_read(g, out->qkv, d_qkv, out->n_qkv * sizeof *qkv);
     gpu_rig_read(g, out->k, k, out->n_kv * 2);
     gpu_rig_read(g, out->v, v, out->n_kv * 2);
-    const cu_ptr all[] = {d_qkv, k, v, d_norms, d_cs, d_rows, pass};
+    if (fp8)
+        gpu_rig_read(g, out->factors, factors, slots_of_heads * sizeof *out->factors);
+    const cu_ptr all[] = {d_qkv, k, v, factors, d_norms, d_cs, d_rows, pass};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         gpu_free(g, all[i]);
 }
 
 static void turned_free(struct turned *t) {
-    free(t->qkv), free(t->k), free(t->v);
+    free(t->qkv), free(t->k), free(t->v), free(t->factors);
 }
 
 static const uint32_t positions[N_ROWS] = {0, 1, 77, 4095, 100000};
@@ -246,7 +254,7 @@ static void check_rope(struct gpu *g, const struct heads *h, uint32_t seed) {
     struct gpu_row rows[N_ROWS];
     struct turned got;
     make_rows(rows, cs, hd);
-    run_rope(g, h, qkv, norms, cs, rows, &got);
+    run_rope(g, h, qkv, norms, cs, rows, false, &got);
 
     float *want = malloc(got.n_qkv * sizeof *want);
     memcpy(want, qkv, got.n_qkv * sizeof *want);
@@ -311,7 +319,7 @@ Test(gpu_rope, a_value_that_f16_cannot_hold_spoils_its_own_key) {
     make_rows(rows, cs, h.head_dim);
     for (int i = 0; i < N_ROWS; i++)
         qkv[i * a.ld + a.v_at + h.head_dim + 5 * i] = bad[i]; /* of the second kv head */
-    run_rope(g, &h, qkv, norms, cs, rows, &got);
+    run_rope(g, &h, qkv, norms, cs, rows, false, &got);
     for (int i = 0; i < N_ROWS; i++)
         for (int head = 0; head < 2; head++)
             for (int j = 0; j < h.head_dim; j++) {
@@ -323,5 +331,82 @@ Test(gpu_rope, a_value_that_f16_cannot_hold_spoils_its_own_key) {
             }
     turned_free(&got);
     free(qkv);
+    gpu_rig_close(g);
+}
+
+/* ---- fp8 ---- */
+
+/* One head as it should lie in its slot. */
+static void check_codes(const struct turned *t, int head, uint32_t slot, const float *k, const float *v, int hd) {
+    size_t row = op_kv_row(hd), at = (size_t)head * N_SLOTS + slot;
+    const uint8_t *codes[2] = {(const uint8_t *)t->k + at * row, (const uint8_t *)t->v + at * row};
+    const float *x[2] = {k, v}, scale[2] = {e4m3_scale(k, (size_t)hd), e4m3_scale(v, (size_t)hd)};
+    bool spoilt = isnan(scale[0]) || isnan(scale[1]);
+    for (int i = 0; i < 2; i++) {
+        uint16_t factor = (uint16_t)(t->factors[at] >> 16 * i);
+        for (size_t j = 0; j < row; j++) {
+            int want = spoilt || j >= (size_t)hd ? 0 : e4m3_from_f32(x[i][j] / scale[i]);
+            cr_assert_eq(codes[i][j], want, "head_dim %d, slot %u, %c %zu: %02x, not %02x of %g", hd, slot, "kv"[i], j,
+                         codes[i][j], want, want ? (double)x[i][j] : 0);
+        }
+        if (spoilt)
+            cr_assert(i ? factor == 0 : isnan(f16_to_f32(factor)), "0 in v, and NaN in k");
+        else
+            cr_assert_eq(f16_to_f32(factor), scale[i] * 256);
+    }
+}
+
+/* Heads of all sizes, with numbers of all sizes; in some what fp8 cannot hold. */
+static float *sized_heads(const struct heads *h, const struct attention *a, uint32_t seed) {
+    static const float bad[] = {57344, 57345, -65504, 1e30f, NAN, -INFINITY};
+    float *qkv = floats((size_t)N_ROWS * (size_t)a->ld, seed, 4);
+    for (int i = 0; i < N_ROWS; i++)
+        for (int head = 0; head < 2 * h->n_kv_heads; head++) {
+            float *x = qkv + i * a->ld + (head < h->n_kv_heads ? a->k_at : a->v_at - h->n_kv_heads * h->head_dim) +
+                       head * h->head_dim;
+            for (int j = 0; j < h->head_dim; j++)
+                x[j] *= ldexpf(1, (int)((seed + (uint32_t)(i * 7 + head * 5)) % 36) - 24 - (j % 4) * 3);
+            if ((i + head) % 4 == 1 && seed % 2)
+                x[(i * 3) % h->head_dim] = bad[(i + head + (int)seed) % 6];
+        }
+    return qkv;
+}
+
+/* Heads without norms have the bits of the CPU's, and become codes by the rules of e4m3.h. */
+static void check_fp8(struct gpu *g, const struct heads *h, uint32_t seed) {
+    struct err e = {0};
+    struct cpu cpu;
+    cr_assert_eq(cpu_init(&cpu, 1, NULL, &e), 0, "%s", e.msg);
+    const struct attention a = layout(h);
+    int hd = h->head_dim;
+    float *qkv = sized_heads(h, &a, seed), *norms = floats(2 * (size_t)hd, 1, 2);
+    float *cs = floats((size_t)N_ROWS * (size_t)hd, 1, 1);
+    struct gpu_row rows[N_ROWS];
+    struct turned got;
+    make_rows(rows, cs, hd);
+    run_rope(g, h, qkv, norms, cs, rows, true, &got);
+    cpu_rope(&cpu, qkv + a.k_at, a.ld, cs, N_ROWS, h->n_kv_heads, hd);
+    for (int i = 0; i < N_ROWS; i++)
+        for (int head = 0; head < h->n_kv_heads; head++) {
+            const float *k = qkv + i * a.ld + a.k_at + head * hd, *v = qkv + i * a.ld + a.v_at + head * hd;
+            check_codes(&got, head, slots[i], k, v, hd);
+        }
+    for (uint32_t s = 0; s < N_SLOTS; s++) {
+        bool used = false;
+        for (int i = 0; i < N_ROWS; i++)
+            used = used || slots[i] == s;
+        cr_assert(used || (got.factors[s] == 0 && got.k[s * op_kv_row(hd) / 2] == UNTOUCHED), "slot %u is nobody's", s);
+    }
+    cpu_free(&cpu);
+    turned_free(&got);
+    free(qkv), free(norms), free(cs);
+}
+
+Test(gpu_rope, fp8_by_the_rules) {
+    static const int head_dims[] = {128, 64, 20, 8, 100, 256, 2, 16};
+    struct gpu *g = gpu_rig_open();
+    for (size_t i = 0; i < sizeof head_dims / sizeof *head_dims; i++)
+        for (uint32_t seed = 0; seed < 6; seed++)
+            check_fp8(g, &(struct heads){3, 3, head_dims[i], false}, seed);
     gpu_rig_close(g);
 }

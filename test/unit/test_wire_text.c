@@ -116,6 +116,8 @@ Test(wire, match_names_the_first_difference) {
     check_match(&h, WIRE_E_WEIGHTS, "q4 on the cloud", "unknown", "--quant");
     h.kv = 0;
     check_match(&h, WIRE_E_CODEC, "f32 on the cloud", "f16 wanted", "--kv");
+    h.kv = 2;
+    check_match(&h, WIRE_E_CODEC, "f32 on the cloud", "fp8 wanted", "--kv");
     h.codec = N_CODECS;
     check_match(&h, WIRE_E_CODEC, "f32, f16, bf16 and q8", "number 4", "codec");
     h.version = 3;

@@ -205,6 +205,10 @@ DEVICE uint32_t pack_bf16(float a, float b) {
 DEVICE uint32_t pack_f16(float a, float b) {
     return emu::f16_of(a) | (uint32_t)emu::f16_of(b) << 16;
 }
+DEVICE uint32_t mul_f16(uint32_t a, uint32_t b) { /* products of f16 are exact in f32 */
+    return pack_f16(emu::f32_of_f16((uint16_t)a) * emu::f32_of_f16((uint16_t)b),
+                    emu::f32_of_f16((uint16_t)(a >> 16)) * emu::f32_of_f16((uint16_t)(b >> 16)));
+}
 DEVICE uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
     return emu::fma_of_bf16((uint16_t)a, (uint16_t)b, (uint16_t)c) |
            (uint32_t)emu::fma_of_bf16((uint16_t)(a >> 16), (uint16_t)(b >> 16), (uint16_t)(c >> 16)) << 16;
