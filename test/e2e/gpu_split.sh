@@ -55,7 +55,7 @@ stop
 serve $model "$pin" --kv-mem 4M --math fast
 fast() {
     timeout 300 "$SPLITINF" verify --home "$SCRATCH/client" --model $model --cloud "$at" --pin "$cloud" --tokens 2 --audit 1 \
-        --prompts "$SCRATCH/one" --backend cpu >"$out" 2>"$err" && has "$out" "computes with cuda-sm86-fast" "-fast: a row may differ by 8e-03" \
+        --prompts "$SCRATCH/one" --backend cpu >"$out" 2>"$err" && has "$out" "computes with cuda-sm90-fast" "-fast: a row may differ by 8e-03" \
         "q4 is told from full ones, q8 is not" "is near the model alone" && has "$SCRATCH/log" "(--math fast)" || { cat "$out" "$err" >&2; return 1; }
 }
 check "a cloud with --math fast says so, and is near a CPU, its layers nearer one that rounds alike" fast

@@ -112,7 +112,7 @@ Test(gpu_device, math_is_in_the_name) {
     const struct {
         int backend;
         const char *device, *name;
-    } cases[] = {{DEVICE_CUDA, "1,0", "cuda-sm86-fast"}, {DEVICE_CPU, NULL, "cpu-portable-fast"}};
+    } cases[] = {{DEVICE_CUDA, "1,0", "cuda-sm86+sm90-fast"}, {DEVICE_CPU, NULL, "cpu-portable-fast"}};
     gpu_rig_needs_emulated_card();
     gpu_rig_prepare(2, 0);
     for (int i = 0; i < 2; i++) {
