@@ -133,13 +133,14 @@ Test(gpu_layout, segments_cover_the_columns_and_are_few) {
 /* Blocks fit in the shared memory of the smallest cards, and all their threads have something to copy. */
 Test(gpu_layout, blocks_fit) {
     for (int i = 0; i < N_TYPES; i++)
-        for (int n = 32; n <= 128; n *= 2) {
-            enum dtype t = types[i];
-            if (n == 128 && !product_has_128(t))
-                continue;
-            cr_assert_leq(product_stages(t, n) * product_stage_bytes(t, n), 99 * 1024);
-            cr_assert_leq(product_threads(t, n), 256);
-            cr_assert_eq(n % (product_threads(t, n) / 16), 0);
-            cr_assert_eq(n / product_columns(t, n) % 32, 0);
-        }
+        for (int n = 32; n <= 128; n *= 2)
+            for (int terms = 1; terms <= 2; terms++) {
+                enum dtype t = types[i];
+                if ((n == 128 && !product_has_128(t, terms)) || (terms == 1 && !product_has_fast(t)))
+                    continue;
+                cr_assert_leq(product_stages(t, n, terms) * product_stage_bytes(t, n, terms), 99 * 1024);
+                cr_assert_leq(product_threads(t, n), 256);
+                cr_assert_eq(n % (product_threads(t, n) / (8 * terms)), 0); /* 16 bytes a thread, 128 a term */
+                cr_assert_eq(n / product_columns(t, n) % 32, 0);
+            }
 }

@@ -39,7 +39,7 @@ static double expected(const struct tensor *t, int r) {
 
 /* That every row of the parts lies where matrix_row says, and zeros between them. */
 static void check(const struct gpu_matrix *m, const struct matrix_part *parts, int n_parts, double tolerance) {
-    struct prod_x x = prod_x_make(g, 1, m->cols, 1);
+    struct prod_x x = prod_x_make(g, 1, m->cols, false, 1);
     for (int c = 0; c < x.cols; c++)
         x.x[c] = c % 2 ? 0.5f : 1;
     struct prod_x ones = prod_x_row(g, &x, 0);
@@ -193,7 +193,7 @@ Test(gpu_matrix, streams_more_than_its_slots_hold) {
     struct gpu_matrix end = m;
     end.rows = end.runs[0].n_tiles = 1;
     end.runs[0].quants += (cu_ptr)(m.runs[0].n_tiles - 1) * 16 * 16384 * 2;
-    struct prod_x x = prod_x_make(g, 1, 16384, 5);
+    struct prod_x x = prod_x_make(g, 1, 16384, false, 5);
     float y[12];
     prod_product(g, &end, &x, 1, NULL, PRODUCT_STORE, 12, NULL, y);
     for (int r = 0; r < 12; r++) {
