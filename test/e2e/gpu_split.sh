@@ -86,6 +86,12 @@ EMU_BREAK=250 EMU_BREAK_AS=214 serve $model "$pin" --kv-mem 4M
 timeout 300 "$SPLITINF" chat --cloud "$at" --pin "$cloud" "$@" --max-tokens 60 </dev/null >"$out" 2>"$err" &
 talking=$!
 broken() {
+    left=600 # tenths of a second
+    while kill -0 "$server" 2>/dev/null && [ $left -gt 0 ]; do
+        sleep 0.1
+        left=$((left - 1))
+    done
+    [ $left -gt 0 ] || { echo "the cloud goes on" >&2; cat "$SCRATCH/log" >&2; return 1; }
     wait "$server"
     [ $? = 1 ] && has "$SCRATCH/log" "$@" "event=draining grace_ms=0" "start it again"
 }
@@ -96,6 +102,6 @@ goes_on() { wait $talking && [ -s "$out" ] && cmp "$out" "$SCRATCH/alone" || { c
 check "and the answer goes on when it was started again" goes_on
 stop
 
-EMU_BREAK=700 serve $model "$pin" --kv-mem 4M --device 0+1
+EMU_BREAK=300 serve $model "$pin" --kv-mem 4M --device 0+1
 joined_broken() { split "$@" --max-tokens 60 --patience 1; broken "CUDA_ERROR_ILLEGAL_ADDRESS"; }
 check "one of two that are joined ends it as well, and the other one does not hang" joined_broken "$@"

@@ -6,7 +6,7 @@
  *   EMU_DEVICES=2        how many cards
  *   EMU_MEMORY=BYTES     memory of each (1 GiB)
  *   EMU_FAIL=N           the Nth launch or allocation from cuInit on fails (emu_fail does the same at any time)
- *   EMU_BREAK=N          the Nth launch breaks its card: the next wait and every later call fail (emu_break),
+ *   EMU_BREAK=N          the Nth launch that runs breaks its card: the next wait and every later call fail (emu_break),
  *   EMU_BREAK_AS=RESULT  with this (700, an illegal address)
  *   EMU_INIT=RESULT, EMU_CONTEXT=RESULT
  *                        what cuInit and cuDevicePrimaryCtxRetain answer, as on machines where something is wrong

@@ -267,7 +267,8 @@ static cu_result launch_kernel(cu_function f, unsigned gx, unsigned gy, unsigned
     if (posix_memalign(&arg, 64, f->arg_bytes()) != 0)
         return CU_OUT_OF_MEMORY;
     memcpy(arg, params[0], f->arg_bytes());
-    launch l = {f->kernel, {(int)gx, (int)gy, (int)gz}, (int)bx, shared, std::shared_ptr<void>(arg, free), breaks_now(),
+    launch l = {f->kernel, {(int)gx, (int)gy, (int)gz},      (int)bx,
+                shared,    std::shared_ptr<void>(arg, free), !s->capturing && breaks_now(),
                 overlaps};
     l.ptx = f->ptx;
     l.holds = f->holds;
