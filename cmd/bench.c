@@ -5,7 +5,7 @@
 #include "cmd/bench/local.h"
 #include "cmd/bench/split.h"
 #include "cmd/command.h"
-#include "cmd/device.h"
+#include "cmd/engine/device.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 

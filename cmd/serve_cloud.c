@@ -1,9 +1,9 @@
 /* The serve-cloud command: the middle layers of a model behind net/cloud/cloud, for clients whose pins were allowed. */
 #include "cmd/command.h"
-#include "cmd/device.h"
-#include "cmd/engine.h"
+#include "cmd/engine/device.h"
+#include "cmd/engine/engine.h"
+#include "cmd/engine/memory.h"
 #include "cmd/interrupt.h"
-#include "cmd/memory.h"
 #include "cmd/term.h"
 #include "cmd/version.h"
 #include "core/base/log.h"

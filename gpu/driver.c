@@ -50,6 +50,7 @@ static int find_functions(struct err *e) {
 static int start(struct err *e) {
     char why[DRIVER_WHY], version[32];
     int n = 0;
+    (void)setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0); /* --device counts as nvidia-smi does */
     cu_result r = opened.init(0);
     say_version(version, sizeof version);
     if (r == 0)

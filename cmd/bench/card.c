@@ -1,7 +1,7 @@
 #include "cmd/bench/card.h"
 
 #include "cmd/bench/lists.h"
-#include "cmd/device.h"
+#include "cmd/engine/device.h"
 #include "cmd/interrupt.h"
 #include "gpu/backend.h"
 #include "gpu/kernel_list.h"

@@ -3,7 +3,7 @@
 #ifndef CMD_BENCH_CARD_H
 #define CMD_BENCH_CARD_H
 
-#include "cmd/engine.h"
+#include "cmd/engine/engine.h"
 #include "gpu/limits.h"
 
 enum { CARD_ROWS = 16, CARD_RESULTS = 512 };

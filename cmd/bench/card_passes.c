@@ -1,8 +1,8 @@
 /* Whole passes through the backend: what a cloud does with a window, copies in and out included. */
 #include "cmd/bench/card.h"
 
+#include "cmd/engine/memory.h"
 #include "cmd/interrupt.h"
-#include "cmd/memory.h"
 #include "core/base/clock.h"
 #include "core/model/kv.h"
 #include "net/wire.h"

@@ -2,7 +2,7 @@
  * card's cache. */
 #include "cmd/bench/card.h"
 
-#include "cmd/device.h"
+#include "cmd/engine/device.h"
 #include "gpu/ops.h"
 
 #include <stdio.h>

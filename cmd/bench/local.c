@@ -1,6 +1,6 @@
 #include "cmd/bench/local.h"
 
-#include "cmd/device.h"
+#include "cmd/engine/device.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"

@@ -2,7 +2,7 @@
 #ifndef CMD_BENCH_LOCAL_H
 #define CMD_BENCH_LOCAL_H
 
-#include "cmd/engine.h"
+#include "cmd/engine/engine.h"
 
 struct bench_local_opts {
     int prefill; /* tokens of the prompt */

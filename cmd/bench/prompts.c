@@ -1,7 +1,7 @@
 #include "cmd/bench/prompts.h"
 
 #include "cmd/bench/traces.h"
-#include "cmd/prompt.h"
+#include "cmd/engine/prompt.h"
 #include "cmd/text_file.h"
 #include "core/base/wipe.h"
 

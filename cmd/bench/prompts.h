@@ -3,7 +3,7 @@
 #ifndef CMD_BENCH_PROMPTS_H
 #define CMD_BENCH_PROMPTS_H
 
-#include "cmd/engine.h"
+#include "cmd/engine/engine.h"
 
 enum { BENCH_CATEGORIES = 4 };
 extern const char *const bench_categories[BENCH_CATEGORIES]; /* "code", "structured", "creative", "conversational" */

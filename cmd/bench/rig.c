@@ -1,8 +1,8 @@
 #include "cmd/bench/rig.h"
 
-#include "cmd/device.h"
+#include "cmd/engine/device.h"
+#include "cmd/engine/memory.h"
 #include "cmd/interrupt.h"
-#include "cmd/memory.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/decode/sample.h"

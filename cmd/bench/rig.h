@@ -5,8 +5,8 @@
 #define CMD_BENCH_RIG_H
 
 #include "cmd/bench/tally.h"
-#include "cmd/engine.h"
-#include "cmd/loopback.h"
+#include "cmd/engine/engine.h"
+#include "cmd/engine/loopback.h"
 #include "core/draft/store.h"
 
 struct bench_rig {

@@ -2,7 +2,7 @@
 #ifndef CMD_BENCH_SPLIT_H
 #define CMD_BENCH_SPLIT_H
 
-#include "cmd/engine.h"
+#include "cmd/engine/engine.h"
 
 struct bench_split_opts {
     const char *mode, *rtt, *mbit, *codec; /* lists; rtt NULL: 0,20,80, or none before a real cloud */

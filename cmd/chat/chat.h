@@ -3,11 +3,11 @@
 #define CMD_CHAT_CHAT_H
 
 #include "cmd/command.h"
-#include "cmd/conversation.h"
-#include "cmd/engine.h"
-#include "cmd/generate.h"
-#include "cmd/learned.h"
-#include "cmd/prompt.h"
+#include "cmd/engine/conversation.h"
+#include "cmd/engine/engine.h"
+#include "cmd/engine/generate.h"
+#include "cmd/engine/learned.h"
+#include "cmd/engine/prompt.h"
 
 /* What /set may change in mid-conversation. */
 struct chat_settings {

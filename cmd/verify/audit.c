@@ -1,6 +1,6 @@
 /* The client's side of an audit (docs/protocol.md, Commitments). */
 #include "net/audit.h"
-#include "cmd/device.h"
+#include "cmd/engine/device.h"
 #include "cmd/verify/verify.h"
 #include "core/base/wipe.h"
 #include "core/model/kv.h"

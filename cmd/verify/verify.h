@@ -2,8 +2,8 @@
 #ifndef CMD_VERIFY_VERIFY_H
 #define CMD_VERIFY_VERIFY_H
 
-#include "cmd/engine.h"
-#include "cmd/loopback.h"
+#include "cmd/engine/engine.h"
+#include "cmd/engine/loopback.h"
 #include "net/wire.h"
 
 struct audit_report {

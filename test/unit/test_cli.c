@@ -1,9 +1,9 @@
 /* cmd: option tables, suggestions, help, stop strings, lines into messages, memory limits. */
 #include "cmd/chat/line_join.h"
+#include "cmd/engine/memory.h"
+#include "cmd/engine/stop.h"
 #include "cmd/help.h"
-#include "cmd/memory.h"
 #include "cmd/options.h"
-#include "cmd/stop.h"
 #include "cmd/suggest.h"
 
 #include <criterion/criterion.h>

@@ -1,7 +1,7 @@
 /* cmd/conversation: which tokens a turn takes over from the turns before. The renderer and the encoder are fakes whose
  * results can be written down: "{role:content}" per message and "{assistant:" at the end; one id per byte, 1000 more
  * where the byte came from a message, 2000 more for the very first byte of a prompt. */
-#include "cmd/conversation.h"
+#include "cmd/engine/conversation.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

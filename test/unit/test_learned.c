@@ -1,5 +1,5 @@
 /* cmd/learned: what of a turn is new. */
-#include "cmd/learned.h"
+#include "cmd/engine/learned.h"
 
 #include <criterion/criterion.h>
 

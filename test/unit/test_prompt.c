@@ -1,6 +1,6 @@
 /* cmd/prompt: conversations into tokens with a real template and tokenizer, those of the tiny model, against what
  * transformers made of them (test/models/tiny/golden.json). */
-#include "cmd/prompt.h"
+#include "cmd/engine/prompt.h"
 #include "core/base/file.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,6 @@
 /* core/decode/small_model: what it says of contexts and paths is what the model says of the same tokens in a row, in
  * whatever order it was asked; cmd/guesser_text: the same through texts. */
-#include "cmd/guesser_text.h"
+#include "cmd/engine/guesser_text.h"
 #include "core/decode/small_model.h"
 #include "test/unit/model_rig.h"
 

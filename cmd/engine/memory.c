@@ -1,4 +1,4 @@
-#include "cmd/memory.h"
+#include "cmd/engine/memory.h"
 
 #include "core/cpu/cpu.h"
 #include "core/model/names.h"

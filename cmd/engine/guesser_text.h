@@ -1,11 +1,11 @@
-/* cmd/guesser_text.h - guesses by a model with another tokenizer. Two tokenizers have one thing in common, the text. So
- * what was said is put into the small model's tokens as it grows; its likeliest continuation is followed to the end of
- * a word, and that text is put into the large model's tokens. One chain, not a tree.
+/* cmd/engine/guesser_text.h - guesses by a model with another tokenizer. Two tokenizers have one thing in common, the
+ * text. So what was said is put into the small model's tokens as it grows; its likeliest continuation is followed to
+ * the end of a word, and that text is put into the large model's tokens. One chain, not a tree.
  *
  * Text is cut at spaces so that only its end is encoded again when more comes: linear in the text, and a token that a
  * cut splits makes a guess worse and nothing else. */
-#ifndef CMD_GUESSER_TEXT_H
-#define CMD_GUESSER_TEXT_H
+#ifndef CMD_ENGINE_GUESSER_TEXT_H
+#define CMD_ENGINE_GUESSER_TEXT_H
 
 #include "core/decode/small_model.h"
 #include "tok/tokenizer.h"

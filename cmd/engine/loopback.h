@@ -1,10 +1,10 @@
-/* cmd/loopback.h - a cloud inside this process, on 127.0.0.1 with a key that nobody keeps: for verify, bench and
+/* cmd/engine/loopback.h - a cloud inside this process, on 127.0.0.1 with a key that nobody keeps: for verify, bench and
  * whoever wants to see the split without a second machine. Everything is real (TLS, frames, batches) but the distance.
  */
-#ifndef CMD_LOOPBACK_H
-#define CMD_LOOPBACK_H
+#ifndef CMD_ENGINE_LOOPBACK_H
+#define CMD_ENGINE_LOOPBACK_H
 
-#include "cmd/engine.h"
+#include "cmd/engine/engine.h"
 #include "net/identity.h"
 
 struct loopback;

@@ -1,6 +1,6 @@
-/* cmd/memory.h - what running a model will take, before it is taken. */
-#ifndef CMD_MEMORY_H
-#define CMD_MEMORY_H
+/* cmd/engine/memory.h - what running a model will take, before it is taken. */
+#ifndef CMD_ENGINE_MEMORY_H
+#define CMD_ENGINE_MEMORY_H
 
 #include "core/model/backend.h"
 #include "core/model/weights.h"

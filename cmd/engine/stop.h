@@ -1,6 +1,6 @@
-/* cmd/stop.h - stop strings in text that arrives in pieces. Pure. */
-#ifndef CMD_STOP_H
-#define CMD_STOP_H
+/* cmd/engine/stop.h - stop strings in text that arrives in pieces. Pure. */
+#ifndef CMD_ENGINE_STOP_H
+#define CMD_ENGINE_STOP_H
 
 #include "cmd/options.h"
 

@@ -1,6 +1,6 @@
 /* Texts into the store, a piece at a time: files may be larger than memory. */
+#include "cmd/engine/learned.h"
 #include "cmd/interrupt.h"
-#include "cmd/learned.h"
 #include "cmd/term.h"
 #include "core/base/wipe.h"
 #include "tok/utf8.h"

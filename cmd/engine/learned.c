@@ -1,4 +1,4 @@
-#include "cmd/learned.h"
+#include "cmd/engine/learned.h"
 
 #include "cmd/term.h"
 #include "net/home.h"

@@ -1,8 +1,8 @@
-#include "cmd/guesser.h"
+#include "cmd/engine/guesser.h"
 
-#include "cmd/guesser_text.h"
+#include "cmd/engine/guesser_text.h"
+#include "cmd/engine/memory.h"
 #include "cmd/interrupt.h"
-#include "cmd/memory.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"

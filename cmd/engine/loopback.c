@@ -1,6 +1,6 @@
-#include "cmd/loopback.h"
+#include "cmd/engine/loopback.h"
 
-#include "cmd/device.h"
+#include "cmd/engine/device.h"
 #include "cmd/interrupt.h"
 #include "cmd/term.h"
 #include "core/base/thread.h"

@@ -1,8 +1,9 @@
-/* cmd/prompt.h - makes prompts with a model's chat template and tokenizer: the prompt_maker of real conversations. */
-#ifndef CMD_PROMPT_H
-#define CMD_PROMPT_H
+/* cmd/engine/prompt.h - makes prompts with a model's chat template and tokenizer: the prompt_maker of real
+ * conversations. */
+#ifndef CMD_ENGINE_PROMPT_H
+#define CMD_ENGINE_PROMPT_H
 
-#include "cmd/conversation.h"
+#include "cmd/engine/conversation.h"
 
 struct prompt_source {
     const struct tokenizer *tok;

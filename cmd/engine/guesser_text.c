@@ -1,4 +1,4 @@
-#include "cmd/guesser_text.h"
+#include "cmd/engine/guesser_text.h"
 
 #include "core/base/wipe.h"
 

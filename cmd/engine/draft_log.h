@@ -1,8 +1,8 @@
-/* cmd/draft_log.h - a file with a line for each guess of a session, to see which source was right how often and what
- * was sent for nothing. It holds numbers and never a token; but which guesses were right says something about the text,
- * so it is made for its owner alone. */
-#ifndef CMD_DRAFT_LOG_H
-#define CMD_DRAFT_LOG_H
+/* cmd/engine/draft_log.h - a file with a line for each guess of a session, to see which source was right how often and
+ * what was sent for nothing. It holds numbers and never a token; but which guesses were right says something about the
+ * text, so it is made for its owner alone. */
+#ifndef CMD_ENGINE_DRAFT_LOG_H
+#define CMD_ENGINE_DRAFT_LOG_H
 
 #include "core/base/err.h"
 #include "core/decode/session.h"

@@ -1,4 +1,4 @@
-#include "cmd/prompt.h"
+#include "cmd/engine/prompt.h"
 
 #include <stdlib.h>
 #include <string.h>

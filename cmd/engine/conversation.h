@@ -1,4 +1,4 @@
-/* cmd/conversation.h - the messages of a chat, and their tokens turn after turn.
+/* cmd/engine/conversation.h - the messages of a chat, and their tokens turn after turn.
  *
  * A template is rendered over the whole conversation each turn, and tokenising an answer's text again need not give the
  * ids that were generated (nor, then, the KV that stands computed for them). So the tokens of the earlier turns are
@@ -8,8 +8,8 @@
  * the text differs and everything behind the last answer that is still equal is encoded afresh: slower, never wrong.
  *
  * Knows no template, tokenizer or model: those come in as struct prompt_maker. Everything held is secret and wiped. */
-#ifndef CMD_CONVERSATION_H
-#define CMD_CONVERSATION_H
+#ifndef CMD_ENGINE_CONVERSATION_H
+#define CMD_ENGINE_CONVERSATION_H
 
 #include "core/base/buf.h"
 #include "tok/template.h"

@@ -1,15 +1,15 @@
-/* cmd/engine.h - a model opened to be run by a command: weights, tokenizer, template; then the three parts and a
+/* cmd/engine/engine.h - a model opened to be run by a command: weights, tokenizer, template; then the three parts and a
  * session.
  *
  * Opening and loading are two steps, so that everything that can be refused (files, prompt, memory) is refused before
  * gigabytes are read. */
-#ifndef CMD_ENGINE_H
-#define CMD_ENGINE_H
+#ifndef CMD_ENGINE_ENGINE_H
+#define CMD_ENGINE_ENGINE_H
 
-#include "cmd/guesser.h"
+#include "cmd/engine/guesser.h"
+#include "cmd/engine/tunnel.h"
 #include "cmd/options.h"
 #include "cmd/term.h"
-#include "cmd/tunnel.h"
 #include "core/decode/session.h"
 #include "core/model/backend.h"
 #include "core/model/middle.h"

@@ -1,6 +1,6 @@
-/* cmd/device.h - what computes in this process, from --backend, --device, --math, --isa, --threads and --kv. */
-#ifndef CMD_DEVICE_H
-#define CMD_DEVICE_H
+/* cmd/engine/device.h - what computes in this process, from --backend, --device, --math, --isa, --threads and --kv. */
+#ifndef CMD_ENGINE_DEVICE_H
+#define CMD_ENGINE_DEVICE_H
 
 #include "core/model/backend.h"
 

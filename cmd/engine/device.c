@@ -1,7 +1,7 @@
-#include "cmd/device.h"
+#include "cmd/engine/device.h"
 
-#include "cmd/engine.h"
-#include "cmd/memory.h"
+#include "cmd/engine/engine.h"
+#include "cmd/engine/memory.h"
 #include "core/base/log.h"
 #include "core/cpu/cpu.h"
 #include "gpu/backend.h"

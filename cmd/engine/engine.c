@@ -1,9 +1,9 @@
-#include "cmd/engine.h"
+#include "cmd/engine/engine.h"
 
-#include "cmd/device.h"
-#include "cmd/draft_log.h"
+#include "cmd/engine/device.h"
+#include "cmd/engine/draft_log.h"
+#include "cmd/engine/memory.h"
 #include "cmd/interrupt.h"
-#include "cmd/memory.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"
@@ -41,7 +41,8 @@ const struct opt engine_options[] = {
     {"backend", "NAME", "what computes here; auto: a card where there is one that can be used, else the CPU",
      OPT_CHOICE, AT(backend), .choices = device_choices},
     {"device", "N[,N+N...]",
-     "the card to compute on, the first if not given. 0,1: the layers are spread over both; 0+1: both compute every "
+     "the card to compute on, as nvidia-smi numbers them, the first if not given. 0,1: the layers are spread over "
+     "both; 0+1: both compute every "
      "layer together, each a half of it, which needs NVIDIA's NCCL",
      OPT_STRING, AT(device)},
     {"math", "HOW",

@@ -1,9 +1,9 @@
-/* cmd/generate.h - one answer: feeds a prompt, samples until something ends it, and gives the text out as it comes.
- * Text is given out in whole characters, and never a part of a stop string. */
-#ifndef CMD_GENERATE_H
-#define CMD_GENERATE_H
+/* cmd/engine/generate.h - one answer: feeds a prompt, samples until something ends it, and gives the text out as it
+ * comes. Text is given out in whole characters, and never a part of a stop string. */
+#ifndef CMD_ENGINE_GENERATE_H
+#define CMD_ENGINE_GENERATE_H
 
-#include "cmd/engine.h"
+#include "cmd/engine/engine.h"
 #include "cmd/options.h"
 #include "core/decode/sample.h"
 

@@ -1,10 +1,11 @@
-/* cmd/learned.h - the learned store (core/draft/store.h) as chat uses it: opened for a tokenizer in --home, told each
- * turn, primed from texts, forgotten. While talking, a store that fails is said once and costs nothing but guesses.
+/* cmd/engine/learned.h - the learned store (core/draft/store.h) as chat uses it: opened for a tokenizer in --home, told
+ * each turn, primed from texts, forgotten. While talking, a store that fails is said once and costs nothing but
+ * guesses.
  *
  * Only conversations with a cloud are learned, and only they read the store: a guess travels to the cloud as any token
  * does, so what was said to the whole model on this machine must not turn up there. */
-#ifndef CMD_LEARNED_H
-#define CMD_LEARNED_H
+#ifndef CMD_ENGINE_LEARNED_H
+#define CMD_ENGINE_LEARNED_H
 
 #include "cmd/options.h"
 #include "core/draft/draft.h"

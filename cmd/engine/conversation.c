@@ -1,4 +1,4 @@
-#include "cmd/conversation.h"
+#include "cmd/engine/conversation.h"
 
 #include "core/base/wipe.h"
 

@@ -1,4 +1,4 @@
-#include "cmd/tunnel.h"
+#include "cmd/engine/tunnel.h"
 
 #include "cmd/interrupt.h"
 #include "cmd/term.h"

@@ -1,4 +1,4 @@
-#include "cmd/draft_log.h"
+#include "cmd/engine/draft_log.h"
 
 #include "cmd/term.h"
 #include "core/base/clock.h"

@@ -1,7 +1,7 @@
-#include "cmd/generate.h"
+#include "cmd/engine/generate.h"
 
+#include "cmd/engine/stop.h"
 #include "cmd/interrupt.h"
-#include "cmd/stop.h"
 #include "cmd/term.h"
 #include "core/base/clock.h"
 #include "core/base/wipe.h"

@@ -1,4 +1,4 @@
-#include "cmd/stop.h"
+#include "cmd/engine/stop.h"
 
 #include <string.h>
 

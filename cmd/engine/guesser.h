@@ -1,9 +1,9 @@
-/* cmd/guesser.h - a small model on this machine that guesses what the large one will say (--draft): its files, its
- * memory, its tokenizer, and how much of its time is worth spending (core/draft/effort.h). With the tokenizer of the
- * large model its tokens are guesses as they are; with another one texts are compared (cmd/guesser_text.h). It can make
- * nothing wrong: when it fails it is not asked any more, with a warning. */
-#ifndef CMD_GUESSER_H
-#define CMD_GUESSER_H
+/* cmd/engine/guesser.h - a small model on this machine that guesses what the large one will say (--draft): its files,
+ * its memory, its tokenizer, and how much of its time is worth spending (core/draft/effort.h). With the tokenizer of
+ * the large model its tokens are guesses as they are; with another one texts are compared (cmd/engine/guesser_text.h).
+ * It can make nothing wrong: when it fails it is not asked any more, with a warning. */
+#ifndef CMD_ENGINE_GUESSER_H
+#define CMD_ENGINE_GUESSER_H
 
 #include "core/draft/draft.h"
 #include "core/model/backend.h"

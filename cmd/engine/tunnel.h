@@ -1,7 +1,7 @@
-/* cmd/tunnel.h - a model's middle layers on another machine, as a command's options name it: whom to connect to, with
- * which pins and codec, and, for trying things out on one machine, through which emulated link. */
-#ifndef CMD_TUNNEL_H
-#define CMD_TUNNEL_H
+/* cmd/engine/tunnel.h - a model's middle layers on another machine, as a command's options name it: whom to connect to,
+ * with which pins and codec, and, for trying things out on one machine, through which emulated link. */
+#ifndef CMD_ENGINE_TUNNEL_H
+#define CMD_ENGINE_TUNNEL_H
 
 #include "cmd/options.h"
 #include "core/base/err.h"
