@@ -263,6 +263,7 @@ static int load(struct server *s, struct err *e) {
     struct engine *en = &s->en;
     struct progress p;
     uint64_t file;
+    engine_warn_kv(en);
     hold_signals(true);
     int rc = device_open(&en->backend, &en->o, e);
     hold_signals(false);

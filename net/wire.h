@@ -1,5 +1,4 @@
 /* net/wire.h - the messages of docs/protocol.md as bytes. Pure functions; everything read comes from a peer.
- *
  * Readers take one frame's payload and give views into it: nothing is copied or allocated, and the view lives as long
  * as the frame. They check all that can be checked without knowing the session; ERR_PEER says what is wrong. Writers
  * append whole frames, length and type included; a wbuf that went bad is the caller's to see. */
@@ -54,9 +53,7 @@ struct wire_hello {
     uint32_t ctx, live;
     uint8_t token[WIRE_TOKEN];
 };
-
-/* The type that a kv known to wire_match names. */
-enum dtype wire_kv_type(uint8_t kv);
+enum dtype wire_kv_type(uint8_t kv); /* of one that wire_match knows */
 
 struct wire_welcome {
     uint16_t version;

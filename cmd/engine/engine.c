@@ -42,15 +42,12 @@ const struct opt engine_options[] = {
      OPT_CHOICE, AT(backend), .choices = device_choices},
     {"device", "N[,N+N...]",
      "the card to compute on, as nvidia-smi numbers them, the first if not given. 0,1: the layers are spread over "
-     "both; 0+1: both compute every "
-     "layer together, each a half of it, which needs NVIDIA's NCCL",
+     "both; 0+1: both compute every layer together, each a half of it, which needs NVIDIA's NCCL",
      OPT_STRING, AT(device)},
     {"math", "HOW",
      "full: products on a card take activations with 16 bits of mantissa, near the CPU's 24; fast: with 8, as others "
-     "do, "
-     "and multiply half as much, which counts in prompts and wide windows. A CPU that is told fast rounds as such a "
-     "card "
-     "does, and is no faster",
+     "do, and multiply half as much, which counts in prompts and wide windows. A CPU that is told fast rounds as such "
+     "a card does, and is no faster",
      OPT_CHOICE, AT(math), .choices = device_math_choices},
     {"isa", "NAME", "CPU instructions to use, for comparisons", OPT_CHOICE, AT(isa), .choices = engine_isa_choices},
     {"threads", "N", "threads that compute; 0: all that this process may use", OPT_INT, AT(threads), .def = "0",
@@ -58,8 +55,7 @@ const struct opt engine_options[] = {
     {"quant", "TYPE", "re-encode the weights while loading", OPT_CHOICE, AT(quant), .choices = quant_choices},
     {"kv", "TYPE",
      "the numbers in the KV cache, the same on both sides: f32 is for processors; fp8 takes half of a card's memory, "
-     "and "
-     "answers differ a little",
+     "and answers differ a little, of models with biases (Qwen2) a lot",
      OPT_CHOICE, AT(kv), .choices = kv_choices},
     {"memory", "BYTES",
      "refuse to take more than this for weights and KV cache, such as 12G; 0: than the machine, or the card, has "
@@ -130,6 +126,12 @@ enum session_mode engine_mode(const struct engine *en) {
 
 enum quant engine_quant(const struct engine *en, int part) {
     return (enum quant)(part == 1 && en->o.middle_quant ? en->o.middle_quant - 1 : en->o.quant);
+}
+
+void engine_warn_kv(const struct engine *en) {
+    if (engine_kv_type(en) == DT_E4M3 && en->config->qkv_bias)
+        log_line(LOG_WARN, "--kv fp8: this model adds biases to its keys, which three bits of mantissa do not bear: "
+                           "answers may be nonsense. --kv f16 is safe");
 }
 
 enum dtype engine_kv_type(const struct engine *en) {
@@ -423,6 +425,7 @@ int engine_load(struct engine *en, struct err *e) {
     uint32_t live = session_live(en->chunk, windows);
     double t0 = clock_ms();
     en->codec = tunnel_codec(&en->o.tunnel);
+    engine_warn_kv(en);
     if (!remote && en->pad_rows > 0)
         return err_set(e, ERR_USAGE, "--pad goes with --cloud HOST:PORT: without a network there is nothing to see");
     if (!en->backend &&

@@ -111,6 +111,8 @@ int engine_cloud_windows(const struct engine *en);
 enum quant engine_quant(const struct engine *en, int part);
 
 enum dtype engine_kv_type(const struct engine *en);
+/* Says it where the type is one that the model does not bear. */
+void engine_warn_kv(const struct engine *en);
 
 /* What computes here, as WELCOME of a cloud names it: "cpu-avx512". */
 const char *engine_backend_name(const struct engine *en);

@@ -75,3 +75,7 @@ check "every kernel has code for each architecture" compiled
 # Registers that are spilled to memory cost speed; a few bytes around a loop do not.
 spills() { awk '$3 > 64 { print $1 " for " $2 " spills " $3 " bytes"; bad = 1 } END { exit bad || NR == 0 }' "$SCRATCH/kernels" >&2; }
 check "no kernel spills registers" spills
+
+# Loads by ld.global.nc may be moved behind the wait for the kernel before, and then nothing overlaps (simt.cuh).
+overlaps() { cat $images/compute_*/*.ptx >"$SCRATCH/ptx" && grep -q 'ld\.global\.L1::no_allocate' "$SCRATCH/ptx" && ! grep 'ld\.global\.[a-zA-Z0-9:_.]*nc' "$SCRATCH/ptx" >&2; }
+check "no kernel reads weights in a way that keeps it from overlapping with the one before" overlaps

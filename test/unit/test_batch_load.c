@@ -331,7 +331,8 @@ Test(batch_load, a_large_window_comes_back_in_pieces_and_its_time_once) {
     batch_rig_close(&r);
 }
 
-Test(batch_load, a_device_that_fails_costs_the_sessions_of_the_pass) {
+/* Of want of memory; a device that fails is test_gpu_batch's. */
+Test(batch_load, a_pass_that_fails_costs_the_sessions_in_it) {
     struct batch_rig r;
     struct peer a, b;
     struct node n;
