@@ -97,12 +97,14 @@ endif
 
 # The kernels as ordinary C++ in a library that looks like NVIDIA's driver: cards for tests (test/gpu/emu). Kernels are compiled
 # with AddressSanitizer and UBSan, where they are on, except for frames on the heap, which fibers make slow; what runs them is
-# not, and only tells AddressSanitizer of its stacks. Nothing of it is for ThreadSanitizer, which sees the program around it.
+# not, and only tells AddressSanitizer of its stacks. Nothing of it is for ThreadSanitizer, which sees the program around it; so
+# that build and the release one share what is compiled.
 CXX       := $(if $(findstring clang,$(CC)),$(subst clang,clang++,$(CC)),$(if $(findstring gcc,$(CC)),$(subst gcc,g++,$(CC)),c++))
 EMU       := $(BUILD)/libcuda-emu.so
-EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/ptx/*.cpp test/gpu/emu/*.cu gpu/*.cu))
-EMU_OBJ   := $(EMU_SRC:%=$(BUILD)/%.emu.o)
 EMU_SANE  := $(if $(findstring address,$(OPT)),-fsanitize=address$(comma)undefined)
+EMU_DIR   := $(if $(EMU_SANE)$(findstring clang,$(CXX)),$(BUILD),build-emu)
+EMU_SRC   := $(sort $(wildcard test/gpu/emu/*.cpp test/gpu/ptx/*.cpp test/gpu/emu/*.cu gpu/*.cu))
+EMU_OBJ   := $(EMU_SRC:%=$(EMU_DIR)/%.emu.o)
 EMU_FLAGS := -std=c++17 -Wall -Wextra -Werror -I. -O2 -ffp-contract=off -fno-strict-aliasing -fno-omit-frame-pointer -fPIC \
              -fvisibility=hidden -g $(if $(EMU_SANE),-DEMU_ASAN)
 EMU_FLAGS_cpp := -O3
@@ -146,7 +148,7 @@ $(BUILD)/.flags:   TEXT = $(CC_ID) $(CFLAGS) $(foreach v,$(sort $(filter FLAGS_c
 $(BUILD)/.sources: TEXT = $(ALL_C) $(UNIT_C)
 $(BUILD)/.version: TEXT = $(VERSION) $(COMMIT)
 $(BUILD)/.flags $(BUILD)/.sources $(BUILD)/.version $(BUILD)/gpu/images.h $(IMAGES)/.flags \
-$(BUILD)/.emu_flags $(BUILD)/.emu_sources: FORCE
+$(EMU_DIR)/.emu_flags $(EMU_DIR)/.emu_sources: FORCE
 	@mkdir -p $(@D)
 	@echo '$(TEXT)' | cmp -s - $@ || echo '$(TEXT)' > $@
 
@@ -175,13 +177,13 @@ $(BUILD)/splitinf: $(BUILD)/main.o $(OURS) $(VENDOR)/.key
 # Criterion hands tests to its processes through memory at an address that ThreadSanitizer keeps for itself. There a small
 # runner of our own takes that part over, and only tests of what has threads are run: the others would take long for nothing
 # (families, on the CPU and on cards, and tok_golden use threads to be quick, the same ones as their smaller sisters; so do
-# known and small_model, which are long; trees uses none).
+# audit, known and small_model, which are long; trees uses none).
 CRITERION := -lcriterion
 ifeq ($(MODE),tsan)
 RUNNER := $(BUILD)/test/forkrun.o
 UNIT_C := $(filter-out test/unit/test_%,$(UNIT_C)) \
-          $(filter-out $(patsubst %,test/unit/test_%.c,families gpu_families trees tok_golden known small_model), \
-          $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(cloud/batch|cloud/cloud|client/remote_middle|link|identity)|model/backend|model/weights|decode/session|unit/model_rig)\.h"' \
+          $(filter-out $(patsubst %,test/unit/test_%.c,families gpu_families trees tok_golden audit known small_model), \
+          $(shell grep -lE 'pthread|(base/pool|cpu/cpu|net/(cloud/batch|cloud/cloud|client/remote_middle|link|identity)|model/backend|model/weights|decode/session|unit/model_rig|gpu/stage)\.h"' \
                   test/unit/test_*.c))
 endif
 
@@ -211,13 +213,14 @@ $(BUILD)/test/bench/%: $(BUILD)/test/bench/%.o $(OURS)
 loads: $(BUILD)/test/bench/split_load $(BUILD)/test/bench/split_speed
 
 # Emulated cards.
-$(BUILD)/.emu_flags: TEXT = $(CXX) $(EMU_FLAGS) $(EMU_FLAGS_cpp) $(EMU_FLAGS_cu)
-$(BUILD)/.emu_sources: TEXT = $(EMU_SRC)
-$(BUILD)/%.emu.o: % $(BUILD)/.emu_flags
+$(EMU_DIR)/.emu_flags: TEXT = $(CXX) $(EMU_FLAGS) $(EMU_FLAGS_cpp) $(EMU_FLAGS_cu)
+$(EMU_DIR)/.emu_sources: TEXT = $(EMU_SRC)
+$(EMU_DIR)/%.emu.o: % $(EMU_DIR)/.emu_flags
 	@mkdir -p $(@D)
 	$(say) "  c++ $<"
 	$(Q)$(CXX) $(EMU_FLAGS) $(EMU_FLAGS_$(subst .,,$(suffix $<))) -MMD -MP -x c++ -c $< -o $@
-$(EMU): $(EMU_OBJ) $(BUILD)/.emu_sources
+$(EMU): $(EMU_OBJ) $(EMU_DIR)/.emu_sources
+	@mkdir -p $(@D)
 	$(say) "  link $@"
 	$(Q)$(CXX) $(EMU_FLAGS) $(EMU_SANE) -shared -Wl,-z,relro,-z,now -o $@ $(EMU_OBJ)
 
@@ -245,4 +248,4 @@ compile_commands.json: $(BUILD)/gpu/images.h $(BUILD)/.flags $(BUILD)/.sources $
 	@sed -i -e '$$ s/,$$//' $@ && echo ']' >> $@
 
 .SECONDARY:
--include $(shell find $(BUILD) $(IMAGES) -name '*.d' 2>/dev/null)
+-include $(shell find $(sort $(BUILD) $(IMAGES) $(EMU_DIR)) -name '*.d' 2>/dev/null)

@@ -275,7 +275,7 @@ static struct result run(struct gpu *g, const struct scene *s, const int *which,
                                 .factors = fp8 ? GPU_AT(uint32_t, df) : NULL,
                                 .n_slots = s->n_slots,
                                 .window = s->window,
-                                .out = {GPU_AT(uint16_t, hi), GPU_AT(uint16_t, lo), out.ld}};
+                                .out = {.hi = GPU_AT(uint16_t, hi), .lo = GPU_AT(uint16_t, lo), .ld = out.ld}};
     op_attend(g, GPU_AT(const struct gpu_pass, d_pass), bucket, max_keys, &a, GPU_AT(float, scratch));
     gpu_rig_wait(g);
     gpu_rig_read(g, out.hi, hi, plane * 2);
