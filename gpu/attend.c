@@ -148,8 +148,9 @@ static const struct form *form_for(const struct attention *t) {
 /* Rows of K, of V, and of the queries in two terms, each with 8 elements more, so that they meet all banks. Of fp8
  * there are the codes of both, and K and V share a place. */
 static size_t shared_bytes(int head_dim, int items, bool fp8) {
-    size_t rows = (size_t)((fp8 ? 1 : 2) * GPU_KV_BLOCK + 2 * GPU_QUERIES * items);
-    return sizeof(uint16_t) * (size_t)(head_dim + 8) * rows + (fp8 ? (size_t)(2 * GPU_KV_BLOCK * head_dim) : 0);
+    size_t hd = (size_t)head_dim, keys = GPU_KV_BLOCK, queries = (size_t)items * GPU_QUERIES;
+    size_t rows = (fp8 ? 1 : 2) * keys + 2 * queries;
+    return sizeof(uint16_t) * (hd + 8) * rows + (fp8 ? 2 * keys * hd : 0);
 }
 
 /* How the work is cut. Whatever is chosen, the bits are the same. */
