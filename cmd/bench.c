@@ -122,7 +122,7 @@ static int run_local(struct bench_opts *o, struct err *e) {
 static int run(void *values, const struct opt_result *given, struct err *e) {
     struct bench_opts *o = values;
     term_setup("bench", o->common.quiet, o->common.verbose);
-    if (o->kernels && (o->engine.backend == DEVICE_CUDA || o->engine.device)) {
+    if (o->kernels && o->engine.backend != DEVICE_CPU && (o->engine.backend == DEVICE_CUDA || o->engine.device)) {
         interrupt_setup();
         int rc = bench_card(&o->engine, o->pass_rows, o->common.json, e);
         return rc != 0 && interrupt_asked() ? interrupt_status() : rc;

@@ -338,7 +338,7 @@ static int run_pieces(void *ctx, int rank, struct err *e) {
 static int give_up(const struct share *shares, const struct err *why, struct err *e) {
     for (int rank = 0; rank < ranks(shares); rank++)
         shares[rank].card->broken = *why;
-    return err_set(e, why->kind, "%s", why->msg);
+    return err_set(e, ERR_DEVICE, "%s", why->msg); /* whatever it began with, want of memory for instance */
 }
 
 int share_layers(struct share *shares, struct share_kv *kvs, const struct batch *b, int lo, int hi, float *x,

@@ -42,6 +42,9 @@ static void open_once(void) {
     bool named = other && *other;
     char version[32] = "unknown", oldest[32];
     int v = 0;
+    /* Cards of one machine: nobody else has to reach what NCCL listens on to bring them together. */
+    (void)setenv("NCCL_SOCKET_IFNAME", "=lo", 0);
+    (void)setenv("NCCL_RAS_ENABLE", "0", 0);
     opened.library = library_open(named ? only : names, &failure);
     if (!opened.library) {
         err_wrap(&failure, "several cards for the same layers need NVIDIA's NCCL, which is not here: install it "

@@ -206,8 +206,8 @@ static int compare(const struct audit_check *c, const float *theirs, const float
     const int n_steps = fp8 ? 3 : 1;
     int row = -1;
     if (fp8) {
-        steps[0].n_may = (3 * c->n_rows + 3) / 4;
-        steps[1].n_may = (c->n_rows + 3) / 4;
+        steps[0].n_may = 3 * c->n_rows / 4;
+        steps[1].n_may = c->n_rows / 4;
     }
     for (int i = 0; i < c->n_rows; i++) {
         const size_t at = (size_t)i * hidden;

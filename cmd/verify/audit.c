@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { OPEN_MS = 60000, COLLECT_MS = 600000 };
+enum { OPEN_MS = 60000, COLLECT_MS = 600000, LEAST_ROWS = 4 };
 
 struct auditor {
     struct engine *en;
@@ -153,13 +153,28 @@ int verify_audit(struct engine *en, struct middle *m, const struct part *middle,
                  int rounds, bool quiet, struct audit_report *report, struct err *e) {
     struct remote_info info;
     remote_middle_info(m, &info);
+    const int wanted = n;
     n = (uint32_t)n < info.max_rows ? n : (int)info.max_rows; /* a commitment is to one window */
     struct auditor a = {.en = en, .m = m, .middle = middle, .n = n, .hidden = (size_t)en->config->hidden};
     uint8_t root[WIRE_DIGEST];
     size_t bytes = (size_t)n * a.hidden * sizeof(float);
     int rc = -1, layer = 0;
+    if (n < wanted && n < LEAST_ROWS)
+        return err_set(
+            e, ERR_PEER,
+            "the cloud takes windows of %d positions, and an audit of fewer than %d says nothing of attention: "
+            "it has to be started with more --max-rows",
+            n, LEAST_ROWS);
     if (choose_backend(&a, info.backend, e) != 0)
         return -1;
+    if (a.tolerance > 0 && audit_math_fast(info.backend) && engine_kv_type(en) == DT_E4M3) {
+        err_set(
+            e, ERR_USAGE,
+            "a cloud with --math fast and --kv fp8 (it says that it computes with %s) rounds too much for an audit to "
+            "tell honest from false: start it with --math full, or agree on --kv f16",
+            info.backend);
+        goto out;
+    }
     *report = (struct audit_report){.tolerance = a.tolerance};
     snprintf(report->backend, sizeof report->backend, "%s", info.backend);
     report->n_rows = n;
@@ -171,10 +186,9 @@ int verify_audit(struct engine *en, struct middle *m, const struct part *middle,
     else if (!quiet)
         printf("audit   %d positions; the cloud says that it computes with %s: every bit has to be equal\n", n,
                info.backend);
-    if (!quiet && a.tolerance > 0 && audit_math_fast(info.backend))
-        printf("audit   that cloud rounds activations (--math fast): of weights of fewer bits than agreed, q4 is told "
-               "from "
-               "full ones, q8 is not\n");
+    if (!quiet && audit_math_fast(info.backend))
+        printf("audit   that cloud rounds activations (--math fast)%s\n",
+               a.tolerance > 0 ? ": of weights of fewer bits than agreed, q4 is told from full ones, q8 is not" : "");
     a.nodes = malloc((size_t)n * sizeof *a.nodes);
     a.rows = malloc((size_t)n * sizeof *a.rows);
     a.ids = malloc((size_t)n * sizeof *a.ids);

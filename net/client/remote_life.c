@@ -98,6 +98,9 @@ static enum dial_verdict open_channel(struct remote *r, int i, double until, str
     size_t largest = WIRE_FIRST_MAX + rows * row; /* no RESULT is longer */
     if (largest < m.max_frame)
         channel_limit(ch, (uint32_t)largest);
+    if (r->info.connections > 0 && strcmp(r->welcome.backend, m.backend) != 0)
+        log_line(LOG_WARN, "the cloud computes with %s now, with %s before: what follows may differ in its last bits",
+                 m.backend, r->welcome.backend);
     remote_clear_queue(r);
     r->ch = ch;
     r->cloud = i;

@@ -61,7 +61,7 @@ fast() {
 check "a cloud with --math fast says so, and is near a CPU, its layers nearer one that rounds alike" fast
 stop
 
-serve test/models/families/qwen2 "$pin" --kv-mem 4M --kv fp8
+serve test/models/families/qwen2 "$pin" --kv-mem 4M --kv fp8 --front 1 --back 1
 check "--kv fp8 with a model that does not bear it is warned of" has "$SCRATCH/log" "warn --kv fp8: this model adds biases"
 stop
 

@@ -80,6 +80,16 @@ audit_small() {
     return $rc
 }
 check "an audit of a cloud that takes small windows only" audit_small
+audit_tiny() {
+    # shellcheck disable=SC2086,SC2154 # words; set by serve
+    serve w --model $model --listen 127.0.0.1:0 --max-rows 2 &&
+        ! "$SPLITINF" verify --model $model --home "$SCRATCH/client" --cloud "$w_at" --pin "$w_pin" $small >"$out" 2>"$err" &&
+        has "$err" "an audit of fewer than 4"
+    rc=$?
+    stop "$w_process"
+    return $rc
+}
+check "and of windows that show nothing there is none" audit_tiny
 # audit_ends SIGNAL WHOM: in the midst of an audit over a slow link WHOM (client or cloud) gets it; sets $status.
 audit_ends() {
     serve w --model $model --listen 127.0.0.1:0 --max-rows 4 || return 1

@@ -7,8 +7,8 @@
 #   test/gpu/run.sh [--out OUT] [--device N] [--only STEP,...] [--replay FILE --tokenizer FILE|DIR [--prime FILE]] [--record]
 #                   [--quick] [--rehearse]
 #
-# Steps: build, card, unit, memcheck, racecheck, initcheck, verify, beside-cpu, faults, kernels, torch, split-80ms, sessions. build
-# and card are made in any case when others are named.
+# Steps: build, card, unit, memcheck, racecheck, initcheck, verify, beside-cpu, faults, kernels, overlap, torch, split-80ms,
+# sessions. build and card are made in any case when others are named.
 #   --replay FILE      recorded answers (JSON lines of prompt and output) that split-80ms follows, of Mistral 7B or another model
 #                      with the tokenizer of --tokenizer; --prime FILE: others, which fill the store of phrases first
 #   --quick            fewer models, shorter measurements

@@ -65,7 +65,7 @@ versus_torch() {
     "$python" -c 'import torch, transformers; assert torch.cuda.is_available()' 2>"$scratch/torch" ||
         skip "$python has no torch with CUDA, or no transformers: $(tail -n 1 "$scratch/torch")" || return
     # shellcheck disable=SC2086 # words
-    "$python" test/gpu/versus_torch.py --device "${device%%,*}" --rows $kernel_rows $kernel_models >"$scratch/torch" || { cat "$scratch/torch"; return 1; }
+    "$python" test/gpu/versus_torch.py --device "${device%%[,+]*}" --rows $kernel_rows $kernel_models >"$scratch/torch" || { cat "$scratch/torch"; return 1; }
     cp "$scratch/torch" "$out/torch.txt"
     cat "$out/torch.txt"
     said="$(sed -n 1p "$out/torch.txt"); $(grep -c '^torch [^ ]* [0-9]* [0-9.]*$' "$out/torch.txt") passes"
