@@ -45,6 +45,8 @@ static void open_once(void) {
     /* Cards of one machine: nobody else has to reach what NCCL listens on to bring them together. */
     (void)setenv("NCCL_SOCKET_IFNAME", "=lo", 0);
     (void)setenv("NCCL_RAS_ENABLE", "0", 0);
+    /* All connections at the beginning: later they would be made, and take memory, in the midst of a pass. */
+    (void)setenv("NCCL_RUNTIME_CONNECT", "0", 0);
     opened.library = library_open(named ? only : names, &failure);
     if (!opened.library) {
         err_wrap(&failure, "several cards for the same layers need NVIDIA's NCCL, which is not here: install it "

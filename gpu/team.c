@@ -14,6 +14,8 @@
 
 enum {
     PATIENCE_MS = 60000, /* for the first gathers, in which NCCL connects the cards */
+    PASS_PATIENCE = 5,   /* times as long for any gather later on, which takes milliseconds at most */
+    LEAD = 8,            /* gathers that a rank may be ahead of another, see call_begin */
     LOOK_MS = 250,       /* how often the warden looks after a run */
     CALM_MS = 5000,      /* for calls of NCCL to return once the other cards' parts were aborted */
     END_MS = 30000,      /* for NCCL to give back what it has */
@@ -44,6 +46,7 @@ struct team {
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t go;    /* to ranks: a run, or stop */
     pthread_cond_t done;  /* to the caller: all ranks have returned */
+    pthread_cond_t step;  /* to ranks that are too far ahead */
     pthread_cond_t watch; /* to the warden */
     pthread_cond_t ended;
     unsigned run;
@@ -54,7 +57,8 @@ struct team {
     bool enqueued;     /* a gather, in this run */
     struct err failed; /* the first failure of this run; no gather is enqueued after it */
     int n_calls;       /* ranks that are inside NCCL or a replay */
-    double deadline;   /* of the run, clock_ms; 0: none */
+    double deadline;   /* of what is under way, clock_ms; 0: none */
+    double pass_ms;    /* from a gather to that; 0: the deadline is of the beginning and stays */
     bool broken;       /* for good, after `failed` of that run */
     int breaker;       /* the rank that failed */
     bool at_end;       /* the warden is done */
@@ -76,11 +80,20 @@ static const char *names(const struct team *t, char *buf, size_t size) {
 static void fail(struct team *t, int rank, const struct err *why) {
     if (t->failed.kind == ERR_NONE)
         t->failed = *why;
+    pthread_cond_broadcast(&t->step);
     if (!t->enqueued || t->broken)
         return;
     t->broken = true;
     t->breaker = rank;
     pthread_cond_signal(&t->watch);
+}
+
+/* Some other rank, which will gather as often, is far behind this one. With the lock. */
+static bool is_ahead(const struct team *t, const struct rank *r) {
+    for (int i = 0; i < t->n; i++)
+        if (!t->ranks[i].returned && r->n_gathers > t->ranks[i].n_gathers + LEAD)
+            return true;
+    return false;
 }
 
 /* The warden. */
@@ -206,6 +219,7 @@ static void work(struct rank *r) {
         (void)err_set(&e, ERR_DEVICE, "GPU %d (%s) failed", r->card->ordinal, r->card->name);
     pthread_mutex_lock(&t->lock);
     r->returned = true;
+    pthread_cond_broadcast(&t->step);
     if (rc != 0)
         fail(t, r->number, &e);
     else
@@ -257,6 +271,8 @@ int team_run(struct team *t, int (*fn)(void *ctx, int rank, struct err *e), void
     t->ctx = ctx;
     t->failed = (struct err){0};
     t->enqueued = false;
+    if (t->pass_ms > 0)
+        t->deadline = 0;
     for (int r = 0; r < t->n; r++) {
         t->ranks[r].n_gathers = 0;
         t->ranks[r].returned = false;
@@ -289,7 +305,9 @@ static void refuse(struct rank *r, const char *what) {
     g->failed_at = "gathering from the other cards";
 }
 
-/* From here to call_end the rank's communicator stays. */
+/* From here to call_end the rank's communicator stays. A driver's queue of launches ends somewhere, at a thousand or
+ * so: a rank that fills it behind a gather that another has not come to would wait inside the driver, where it may keep
+ * the other from ever coming to it. So nobody gets far ahead. */
 static bool call_begin(struct rank *r) {
     struct team *t = r->team;
     if (r->card->failed != 0)
@@ -297,10 +315,15 @@ static bool call_begin(struct rank *r) {
     pthread_mutex_lock(&t->lock);
     r->n_gathers++;
     check_alike(t, r);
+    pthread_cond_broadcast(&t->step);
+    while (t->failed.kind == ERR_NONE && is_ahead(t, r))
+        pthread_cond_wait(&t->step, &t->lock);
     bool fine = t->failed.kind == ERR_NONE;
     if (fine) {
         t->enqueued = true;
         t->n_calls++;
+        if (t->pass_ms > 0)
+            t->deadline = clock_ms() + t->pass_ms;
     }
     pthread_mutex_unlock(&t->lock);
     if (!fine)
@@ -400,6 +423,7 @@ static int join_cards(struct team *t, struct gpu *const *cards, int patience_ms,
     if (team_check(t, cards, e) != 0)
         goto fail;
     set_deadline(t, 0);
+    t->pass_ms = (double)PASS_PATIENCE * patience_ms;
     gpu_enter(cards[0]);
     log_line(LOG_INFO, "%s work together (NCCL %s)", names(t, list, sizeof list),
              nccl_version(t->nccl, version, sizeof version));
@@ -431,6 +455,7 @@ int team_create_within(struct team **out, struct gpu *const *cards, int n, int p
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&t->go, NULL);
     pthread_cond_init(&t->done, NULL);
+    pthread_cond_init(&t->step, NULL);
     pthread_cond_init(&t->watch, &monotonic);
     pthread_cond_init(&t->ended, &monotonic);
     pthread_condattr_destroy(&monotonic);
@@ -484,6 +509,7 @@ void team_free(struct team *t) {
     pthread_cond_destroy(&t->ended);
     pthread_cond_destroy(&t->watch);
     pthread_cond_destroy(&t->done);
+    pthread_cond_destroy(&t->step);
     pthread_cond_destroy(&t->go);
     pthread_mutex_destroy(&t->lock);
     free(t->ranks);

@@ -624,6 +624,53 @@ Test(gpu_team, cards_that_do_not_hear_each_other) {
     close_cards();
 }
 
+Test(gpu_team, a_gather_that_does_not_come_ends_its_pass) {
+    gpu_rig_needs_emulated_card();
+    open_cards(2);
+    struct err e = {0};
+    struct team *t;
+    cr_assert_eq(team_create_within(&t, cards, 2, 300, &e), 0, "%s", e.msg);
+    struct exchange *x = exchange(t);
+    x->bytes = 10;
+    run(t, gather_and_wait, x);
+    gpu_rig_gathers(GATHERS_HANG, 1);
+    cr_assert_eq(team_run(t, gather_and_wait, x, &e), -1);
+    cr_assert(strstr(e.msg, "they do not answer each other"), "%s", e.msg);
+    gpu_rig_gathers(GATHERS_HANG, 0);
+    end(x);
+    team_free(t);
+    close_cards();
+}
+
+/* One rank begins when the other would long be done: nobody is further ahead than the team lets him. */
+static atomic_int n_ahead, most_ahead;
+static int far_apart(void *ctx, int rank, struct err *e) {
+    struct exchange *x = ctx;
+    for (int i = 0; i < 100; i++) {
+        if (rank == 1 && i % 10 == 0) {
+            struct timespec pause = {.tv_nsec = 2000000};
+            nanosleep(&pause, NULL);
+        }
+        team_gather(x->t, rank, x->parts[rank].buf, 64);
+        int d = rank == 0 ? ++n_ahead : --n_ahead;
+        if (d > most_ahead)
+            most_ahead = d;
+    }
+    return gpu_wait(cards[rank], e);
+}
+
+Test(gpu_team, nobody_gets_far_ahead) {
+    open_cards(2);
+    struct team *t = join();
+    struct exchange *x = exchange(t);
+    n_ahead = most_ahead = 0;
+    run(t, far_apart, x);
+    cr_assert(most_ahead > 0 && most_ahead <= 10, "%d gathers", (int)most_ahead);
+    end(x);
+    team_free(t);
+    close_cards();
+}
+
 /* Memory, copies and recordings of the check. */
 Test(gpu_team, any_step_of_the_beginning_may_fail) {
     gpu_rig_needs_emulated_card();
