@@ -64,6 +64,7 @@ stop
 serve test/models/families/qwen2 "$pin" --kv-mem 4M --kv fp8 --front 1 --back 1
 check "--kv fp8 with a model that does not bear it is warned of" has "$SCRATCH/log" "warn --kv fp8: this model adds biases"
 stop
+model=test/models/tiny # serve sets it
 
 refused() { # STATUS TEXT... -- OPTION...
     want=$1
