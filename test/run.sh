@@ -92,7 +92,7 @@ run_unit() {
     # Another compiler shows in arithmetic and in the language's corners; waiting, words and emulated cards gcc's binaries have
     # tested. Sanitizers look at memory, and trees and joined cards touch all that these suites do.
     case $build:$suites in
-    *-clang:) suites='!(tok_golden|tok_speed|remote*|cloud*|link|strangers|speculate_remote|bench*|gpu*)/*' ;;
+    *-clang:) suites='!(tok_golden|tok_speed|remote*|cloud*|link|strangers|speculate_remote|bench*|gpu*|emulated_nccl)/*' ;;
     *-debug:) suites='!(gpu_cpu|gpu_exact|gpu_fast)/*' ;;
     esac
     # A warning says that a test could do less than it might; Criterion would fail the run for it.

@@ -629,7 +629,7 @@ Test(audit, tolerance_of_other_backends) {
 /* A cloud with a card and --math fast, whose layers are computed here with activations rounded alike: it passes, and
  * with q4 weights where full ones were agreed it does not. With q8 it may. The models that are furthest off of all
  * above, in which it is 3.0e-3 at most (last layer 6.4e-3, codec q8). */
-Test(audit, tolerance_of_fast_clouds, .timeout = 300) {
+Test(gpu_audit, tolerance_of_fast_clouds, .timeout = 300) {
     static const char *const some[] = {FAMILIES "llama2", FAMILIES "gguf-llama", "test/models/tiny"};
     static const enum codec codecs[] = {CODEC_F16, CODEC_Q8};
     const double bound = audit_tolerance("cuda-sm90-fast", "cpu-portable-fast");
